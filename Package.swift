@@ -1,0 +1,76 @@
+// swift-tools-version: 6.2
+// Targets and the imports each may use: the arrows of docs/style.md section 1 point down, never up.
+// `scripts/tidy.sh` holds every `import` in the tree against this table.
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+/// A Swift module of the product.
+func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: strict)
+}
+
+/// The one Swift module that owns the handles of one C library.
+func owner(_ name: String, of library: Target.Dependency) -> Target {
+    .target(name: name, dependencies: [library, "KedgeCore"], swiftSettings: strict)
+}
+
+/// A test target that mirrors one module.
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies + ["KedgeTestSupport"], swiftSettings: strict)
+}
+
+let package = Package(
+    name: "kedge",
+    products: [.executable(name: "kedge", targets: ["kedge"])],
+    targets: [
+        // The command
+        .executableTarget(name: "kedge", dependencies: ["KedgeCommand", "KedgeCore"], swiftSettings: strict),
+        module(
+            "KedgeCommand",
+            ["KedgeSetup", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository",
+             "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        // Use cases
+        module(
+            "KedgeSetup",
+            ["KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
+             "KedgeCore"]),
+        module("KedgeArchive", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        module("KedgeBackup", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        module("KedgeRestore", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        // Domain and storage
+        module("KedgeCatalog", ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        module("KedgeRepository", ["KedgeCodec", "KedgeCore"]),
+        module("KedgePostgres", ["KedgeCodec", "KedgeCore", "Libpq"]),
+        module("KedgeCodec", ["KedgeCore", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash"]),
+        module("KedgeCore", ["CSystem", "CArithmetic"]),
+        // Owners of C handles
+        owner("Libpq", of: "CLibpq"),
+        owner("OpenSSL", of: "COpenSSL"),
+        owner("Zlib", of: "CZlib"),
+        owner("LZ4", of: "CLZ4"),
+        owner("Zstd", of: "CZstd"),
+        owner("XXHash", of: "CXXHash"),
+        // C
+        .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CLZ4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+        .target(name: "CLibpq"),
+        .target(name: "CSystem"),
+        .target(name: "CArithmetic", cSettings: [.unsafeFlags(["-O2"])]),
+        // Tests
+        .target(
+            name: "KedgeTestSupport",
+            dependencies: ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
+            path: "Tests/KedgeTestSupport", exclude: ["README.md"], swiftSettings: strict),
+        tests("KedgeCoreTests", ["KedgeCore"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,82 @@
+// Identifiers that are random so that no two hosts need to agree on anything.
+
+/// 128 random bits: the id of a repository, a cluster, a key or a pack.
+package struct RandomID: Hashable, Comparable, Sendable {
+    package let high: UInt64
+    package let low: UInt64
+
+    package init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// A new id from `random`.
+    package init(from random: any RandomSource) {
+        self.init(high: random.next(), low: random.next())
+    }
+
+    /// All bits zero: "no such id", as in the envelope of an object that no key seals.
+    package static let zero = RandomID(high: 0, low: 0)
+
+    /// Parses exactly 32 lower-case hexadecimal digits.
+    package init?(hex text: some StringProtocol) {
+        guard text.utf8.count == 32, text.utf8.allSatisfy({ $0.isHexDigit && !(0x41...0x46).contains($0) }) else {
+            return nil
+        }
+        let middle = text.index(text.startIndex, offsetBy: 16)
+        guard let high = UInt64(text[..<middle], radix: 16), let low = UInt64(text[middle...], radix: 16) else {
+            return nil
+        }
+        self.init(high: high, low: low)
+    }
+
+    /// 32 lower-case hexadecimal digits, the most significant first.
+    package var hex: String { hexText(high) + hexText(low) }
+
+    /// The 16 bytes in the order of `hex`.
+    package var bytes: [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: 16) { buffer, count in
+            for index in 0..<8 {
+                buffer[index] = UInt8(truncatingIfNeeded: high >> (56 - 8 * UInt64(index)))
+                buffer[index + 8] = UInt8(truncatingIfNeeded: low >> (56 - 8 * UInt64(index)))
+            }
+            count = 16
+        }
+    }
+
+    /// The id whose `bytes` these are. Nil unless there are exactly 16.
+    package init?(bytes: some Collection<UInt8>) {
+        guard bytes.count == 16 else { return nil }
+        let high = bytes.prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        self.init(high: high, low: bytes.dropFirst(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+    }
+
+    package static func < (left: RandomID, right: RandomID) -> Bool {
+        (left.high, left.low) < (right.high, right.low)
+    }
+}
+
+extension RandomID: CustomStringConvertible {
+    package var description: String { hex }
+}
+
+/// Where random bits come from; tests put a seeded one in its place.
+package protocol RandomSource: Sendable {
+    /// 64 bits that nobody can predict.
+    func next() -> UInt64
+}
+
+/// The kernel's generator (getrandom(2)).
+package struct SystemRandomSource: RandomSource {
+    package init() {}
+
+    package func next() -> UInt64 {
+        var generator = SystemRandomNumberGenerator()
+        return generator.next()
+    }
+}
+
+private func hexText(_ number: UInt64) -> String {
+    let digits = String(number, radix: 16)
+    return String(repeating: "0", count: 16 - digits.utf8.count) + digits
+}
