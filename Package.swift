@@ -71,6 +71,7 @@ let package = Package(
             dependencies: ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
             path: "Tests/KedgeTestSupport", exclude: ["README.md"], swiftSettings: strict),
         tests("KedgeCoreTests", ["KedgeCore"]),
+        tests("KedgeTestSupportTests", ["KedgeCore"]),
     ],
     swiftLanguageModes: [.v6]
 )

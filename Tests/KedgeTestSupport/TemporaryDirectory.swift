@@ -1,0 +1,56 @@
+// A directory of a test's own. Short, since a Unix socket's path has at most 107 bytes, and usable by the operating
+// system user that runs the servers.
+import Glibc
+package import KedgeCore
+
+/// A new directory `/tmp/k.XXXXXX`, removed with all that is in it when this value goes away.
+package final class TemporaryDirectory: Sendable {
+    /// Absolute, without a slash at the end.
+    package let path: String
+
+    /// Makes the directory, mode 0700, owned by the user that runs servers (`ServerUser`).
+    package init() throws(KedgeError) {
+        var template = Array("/tmp/k.XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else {
+            throw KedgeError(.inputOutput, "could not make a temporary directory: \(String(cString: strerror(errno)))")
+        }
+        path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress ?? UnsafePointer(bitPattern: 1)!) }
+        try ServerUser.own(path)
+    }
+
+    /// The path of `name` in this directory.
+    package func callAsFunction(_ name: String) -> String { path + "/" + name }
+
+    deinit {
+        do {
+            _ = try Subprocess(["rm", "-rf", "--", path]).run()
+        } catch {
+            print("could not remove \(path): \(error)")
+        }
+    }
+}
+
+/// The operating system user that runs PostgreSQL and the built binary in tests: a server refuses to run as root, so
+/// under root it is `postgres`; otherwise ourselves.
+package enum ServerUser {
+    /// Whether commands have to change to `postgres` first.
+    package static let isAnother = getuid() == 0
+
+    /// `arguments`, to be run as this user. The process id stays the program's own: nothing stands in between.
+    package static func command(_ arguments: [String]) -> Subprocess {
+        guard isAnother else { return Subprocess(arguments) }
+        var command = Subprocess(
+            ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"] + arguments)
+        command.environment = ["HOME": "/nonexistent", "USER": "postgres", "LOGNAME": "postgres"]
+        return command
+    }
+
+    /// Gives the file or directory at `path` (not what is in it) to this user.
+    package static func own(_ path: String) throws(KedgeError) {
+        guard isAnother else { return }
+        let outcome = try Subprocess(["chown", "postgres:postgres", path]).run()
+        guard outcome.status.isSuccess else {
+            throw KedgeError(.permission, "could not give \"\(path)\" to user postgres: \(outcome.errorText)")
+        }
+    }
+}
