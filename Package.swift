@@ -70,7 +70,7 @@ let package = Package(
             name: "KedgeTestSupport",
             dependencies: ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
             path: "Tests/KedgeTestSupport", exclude: ["README.md"], swiftSettings: strict),
-        tests("KedgeCoreTests", ["KedgeCore"]),
+        tests("KedgeCoreTests", ["KedgeCore", "CArithmetic"]),
         tests("KedgeTestSupportTests", ["KedgeCore"]),
     ],
     swiftLanguageModes: [.v6]

@@ -1,0 +1,21 @@
+// Checksums that are worth processor-specific code: CRC32C (WAL records, pg_control, files) and PostgreSQL's page
+// checksum. Each function looks once at what the processor offers; all variants give the same result.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+// CRC32C (Castagnoli) of `data`, continuing from `crc`, the finished CRC of what came before (0 at the start).
+uint32_t carithmetic_crc32c(uint32_t crc, const void *data, size_t length);
+// The same by tables, on any processor. What carithmetic_crc32c falls back to; here so that tests can compare the two.
+uint32_t carithmetic_crc32c_portable(uint32_t crc, const void *data, size_t length);
+
+// CRC of one WAL record that lies in one piece: its `total_length` bytes from the 24th on, then its first 20
+// (src/backend/access/transam/xlogreader.c, ValidXLogRecord). `total_length` is at least 24.
+uint32_t carithmetic_wal_record_crc32c(const void *record, size_t total_length);
+
+// PostgreSQL's checksum of a data page of `size` bytes (a positive multiple of 128), as pd_checksum should hold it
+// (src/include/storage/checksum_impl.h). `block` counts from the start of the relation fork, not of its segment file.
+// `page` needs no alignment.
+uint16_t carithmetic_page_checksum(const void *page, size_t size, uint32_t block);
+// The same without processor-specific instructions, for tests.
+uint16_t carithmetic_page_checksum_portable(const void *page, size_t size, uint32_t block);
