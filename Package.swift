@@ -33,13 +33,17 @@ let package = Package(
         .executableTarget(name: "kedge", dependencies: ["KedgeCommand", "KedgeCore"], swiftSettings: strict),
         module(
             "KedgeCommand",
-            ["KedgeSetup", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository",
-             "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+            [
+                "KedgeSetup", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository",
+                "KedgePostgres", "KedgeCodec", "KedgeCore",
+            ]),
         // Use cases
         module(
             "KedgeSetup",
-            ["KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
-             "KedgeCore"]),
+            [
+                "KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
+                "KedgeCore",
+            ]),
         module("KedgeArchive", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         module("KedgeBackup", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         module("KedgeRestore", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
@@ -70,7 +74,28 @@ let package = Package(
             name: "KedgeTestSupport",
             dependencies: ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
             path: "Tests/KedgeTestSupport", exclude: ["README.md"], swiftSettings: strict),
+        tests(
+            "KedgeArchiveTests",
+            ["KedgeArchive", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests(
+            "KedgeBackupTests",
+            ["KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests("KedgeCatalogTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests("KedgeCodecTests", ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "KedgeCore"]),
+        tests("KedgeCommandTests", ["KedgeCommand", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic"]),
+        tests("KedgeEndToEndTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests(
+            "KedgeFaultTests",
+            [
+                "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
+                "KedgeCodec", "KedgeCore",
+            ]),
+        tests("KedgePostgresTests", ["KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests("KedgeRepositoryTests", ["KedgeRepository", "KedgeCodec", "KedgeCore"]),
+        tests(
+            "KedgeRestoreTests",
+            ["KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests("KedgeTestSupportTests", ["KedgeCore"]),
     ],
     swiftLanguageModes: [.v6]
