@@ -1,0 +1,53 @@
+// Being asked to stop: SIGINT and SIGTERM only set a flag; long work looks at it at its checkpoints, cleans up and
+// unwinds with the error `interrupted`. `main` then ends by the same signal, so that whoever waits sees it.
+
+import CSystem
+import Synchronization
+
+/// A request to stop that every thread can see.
+package final class Interruption: Sendable {
+    private let requested = Atomic<Int32>(0)
+    private let seesSignals: Bool
+
+    /// One that only `request(signal:)` raises, for tests and for work that ends with its scope.
+    package convenience init() { self.init(seesSignals: false) }
+
+    private init(seesSignals: Bool) { self.seesSignals = seesSignals }
+
+    /// The one that SIGINT and SIGTERM raise after `catchSignals()`.
+    package static let process = Interruption(seesSignals: true)
+
+    /// Makes SIGINT and SIGTERM raise `process`, and SIGPIPE harmless. To be called once, by main.
+    package static func catchSignals() throws(KedgeError) {
+        guard csystem_catch_interruptions() == 0 else {
+            throw KedgeError(
+                .defect, "cannot install signal handlers",
+                hint: "Please report this with the system's name and version.")
+        }
+    }
+
+    /// Ends this process by `signal`, with nothing run afterwards. For main only.
+    package static func endProcess(by signal: Int32) -> Never { csystem_die_by(signal) }
+
+    /// The signal that asked to stop, nil while nobody did.
+    package var signal: Int32? {
+        let own = requested.load(ordering: .relaxed)
+        if own != 0 { return own }
+        guard seesSignals else { return nil }
+        let caught = csystem_caught_interruption()
+        return caught == 0 ? nil : caught
+    }
+
+    /// Asks to stop as if `signal` had arrived. The first request counts.
+    package func request(signal: Int32) {
+        _ = requested.compareExchange(expected: 0, desired: signal, ordering: .relaxed)
+    }
+
+    /// Throws `interrupted` once somebody asked to stop. Cheap enough for every frame.
+    package func checkpoint() throws(KedgeError) {
+        guard let signal else { return }
+        throw KedgeError(
+            .interrupted, "interrupted by signal \(signal)", detail: "The work was stopped at a safe point.",
+            hint: "Run the command again: what it had finished is kept, or removed if it was of no use alone.")
+    }
+}
