@@ -27,7 +27,7 @@ package enum FileSystem {
         try change("remove file", name, below: directory.path) { unlinkat(number, $0, 0) }
     }
 
-    /// Removes an empty directory; returns false where it is not empty or not there.
+    /// Removes an empty directory; returns false where it is not empty, not there, or a link to one.
     package static func removeEmptyDirectory(
         _ name: RawPath, in directory: borrowing FileDescriptor
     ) throws(KedgeError) -> Bool {
@@ -36,7 +36,7 @@ package enum FileSystem {
         try change("remove directory", name, below: directory.path) { path in
             guard unlinkat(number, path, AT_REMOVEDIR) != 0 else { return 0 }
             failure = errno
-            if failure == ENOTEMPTY || failure == EEXIST || failure == ENOENT { return 0 }
+            if [ENOTEMPTY, EEXIST, ENOENT, ENOTDIR, EBUSY].contains(failure) { return 0 }
             errno = failure
             return -1
         }

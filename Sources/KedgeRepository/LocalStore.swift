@@ -1,0 +1,328 @@
+// A store in a directory of a local or mounted file system: one file per object, directories as in the names.
+//
+// 1. Files are published by `DurableFile`: whole, durable, never replacing unless asked.
+// 2. The way to a file is durable too. A directory may have been made by another process that has not synced it yet, so
+//    the first time that this process uses a directory, it syncs all its parents up to the root.
+// 3. Absent means absent: the root is held open, and before anything is called absent, and before anything is written,
+//    the marker that every repository holds is looked up again. An empty mount point, or a disk that went away, is
+//    `repository-unavailable`, never an empty repository (or one on the wrong disk).
+// 4. The page cache is left to the database: what was written or read in bulk is dropped from it.
+// 5. Directories that become empty are removed. A writer that loses its directory that way makes it again.
+// 6. Modes are 0640 and 0750 whatever the umask is.
+
+package import KedgeCore
+import Synchronization
+
+/// An object store in a directory.
+package final class LocalStore: ObjectStore {
+    /// The object that shows that a directory holds a repository.
+    package static let repositoryMarker: ObjectName = "kedge.json"
+
+    let root: FileDescriptor
+    private let marker: ObjectName?
+    private let random: any RandomSource
+    /// Directories below which everything up to the root is known to be durable.
+    private let durableDirectories = Mutex<Set<DirectoryIdentity>>([])
+
+    /// Opens the directory at `path`.
+    ///
+    /// `marker` is an object that must be there whenever any other one is asked for or written; nil for a directory
+    /// that need not be a repository. Throws `repository-unavailable` if there is no such directory.
+    package init(
+        at path: String, marker: ObjectName? = LocalStore.repositoryMarker, random: any RandomSource
+    ) throws(KedgeError) {
+        do throws(KedgeError) {
+            root = try FileDescriptor.open(RawPath(path), [.read, .directory])
+        } catch  where error.code == .notFound {
+            throw KedgeError(
+                .repositoryUnavailable, "could not open repository directory \"\(path)\"",
+                detail: "There is no such directory.", hint: LocalStore.absentRootHint)
+        }
+        self.marker = marker
+        self.random = random
+    }
+
+    /// Makes the directory of a new repository, and its parents, durably. One that is there is left as it is.
+    package static func createRoot(at path: String) throws(KedgeError) {
+        try Directory.createWithParents(at: RawPath(path), mode: LocalStore.directoryMode)
+    }
+
+    package let capabilities = StoreCapabilities(hasConditionalPut: true)
+
+    package var location: String { "repository directory \"\(root.path)\"" }
+
+    // MARK: Reading
+
+    package func status(of name: ObjectName) throws(KedgeError) -> ObjectStatus? {
+        do throws(KedgeError) {
+            let status = try FileStatus(of: name.path, in: root, followLinks: true)
+            return status.kind == .regular ? ObjectStatus(status) : nil
+        } catch  where error.code == .notFound {
+            try confirmRoot(whenLookingFor: name)
+            return nil
+        }
+    }
+
+    package func read(
+        _ name: ObjectName, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(KedgeError) {
+        let file = try openObject(name)
+        guard try file.read(into: buffer, at: offset) == buffer.count else {
+            throw objectTooShort(name, location: location, end: offset &+ UInt64(buffer.count))
+        }
+        dropFromCache(file, offset: offset, count: buffer.count)
+    }
+
+    package func readPrefix(_ name: ObjectName, limit: Int) throws(KedgeError) -> [UInt8] {
+        let file = try openObject(name)
+        let count = Int(min(try file.status().sizeBytes, UInt64(max(limit, 0))))
+        let bytes = try file.read(count: count, at: 0)
+        dropFromCache(file, offset: 0, count: bytes.count)
+        return bytes
+    }
+
+    private func openObject(_ name: ObjectName) throws(KedgeError) -> FileDescriptor {
+        do throws(KedgeError) {
+            return try FileDescriptor.open(name.path, in: root, [.read])
+        } catch  where error.code == .notFound {
+            try confirmRoot(whenLookingFor: name)
+            throw objectNotFound(name, location: location)
+        }
+    }
+
+    private func dropFromCache(_ file: borrowing FileDescriptor, offset: UInt64, count: Int) {
+        // Small objects are read again and again: catalogue records, the facts at the head of WAL objects.
+        if count >= LocalStore.bulkBytes { file.advise(.dontNeed, offset: offset, length: UInt64(count)) }
+    }
+
+    // MARK: Writing
+
+    package func put(
+        _ name: ObjectName, _ body: ObjectBody, _ condition: PutCondition
+    ) throws(KedgeError) -> PutOutcome {
+        try confirmRoot(whenLookingFor: name)
+        // Not what decides, but a repeated push should not write a segment in order to throw it away.
+        if condition == .createOnly, try status(of: name) != nil { return .alreadyExists }
+        let file = try beginFile(name)
+        var offset: UInt64 = 0
+        for part in body.parts {
+            try file.file.write(part, at: offset)
+            offset += UInt64(part.count)
+        }
+        return try publish(file, as: name, replacing: condition == .replace, sizeBytes: offset)
+    }
+
+    package func beginUpload(_ name: ObjectName, expectedBytes: UInt64) throws(KedgeError) -> any ObjectUpload {
+        try confirmRoot(whenLookingFor: name)
+        return LocalUpload(try beginFile(name), name: name, store: self)
+    }
+
+    package func makeDurable(_ name: ObjectName) throws(KedgeError) {
+        try openObject(name).sync()
+        try openDirectory(name.parent).sync()
+        try makeWayDurable(to: name)
+    }
+
+    /// A temporary file in the directory of `name`, which is made if it is missing.
+    private func beginFile(_ name: ObjectName) throws(KedgeError) -> DurableFile {
+        // Somebody else may remove the empty directory before our file is in it, so try more than once.
+        for _ in 1..<LocalStore.maximumDirectoryAttempts {
+            do throws(KedgeError) {
+                return try DurableFile(
+                    in: openDirectory(name.parent), mode: LocalStore.fileMode, random: random)
+            } catch  where error.code == .notFound {
+                try confirmRoot(whenLookingFor: name)
+                try createDirectories(to: name)
+            }
+        }
+        return try DurableFile(in: openDirectory(name.parent), mode: LocalStore.fileMode, random: random)
+    }
+
+    fileprivate func publish(
+        _ file: DurableFile, as name: ObjectName, replacing: Bool, sizeBytes: UInt64
+    ) throws(KedgeError) -> PutOutcome {
+        switch try file.publish(as: RawPath(name.lastComponent), replacing: replacing) {
+        case .alreadyExists:
+            return .alreadyExists
+        case .created:
+            try makeWayDurable(to: name)
+            if sizeBytes >= UInt64(LocalStore.bulkBytes) { file.file.advise(.dontNeed) }
+            return .created
+        }
+    }
+
+    private func createDirectories(to name: ObjectName) throws(KedgeError) {
+        var directory = root.path
+        for component in name.components.dropLast() {
+            directory = directory.appending(component)
+            do throws(KedgeError) {
+                _ = try Directory.create(at: directory, mode: LocalStore.directoryMode)
+            } catch  where error.code == .notFound {
+                // Its parent went away again: the caller's next attempt begins at the top.
+                return
+            }
+        }
+    }
+
+    /// Makes the entry of each directory on the way to `name` durable, once for each directory and process.
+    private func makeWayDurable(to name: ObjectName) throws(KedgeError) {
+        guard let directory = name.parent else { return }
+        let identity = DirectoryIdentity(try openDirectory(directory).status())
+        if let identity, durableDirectories.withLock({ $0.contains(identity) }) { return }
+        var parent = directory.parent
+        while let present = parent {
+            try openDirectory(present).sync()
+            parent = present.parent
+        }
+        try root.sync()
+        if let identity { durableDirectories.withLock { _ = $0.insert(identity) } }
+    }
+
+    // MARK: Removing
+
+    package func remove(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
+        if let first = names.first { try confirmRoot(whenLookingFor: first) }
+        var failures: [RemoveFailure] = []
+        var removed: [ObjectName?: [ObjectName]] = [:]
+        for name in names {
+            do throws(KedgeError) {
+                try FileSystem.removeFile(name.path, in: root)
+            } catch  where error.code == .notFound {
+                // Absent, perhaps by an attempt that died before it was durable: sync all the same.
+            } catch {
+                failures.append(RemoveFailure(name: name, error: error))
+                continue
+            }
+            removed[name.parent, default: []].append(name)
+        }
+        for (directory, names) in removed {
+            do throws(KedgeError) {
+                try settleRemovals(in: directory)
+            } catch {
+                failures += names.map { RemoveFailure(name: $0, error: error) }
+            }
+        }
+        return failures.sorted { $0.name < $1.name }
+    }
+
+    /// Removes `directory` and its parents as far as they are empty, and syncs the first that stays.
+    private func settleRemovals(in directory: ObjectName?) throws(KedgeError) {
+        var place = directory
+        while let present = place {
+            do throws(KedgeError) {
+                if try !FileSystem.removeEmptyDirectory(present.path, in: root) {
+                    return try openDirectory(present).sync()
+                }
+            } catch  where error.code == .notFound {
+                // Somebody else removed it; whether that is durable shows in its parent.
+            }
+            place = present.parent
+        }
+        try root.sync()
+    }
+
+    // MARK: The root
+
+    func openDirectory(_ directory: ObjectName?) throws(KedgeError) -> FileDescriptor {
+        try FileDescriptor.open(directory?.path ?? ".", in: root, [.read, .directory])
+    }
+
+    /// Throws `repository-unavailable` unless the root is still the directory of a repository.
+    ///
+    /// The marker itself may be absent when it is what is looked for: that is how `init` finds a new directory.
+    func confirmRoot(whenLookingFor name: ObjectName?) throws(KedgeError) {
+        guard try root.status().linkCount > 0 else {
+            throw unavailable("The directory was removed while it was in use.")
+        }
+        guard let marker, marker != name else { return }
+        do throws(KedgeError) {
+            _ = try FileStatus(of: marker.path, in: root, followLinks: true)
+        } catch  where error.code == .notFound {
+            throw unavailable("It does not hold \"\(marker)\", as every repository does.")
+        }
+    }
+
+    private func unavailable(_ detail: String) -> KedgeError {
+        KedgeError(
+            .repositoryUnavailable, "could not use repository directory \"\(root.path)\"", detail: detail,
+            hint: LocalStore.absentRootHint)
+    }
+
+    private static let absentRootHint =
+        "Check that its file system is mounted and that the setting \"path\" is right. "
+        + "For a new repository, run \"kedge init\"."
+
+    private static let fileMode: UInt32 = 0o640
+    private static let directoryMode: UInt32 = 0o750
+    private static let maximumDirectoryAttempts = 16
+    /// From this size on reads and writes leave nothing in the page cache.
+    private static let bulkBytes = 64 << 10
+}
+
+/// A file that grows by appends and is published at the end.
+private final class LocalUpload: ObjectUpload {
+    private let file: DurableFile
+    private let name: ObjectName
+    private let store: LocalStore
+    private var sizeBytes: UInt64 = 0
+    /// Up to here the disk has been asked to write.
+    private var startedBytes: UInt64 = 0
+    /// Up to here it has written, and the page cache is free.
+    private var settledBytes: UInt64 = 0
+
+    init(_ file: DurableFile, name: ObjectName, store: LocalStore) {
+        self.file = file
+        self.name = name
+        self.store = store
+    }
+
+    func append(_ bytes: UnsafeRawBufferPointer) throws(KedgeError) {
+        try file.file.write(bytes, at: sizeBytes)
+        sizeBytes += UInt64(bytes.count)
+        if sizeBytes - startedBytes >= LocalUpload.windowBytes { writeBack() }
+    }
+
+    /// Starts writing the newest window and lets go of the one before: a pack never fills the cache with dirty pages,
+    /// and the fsync at the end has little left to do.
+    private func writeBack() {
+        file.file.startWriteback(offset: startedBytes, length: sizeBytes - startedBytes, wait: false)
+        if startedBytes > settledBytes {
+            file.file.startWriteback(offset: settledBytes, length: startedBytes - settledBytes, wait: true)
+            file.file.advise(.dontNeed, offset: settledBytes, length: startedBytes - settledBytes)
+            settledBytes = startedBytes
+        }
+        startedBytes = sizeBytes
+    }
+
+    func finish() throws(KedgeError) -> PutOutcome {
+        try store.publish(file, as: name, replacing: false, sizeBytes: sizeBytes)
+    }
+
+    func abort() { file.discard() }
+
+    private static let windowBytes: UInt64 = 8 << 20
+}
+
+/// A directory that was made at one moment: after removal and re-creation it is another one.
+private struct DirectoryIdentity: Hashable {
+    let device: UInt64
+    let inode: UInt64
+    let birthNanoseconds: Int64
+
+    /// Nil where the file system keeps no birth times: an inode number alone may be given again.
+    init?(_ status: FileStatus) {
+        guard let birthNanoseconds = status.birthNanoseconds else { return nil }
+        device = status.device
+        inode = status.inode
+        self.birthNanoseconds = birthNanoseconds
+    }
+}
+
+extension ObjectName {
+    /// The file of this object, relative to the root.
+    var path: RawPath { RawPath(text) }
+}
+
+extension ObjectStatus {
+    init(_ status: FileStatus) { self.init(sizeBytes: status.sizeBytes, modified: status.modified) }
+}
