@@ -1,0 +1,125 @@
+// `<timeline>.history`: the ancestors of a timeline and where each was left
+// (src/backend/access/transam/timeline.c, readTimeLineHistory).
+//
+// Timelines form a tree. The history of one is the path from the root to it: each ancestor with the LSN at which the next
+// one branched off. The last timeline of the path is the file's own and has no end.
+package import KedgeCore
+
+/// A timeline and its ancestors.
+package struct TimelineHistory: Hashable, Sendable {
+    /// One timeline of the path, and the stretch of WAL that belongs to it.
+    package struct Entry: Hashable, Sendable {
+        package let timeline: TimelineID
+        /// Where it branched off its parent; `.invalid` for the first.
+        package let begin: LSN
+        /// Where the next one branched off: the first byte that is no longer its own. Nil for the last.
+        package let end: LSN?
+
+        package init(timeline: TimelineID, begin: LSN, end: LSN?) {
+            self.timeline = timeline
+            self.begin = begin
+            self.end = end
+        }
+    }
+
+    /// Oldest first; the last is `timeline`.
+    package let entries: [Entry]
+
+    /// The timeline whose history this is.
+    package var timeline: TimelineID { entries[entries.count - 1].timeline }
+
+    /// A timeline without ancestors: 1, or any that has no history file.
+    package init(root timeline: TimelineID) {
+        entries = [Entry(timeline: timeline, begin: .invalid, end: nil)]
+    }
+
+    /// The history of `timeline` that branched off `ancestors`, oldest first, each left at its `switchPoint`.
+    ///
+    /// Throws `walInvalid` unless the timelines increase up to `timeline`.
+    package init(
+        timeline: TimelineID, ancestors: [(timeline: TimelineID, switchPoint: LSN)]
+    ) throws(KedgeError) {
+        var entries: [Entry] = []
+        for ancestor in ancestors {
+            if let last = entries.last, ancestor.timeline <= last.timeline {
+                throw TimelineHistory.invalid(
+                    timeline, "Timeline \(ancestor.timeline) follows timeline \(last.timeline), but they must increase."
+                )
+            }
+            entries.append(
+                Entry(
+                    timeline: ancestor.timeline, begin: entries.last?.end ?? .invalid, end: ancestor.switchPoint))
+        }
+        if let last = entries.last, last.timeline >= timeline {
+            throw TimelineHistory.invalid(
+                timeline, "It lists timeline \(last.timeline), which is not older than the file's own.")
+        }
+        entries.append(Entry(timeline: timeline, begin: entries.last?.end ?? .invalid, end: nil))
+        self.entries = entries
+    }
+
+    /// The largest history file that is read: 64 bytes a promotion and free text leave room for thousands.
+    package static let maximumFileSize = 1 << 20
+
+    /// Parses the content of `timeline`'s history file.
+    ///
+    /// A line is a timeline, white space, an LSN, and free text up to the end of the line (the reason); empty lines and
+    /// comments (`#`) are skipped. Throws `walInvalid` with the line's number for anything else.
+    package init(parsing bytes: [UInt8], timeline: TimelineID) throws(KedgeError) {
+        guard bytes.count <= TimelineHistory.maximumFileSize else {
+            throw TimelineHistory.invalid(
+                timeline, "It has \(bytes.count) bytes, which is more than any server writes.")
+        }
+        var ancestors: [(timeline: TimelineID, switchPoint: LSN)] = []
+        for (index, line) in bytes.split(separator: 0x0A, omittingEmptySubsequences: false).enumerated() {
+            let fields = line.split(maxSplits: 2) { $0 == 0x20 || $0 == 0x09 || $0 == 0x0D }
+                .map { String(decoding: $0, as: UTF8.self) }
+            guard let first = fields.first, !first.hasPrefix("#") else { continue }
+            guard fields.count >= 2, first.utf8.allSatisfy({ (0x30...0x39).contains($0) }),
+                let number = UInt32(first), number > 0, let switchPoint = LSN(fields[1])
+            else {
+                throw TimelineHistory.invalid(
+                    timeline, "Line \(index + 1) is not a timeline number followed by an LSN.")
+            }
+            ancestors.append((TimelineID(number), switchPoint))
+        }
+        try self.init(timeline: timeline, ancestors: ancestors)
+    }
+
+    private static func invalid(_ timeline: TimelineID, _ detail: String) -> KedgeError {
+        KedgeError(
+            .walInvalid, "cannot read timeline history file \"\(timeline.hex).history\"", detail: detail,
+            hint: "Compare it with the copy in pg_wal of a server on that timeline; the right one has to be archived.")
+    }
+
+    // MARK: Asking
+
+    /// Whether `timeline` is this one or one of its ancestors.
+    package func contains(_ timeline: TimelineID) -> Bool { entries.contains { $0.timeline == timeline } }
+
+    /// The timeline whose WAL holds the record that begins at `lsn`, seen from this one (tliOfPointInHistory).
+    ///
+    /// Newest first, as the server does: up to 14 a history could name a parent that was left behind its own start.
+    package func timeline(containing lsn: LSN) -> TimelineID {
+        let entry = entries.last { entry in entry.begin <= lsn && lsn < entry.end ?? LSN(.max) }
+        return entry?.timeline ?? timeline
+    }
+
+    /// Where `timeline` was left for the next one. Nil for the last of the path, and for one that is not on it.
+    package func switchPoint(leaving timeline: TimelineID) -> LSN? {
+        entries.first { $0.timeline == timeline }?.end
+    }
+
+    /// Where `timeline` branched off its parent. Nil for the first of the path, and for one that is not on it.
+    package func switchPoint(entering timeline: TimelineID) -> LSN? {
+        guard let index = entries.firstIndex(where: { $0.timeline == timeline }), index > 0 else { return nil }
+        return entries[index].begin
+    }
+
+    /// Whether the WAL up to `lsn` on `timeline` is part of this history: the timeline is on the path and was not left
+    /// before `lsn`. So a backup that stopped there can be recovered along this history.
+    package func contains(_ timeline: TimelineID, upTo lsn: LSN) -> Bool {
+        guard let entry = entries.first(where: { $0.timeline == timeline }) else { return false }
+        return lsn <= entry.end ?? LSN(.max)
+    }
+}
