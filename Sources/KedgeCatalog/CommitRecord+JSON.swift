@@ -71,18 +71,6 @@ extension CommitRecord {
     }
 }
 
-extension JSONRecord {
-    /// The items of an array member, each a string.
-    package func strings(_ key: String) throws(KedgeError) -> [String] {
-        var strings: [String] = []
-        for item in try array(key) {
-            guard case .string(let text) = item else { throw invalid(key, "holds something that is not a string") }
-            strings.append(text)
-        }
-        return strings
-    }
-}
-
 extension CommitRecord.ServerFacts {
     fileprivate var members: [JSONMember] {
         [

@@ -130,20 +130,3 @@ package struct ManifestRoot: Hashable, Sendable {
         }
     }
 }
-
-extension JSONRecord {
-    /// Checks the member `kedge`, which names the type of a record. Throws `damaged`.
-    package func expectType(_ type: String) throws(KedgeError) {
-        let found = try string("kedge")
-        guard found == type else { throw invalid("kedge", "is \"\(found)\", not \"\(type)\"") }
-    }
-
-    /// The items of an array member, each made from a record.
-    package func map<Item>(
-        _ key: String, _ make: (JSONRecord) throws(KedgeError) -> Item
-    ) throws(KedgeError) -> [Item] {
-        var items: [Item] = []
-        for record in try records(key) { items.append(try make(record)) }
-        return items
-    }
-}

@@ -115,3 +115,30 @@ package struct JSONRecord: Sendable {
 
     private func missing(_ key: String) -> KedgeError { invalid(key, "is missing") }
 }
+
+extension JSONRecord {
+    /// Checks the member `kedge`, which names the type of a record. Throws `damaged`.
+    package func expectType(_ type: String) throws(KedgeError) {
+        let found = try string("kedge")
+        guard found == type else { throw invalid("kedge", "is \"\(found)\", not \"\(type)\"") }
+    }
+
+    /// The items of an array member, each made from a record.
+    package func map<Item>(
+        _ key: String, _ make: (JSONRecord) throws(KedgeError) -> Item
+    ) throws(KedgeError) -> [Item] {
+        var items: [Item] = []
+        for record in try records(key) { items.append(try make(record)) }
+        return items
+    }
+
+    /// The items of an array member, each a string.
+    package func strings(_ key: String) throws(KedgeError) -> [String] {
+        var strings: [String] = []
+        for item in try array(key) {
+            guard case .string(let text) = item else { throw invalid(key, "holds something that is not a string") }
+            strings.append(text)
+        }
+        return strings
+    }
+}
