@@ -70,6 +70,7 @@ let package = Package(
         .target(name: "CSystem"),
         .target(name: "CArithmetic", cSettings: [.unsafeFlags(["-O2"])]),
         // Tests
+        .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(
             name: "KedgeTestSupport",
             dependencies: ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
@@ -81,7 +82,9 @@ let package = Package(
             "KedgeBackupTests",
             ["KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests("KedgeCatalogTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
-        tests("KedgeCodecTests", ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "KedgeCore"]),
+        tests(
+            "KedgeCodecTests",
+            ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "KedgeCore", "CTestSupport"]),
         tests("KedgeCommandTests", ["KedgeCommand", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic"]),
         tests("KedgeEndToEndTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),

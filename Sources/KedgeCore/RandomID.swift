@@ -66,6 +66,15 @@ package protocol RandomSource: Sendable {
     func next() -> UInt64
 }
 
+extension RandomSource {
+    /// `count` random bytes.
+    package func bytes(_ count: Int) -> [UInt8] {
+        var bytes: [UInt8] = []
+        while bytes.count < count { bytes.append(littleEndian: next()) }
+        return Array(bytes.prefix(count))
+    }
+}
+
 /// The kernel's generator (getrandom(2)).
 package struct SystemRandomSource: RandomSource {
     package init() {}
