@@ -1,0 +1,115 @@
+// Files, directories and paths on a real file system: complete reads, errors that name the file, names of any bytes.
+import Glibc
+import KedgeCore
+import KedgeTestSupport
+import Testing
+
+@Suite struct FileDescriptorTests {
+    private let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    @Test("what is written at an offset is read back, and a read past the end is short (lesson 11)")
+    func readAndWrite() throws {
+        let file = try FileDescriptor.open(RawPath(directory("f")), [.read, .write, .create])
+        try file.write([1, 2, 3], at: 2)
+        #expect(try file.read(count: 100, at: 0) == [0, 0, 1, 2, 3])
+        #expect(try file.read(count: 2, at: 3) == [2, 3])
+        #expect(try file.read(count: 2, at: 99) == [])
+        #expect(try file.status().sizeBytes == 5)
+        try file.close()
+    }
+
+    @Test("an offset that the kernel cannot address is an error, not a trap")
+    func hugeOffset() throws {
+        let file = try FileDescriptor.open(RawPath(directory("f")), [.read, .write, .create])
+        #expect(throws: KedgeError.self) { try file.read(count: 1, at: .max) }
+        #expect(throws: KedgeError.self) { try file.write([1], at: .max) }
+    }
+
+    @Test("a missing file is not-found, and the message names it and the error number")
+    func missing() throws {
+        let error = #expect(throws: KedgeError.self) {
+            _ = try FileDescriptor.open(RawPath(directory("gone")), [.read]).number
+        }
+        #expect(error?.code == .notFound)
+        #expect(error?.message == "could not open file \"\(directory("gone"))\"")
+        #expect(error?.detail == "The system said: No such file or directory (ENOENT).")
+    }
+
+    @Test(
+        "an error number becomes the code that people react to",
+        arguments: [
+            (ENOENT, ErrorCode.notFound), (EACCES, .permission), (EPERM, .permission), (EROFS, .permission),
+            (ENOSPC, .noSpace), (EDQUOT, .noSpace), (EIO, .inputOutput), (ENOTDIR, .inputOutput),
+            (EMFILE, .inputOutput),
+        ])
+    func codes(_ number: Int32, _ code: ErrorCode) {
+        #expect(systemError("write file", "/x", errno: number).code == code)
+    }
+
+    @Test("a full disk names the file system and its free bytes")
+    func noSpace() throws {
+        let error = systemError("write file", RawPath(directory("not/there/yet")), errno: ENOSPC)
+        #expect(error.detail?.contains("No space left on device (ENOSPC). The file system at \"/") == true)
+        #expect(error.detail?.contains("bytes free.") == true)
+    }
+
+    @Test("a path with a zero byte inside is refused")
+    func zeroByte() {
+        let error = #expect(throws: KedgeError.self) { _ = try FileStatus(at: RawPath(bytes: [0x61, 0, 0x62])) }
+        #expect(error?.code == .unsafePath)
+        #expect(error?.message == "cannot use path \"a\\x00b\"")
+    }
+
+    @Test("a directory lists names of any bytes in byte order, with their kinds")
+    func listing() throws {
+        let odd = RawPath(bytes: [0xFF, 0x0A, 0x22])
+        _ = try FileDescriptor.open(RawPath(directory.path).appending(odd), [.write, .create]).number
+        _ = try Directory.create(at: RawPath(directory("b")))
+        try FileSystem.createSymbolicLink(at: RawPath(directory("a")), target: odd)
+        let entries = try Directory.entries(at: RawPath(directory.path))
+        #expect(entries.map(\.name) == ["a", "b", odd])
+        #expect(entries.map(\.kind) == [.symbolicLink, .directory, .regular])
+        #expect(try FileSystem.symbolicLinkTarget(at: RawPath(directory("a"))) == odd)
+        #expect(odd.description == "\\xff\\x0a\"")
+    }
+
+    @Test("modes are what was asked for, whatever the umask")
+    func modes() throws {
+        let file = try FileDescriptor.open(RawPath(directory("f")), [.write, .create])
+        try file.setMode(0o666)
+        #expect(try file.status().mode == 0o666)
+        #expect(try Directory.create(at: RawPath(directory("d")), mode: 0o777))
+        #expect(try FileStatus(at: RawPath(directory("d"))).mode == 0o777)
+        #expect(try !Directory.create(at: RawPath(directory("d")), mode: 0o700))
+    }
+
+    @Test("a file that was made anew has another identity than its predecessor")
+    func birthTime() throws {
+        let path = RawPath(directory("f"))
+        func make() throws -> FileStatus {
+            try FileDescriptor.open(path, [.write, .create, .exclusive]).status()
+        }
+        let first = try make()
+        try FileSystem.removeFile(at: path)
+        let second = try make()
+        #expect(first.inode != second.inode || first.birthNanoseconds != second.birthNanoseconds)
+    }
+
+    @Test("parents are made as they are needed")
+    func parents() throws {
+        try Directory.createWithParents(at: RawPath(directory("a/b/c")))
+        #expect(try FileStatus(at: RawPath(directory("a/b/c"))).kind == .directory)
+        try Directory.createWithParents(at: RawPath(directory("a/b/c")))
+        _ = try FileDescriptor.open(RawPath(directory("file")), [.write, .create]).number
+        #expect(throws: KedgeError.self) { try Directory.createWithParents(at: RawPath(directory("file/x"))) }
+    }
+
+    @Test("a path knows its parent and its last component")
+    func paths() {
+        #expect(RawPath("/a/b").parent == "/a" && RawPath("/a").parent == "/" && RawPath("a").parent == ".")
+        #expect(RawPath("/a/b").lastComponent == "b" && RawPath("b").lastComponent == "b")
+        #expect(RawPath("/").appending("b") == "/b" && RawPath("/a").appending("b") == "/a/b")
+    }
+}
