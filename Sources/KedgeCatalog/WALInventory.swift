@@ -1,0 +1,110 @@
+// Which WAL is archived, by timeline: runs of consecutive segments, and so the gaps between them. Pure: names in,
+// runs out. Memory follows the number of gaps, not of segments.
+
+package import KedgeCore
+import KedgeRepository
+
+/// The archived WAL of one database system in one repository.
+package struct WALInventory: Hashable, Sendable {
+    package let segmentSize: UInt64
+    /// Ordered by timeline.
+    package private(set) var timelines: [Timeline] = []
+    /// Timelines whose `.history` file is there, in order.
+    package private(set) var histories: [TimelineID] = []
+    /// Objects among the WAL whose names mean nothing; at most 100 are kept.
+    package private(set) var strangers: [String] = []
+
+    /// What is archived of one timeline.
+    package struct Timeline: Hashable, Sendable {
+        package let id: TimelineID
+        /// Runs of consecutive segment numbers, ascending, with a gap between any two.
+        package fileprivate(set) var runs: [ClosedRange<UInt64>] = []
+        /// Numbers of segments of which there is a `.partial`.
+        package fileprivate(set) var partials: Set<UInt64> = []
+        /// Numbers of segments or partial segments of which there are two with different content.
+        package fileprivate(set) var conflicts: Set<UInt64> = []
+        /// What the segments and partial segments occupy, as stored.
+        package fileprivate(set) var storedBytes: UInt64 = 0
+
+        /// How many whole segments there are.
+        package var segmentCount: UInt64 { runs.reduce(0) { $0 + ($1.upperBound - $1.lowerBound + 1) } }
+
+        /// The runs of numbers that are missing between the first and the last segment.
+        package var gaps: [ClosedRange<UInt64>] {
+            zip(runs, runs.dropFirst()).map { $0.upperBound + 1...$1.lowerBound - 1 }
+        }
+
+        /// Whether this segment is there.
+        package func contains(_ number: UInt64) -> Bool { run(containing: number) != nil }
+
+        /// The run that holds this segment.
+        package func run(containing number: UInt64) -> ClosedRange<UInt64>? {
+            var low = 0
+            var high = runs.count
+            while low < high {
+                let middle = (low + high) / 2
+                if runs[middle].upperBound < number { low = middle + 1 } else { high = middle }
+            }
+            return low < runs.count && runs[low].contains(number) ? runs[low] : nil
+        }
+    }
+
+    package init(segmentSize: UInt64) { self.segmentSize = segmentSize }
+
+    /// The timeline's WAL; nil where none of it is archived.
+    package func timeline(_ id: TimelineID) -> Timeline? { timelines.first { $0.id == id } }
+
+    /// Adds an object among the WAL by the last part of its name. Objects of one timeline must come in the order of their
+    /// names, as a listing gives them.
+    package mutating func add(objectNamed lastComponent: some StringProtocol, storedBytes: UInt64) {
+        guard let (file, _) = ClusterLayout.parseWALFile(lastComponent) else {
+            addStranger(String(lastComponent))
+            return
+        }
+        switch file {
+        case .history(let timeline): histories.append(timeline)
+        case .backup: break
+        case .segment(let name): addSegment(name, isPartial: false, storedBytes: storedBytes)
+        case .partial(let name): addSegment(String(name.prefix(24)), isPartial: true, storedBytes: storedBytes)
+        }
+    }
+
+    private mutating func addStranger(_ name: String) {
+        if strangers.count < 100 { strangers.append(name) }
+    }
+
+    private mutating func addSegment(_ name: String, isPartial: Bool, storedBytes: UInt64) {
+        guard let segment = WALSegment(fileName: name, segmentSize: segmentSize) else {
+            addStranger(name)
+            return
+        }
+        let index = index(of: segment.timeline)
+        timelines[index].storedBytes += storedBytes
+        let number = segment.number
+        if isPartial {
+            if !timelines[index].partials.insert(number).inserted { timelines[index].conflicts.insert(number) }
+            return
+        }
+        guard let last = timelines[index].runs.last else {
+            timelines[index].runs = [number...number]
+            return
+        }
+        precondition(number >= last.upperBound, "WAL objects out of order")
+        if number == last.upperBound {
+            timelines[index].conflicts.insert(number)
+        } else if number == last.upperBound + 1 {
+            timelines[index].runs[timelines[index].runs.count - 1] = last.lowerBound...number
+        } else {
+            timelines[index].runs.append(number...number)
+        }
+    }
+
+    private mutating func index(of id: TimelineID) -> Int {
+        if let last = timelines.last, last.id == id { return timelines.count - 1 }
+        let position = timelines.firstIndex { $0.id >= id } ?? timelines.count
+        if position == timelines.count || timelines[position].id != id {
+            timelines.insert(Timeline(id: id), at: position)
+        }
+        return position
+    }
+}

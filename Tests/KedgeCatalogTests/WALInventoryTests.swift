@@ -1,0 +1,67 @@
+// That runs, gaps and conflicts of archived WAL are read off the names of objects.
+
+import KedgeCatalog
+import KedgeCore
+import KedgeTestSupport
+import Testing
+
+@Suite struct WALInventoryTests {
+    static let segmentSize: UInt64 = 16 << 20
+
+    static func name(_ timeline: UInt32, _ number: UInt64) -> String {
+        WALSegment(timeline: TimelineID(timeline), number: number).fileName(segmentSize: segmentSize)
+    }
+
+    static func inventory(_ names: [String]) -> WALInventory {
+        var inventory = WALInventory(segmentSize: segmentSize)
+        for name in names.sorted() { inventory.add(objectNamed: name, storedBytes: 10) }
+        return inventory
+    }
+
+    @Test("consecutive segments make one run, also over the border of a log file")
+    func runs() throws {
+        let inventory = Self.inventory((250...260).map { Self.name(1, $0) } + [Self.name(1, 300)])
+        let timeline = try #require(inventory.timeline(TimelineID(1)))
+        #expect(timeline.runs == [250...260, 300...300])
+        #expect(timeline.gaps == [261...299])
+        #expect(timeline.segmentCount == 12)
+        #expect(timeline.storedBytes == 120)
+        #expect(timeline.contains(255) && !timeline.contains(270) && !timeline.contains(249))
+    }
+
+    @Test("timelines are kept apart and ordered by number, not by name (lesson 3)")
+    func timelines() {
+        let inventory = Self.inventory([Self.name(16, 1), Self.name(2, 1), "00000010.history", "00000002.history"])
+        #expect(inventory.timelines.map(\.id) == [TimelineID(2), TimelineID(16)])
+        #expect(inventory.histories == [TimelineID(2), TimelineID(16)])
+    }
+
+    @Test("two contents of one segment are a conflict, also of a partial one")
+    func conflicts() {
+        let one = ContentHash(high: 1, low: 1).hex
+        let two = ContentHash(high: 2, low: 2).hex
+        let inventory = Self.inventory([
+            Self.name(1, 5) + "-" + one, Self.name(1, 5) + "-" + two, Self.name(1, 6) + ".partial-" + one,
+            Self.name(1, 6) + ".partial-" + two, Self.name(1, 7) + ".partial-" + one,
+        ])
+        #expect(inventory.timelines.first?.conflicts == [5, 6])
+        #expect(inventory.timelines.first?.partials == [6, 7])
+        #expect(inventory.timelines.first?.runs == [5...5])
+    }
+
+    @Test("what is no WAL is listed as a stranger")
+    func strangers() {
+        #expect(Self.inventory(["README", Self.name(1, 5)]).strangers == ["README"])
+    }
+
+    @Test("runs agree with a plain set of numbers, whatever is missing")
+    func generated() throws {
+        var random = SystemRandomNumberGenerator()
+        for _ in 0..<200 {
+            let present = Set((0..<40).filter { _ in Bool.random(using: &random) }.map(UInt64.init))
+            let timeline = Self.inventory(present.map { Self.name(3, $0) }).timeline(TimelineID(3))
+            #expect(Set(timeline?.runs.flatMap { Array($0) } ?? []) == present)
+            for number in UInt64(0)..<41 { #expect((timeline?.contains(number) ?? false) == present.contains(number)) }
+        }
+    }
+}
