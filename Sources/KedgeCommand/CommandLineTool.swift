@@ -1,0 +1,137 @@
+// One run of kedge from words to exit status: parse, dispatch, render.
+//
+// Nothing here exits or touches the outside but through `Surroundings`, so tests compare whole runs.
+import KedgeCore
+
+/// How the process ends.
+package enum Ending: Hashable, Sendable {
+    case exit(Int32)
+    /// By this signal, as if it had never been caught.
+    case die(Int32)
+}
+
+/// The tool with its commands and its surroundings.
+package struct CommandLineTool: Sendable {
+    private let commands: [Command]
+    private let surroundings: Surroundings
+
+    package init(commands: [Command] = CommandTable.all, surroundings: Surroundings) {
+        self.commands = commands
+        self.surroundings = surroundings
+    }
+
+    /// Runs the command line `words` (without the program's name) and says how to end.
+    package func run(_ words: [String]) -> Ending {
+        // Read off the words: where they cannot be parsed, the error still has to take this form.
+        let wantsJSON = words.prefix { $0 != "--" }.contains("--json")
+        var rule = StatusRule(words: words, surroundings: surroundings)
+        do {
+            let specifications = commands.map(\.specification)
+            let parser = ArgumentParser(
+                commands: specifications, configurationKeys: ConfigurationKey.all.map(\.name))
+            switch try parser.parse(words) {
+            case .help(nil): try print(HelpText.overview(specifications))
+            case .help(let command?): try print(HelpText.command(command))
+            case .version: try print(["kedge \(Version.text) (repository format \(Version.repositoryFormat))"])
+            case .run(let specification, let arguments):
+                rule.note(arguments)
+                let result = try run(specification, arguments, wantsJSON: wantsJSON)
+                if let error = result.error {
+                    report(error, asJSON: wantsJSON)
+                    return rule.ending(of: error, status: result.status)
+                }
+                try surroundings.writeOutput(OutputRenderer.output(result, asJSON: wantsJSON))
+                return .exit(result.status)
+            }
+            return .exit(0)
+        } catch {
+            report(error, asJSON: wantsJSON)
+            return rule.ending(of: error, status: rule.status(of: error))
+        }
+    }
+
+    private func run(
+        _ specification: CommandSpecification, _ arguments: ParsedArguments, wantsJSON: Bool
+    ) throws(KedgeError) -> CommandResult {
+        guard let command = commands.first(where: { $0.specification.name == specification.name }) else {
+            preconditionFailure("the argument parser found a command that is not in the table")
+        }
+        let level = try logLevel(arguments) ?? specification.logLevel
+        let log = Log(level: level, write: surroundings.writeErrorLine)
+        let context = CommandContext(
+            arguments: arguments, surroundings: surroundings, log: log, wantsJSON: wantsJSON)
+        return try command.run(context)
+    }
+
+    private func logLevel(_ arguments: ParsedArguments) throws(KedgeError) -> LogLevel? {
+        if let level = arguments.value("log-level") { return LogLevel(rawValue: level) }
+        guard let variable = surroundings.environment.first(where: { $0.name == "KEDGE_LOG_LEVEL" }) else { return nil }
+        guard let level = LogLevel(rawValue: variable.value) else {
+            let names = LogLevel.allCases.map(\.rawValue)
+            throw KedgeError(
+                .configuration,
+                "cannot use environment variable \"KEDGE_LOG_LEVEL\": "
+                    + "\"\(variable.value)\" is not a log level",
+                hint: NearestName.question(variable.value, among: names) + "It is one of: "
+                    + "\(names.joined(separator: ", ")).")
+        }
+        return level
+    }
+
+    private func print(_ lines: [String]) throws(KedgeError) {
+        try surroundings.writeOutput(Array(lines.map { $0 + "\n" }.joined().utf8))
+    }
+
+    /// Shows the error where it belongs.
+    private func report(_ error: KedgeError, asJSON: Bool) {
+        if asJSON {
+            do {
+                let text = OutputRenderer.errorJSON(error).prettyText + "\n"
+                try surroundings.writeOutput(Array(text.utf8))
+                return
+            } catch {
+                // Standard output is gone; standard error can still tell.
+            }
+        }
+        for line in OutputRenderer.errorLines(error) { surroundings.writeErrorLine(line) }
+    }
+}
+
+/// Which rule of `ExitStatus` holds for a command line, even for one that cannot be parsed.
+private struct StatusRule {
+    private let command: String?
+    private let situation: RecoverySituation
+    private var onUnavailable: UnavailableAnswer?
+    private let interruption: Interruption
+
+    init(words: [String], surroundings: Surroundings) {
+        command = words.first { $0 == "archive-get" || $0 == "archive-push" }
+        situation = command == "archive-get" ? .detect(fileExists: surroundings.fileExists) : .noSignalFile
+        interruption = surroundings.interruption
+        onUnavailable = surroundings.environment.first { $0.name == "KEDGE_ON_UNAVAILABLE" }
+            .flatMap { UnavailableAnswer(rawValue: $0.value) }
+    }
+
+    mutating func note(_ arguments: ParsedArguments) {
+        guard let text = arguments.overrides.first(where: { $0.key == "on-unavailable" })?.value else { return }
+        onUnavailable = UnavailableAnswer(rawValue: text) ?? onUnavailable
+    }
+
+    func status(of error: KedgeError) -> Int32 {
+        switch command {
+        case "archive-get":
+            ExitStatus.archiveGet(.failed(error.code), in: situation, onUnavailable: onUnavailable)
+        case "archive-push": ExitStatus.archivePush(error.code)
+        default: ExitStatus.other(error.code)
+        }
+    }
+
+    /// PostgreSQL tells a `restore_command` that was ended by SIGTERM from one that failed: it then shuts down rather than
+    /// report an error (xlogarchive.c). So `archive-get` ends by the signal that it got.
+    func ending(of error: KedgeError, status: Int32) -> Ending {
+        if command == "archive-get", error.code == .interrupted, let signal = interruption.signal {
+            return .die(signal)
+        }
+        return .exit(status)
+    }
+}

@@ -1,0 +1,10 @@
+// All commands, in the order in which help texts list them.
+
+/// The commands of this version.
+package enum CommandTable {
+    package static let all: [Command] = [
+        InitCommand.command, CheckCommand.command, ArchivePushCommand.command, ArchiveGetCommand.command,
+        BackupCommand.command, InfoCommand.command, RestoreCommand.command, CatCommand.command,
+        KeyListCommand.command, KeyAddCommand.command, HelpCommand.command,
+    ]
+}

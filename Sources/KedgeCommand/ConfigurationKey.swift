@@ -1,0 +1,116 @@
+// The one table of configuration keys. Parsing, defaults, `kedge help --man` and the user guide come from it.
+
+/// The kinds of section a configuration file has.
+package enum SectionKind: String, Sendable, CaseIterable {
+    case cluster, repository
+}
+
+/// One configuration key.
+package struct ConfigurationKey: Sendable {
+    package let name: String
+    package let section: SectionKind
+    package let kind: ConfigurationValueKind
+    /// The default as it would be written in the file. Nil: none, or one that depends on the host.
+    package let defaultText: String?
+    /// What help texts say about the default where `defaultText` is nil.
+    package let defaultNote: String?
+    /// One or two sentences.
+    package let help: String
+
+    private init(
+        _ name: String, _ section: SectionKind, _ kind: ConfigurationValueKind, default defaultText: String? = nil,
+        note: String? = nil, _ help: String
+    ) {
+        self.name = name
+        self.section = section
+        self.kind = kind
+        self.defaultText = defaultText
+        self.defaultNote = note
+        self.help = help
+    }
+
+    /// All keys of all sections. No name occurs in two sections: on the command line the name alone must do.
+    package static let all: [ConfigurationKey] = [
+        // Cluster
+        ConfigurationKey("pgdata", .cluster, .path, note: "required", "The cluster's data directory."),
+        ConfigurationKey(
+            "host", .cluster, .text, note: "libpq's", "The server's host name, or the directory of its Unix socket."),
+        ConfigurationKey("port", .cluster, .integer(1...65535), note: "libpq's", "The server's port."),
+        ConfigurationKey(
+            "user", .cluster, .text, note: "libpq's",
+            "The database role that kedge connects as. A password comes from ~/.pgpass or PGPASSFILE, never from here."),
+        ConfigurationKey("dbname", .cluster, .text, note: "libpq's", "The database that kedge connects to."),
+        ConfigurationKey(
+            "bin-dir", .cluster, .path, note: "none", "The directory of the server's programs, such as pg_waldump."),
+        ConfigurationKey(
+            "repositories", .cluster, .list, note: "all repositories of the file",
+            "The repositories that hold the cluster's WAL and backups."),
+        ConfigurationKey(
+            "process-max", .cluster, .integer(1...256), note: "the number of processors, at most 8",
+            "How many threads compress, encrypt, read and write at the same time."),
+        ConfigurationKey(
+            "work-directory", .cluster, .path, note: "/tmp/kedge-UID",
+            "The directory for what must be sorted, and for notes that only save time. It is created when it is "
+                + "missing, must belong to the user that runs kedge, and may be emptied while kedge is not running."),
+        ConfigurationKey(
+            "archive-timeout", .cluster, .duration(.seconds(1) ... .seconds(86_400)), default: "60s",
+            "How long check and backup wait for a WAL segment to arrive in the repositories."),
+        ConfigurationKey(
+            "archive-get-timeout", .cluster, .duration(.zero ... .seconds(86_400)), default: "60s",
+            "How long archive-get waits for a segment that is missing while later ones are there."),
+        ConfigurationKey(
+            "wal-damage", .cluster, .choice(["store", "refuse"]), default: "store",
+            "What archive-push does with a segment whose records are damaged: store it and mark it as suspect, or "
+                + "refuse it, which fills pg_wal until somebody steps in."),
+        ConfigurationKey(
+            "on-unavailable", .cluster, .choice(["abort", "absent"]),
+            note: "abort in recovery and without a signal file, absent on a standby",
+            "What archive-get answers when it could not find out whether there is such a file: abort ends recovery, "
+                + "absent makes a standby ask again but lets a recovery end too early."),
+        ConfigurationKey(
+            "read-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
+            "The most bytes that backup reads from the data directory in a second."),
+
+        // Repository
+        ConfigurationKey("type", .repository, .choice(["local"]), default: "local", "Where the repository is."),
+        ConfigurationKey("path", .repository, .path, note: "required", "The repository's directory."),
+        ConfigurationKey(
+            "compression", .repository, .compression, default: "zstd:1",
+            "The codec for new objects: zstd, lz4, zlib or none, with its level. Any kedge reads all of them."),
+        ConfigurationKey(
+            "encryption", .repository, .choice(["aes-256-gcm", "none"]), note: "required",
+            "Whether objects are encrypted. Under aes-256-gcm whatever is not encrypted is taken for damage."),
+        ConfigurationKey(
+            "key-file", .repository, .path, note: "one of the three is required with aes-256-gcm",
+            "The file with the key-encryption key, made by \"kedge init --generate-key\". The fastest of the three."),
+        ConfigurationKey(
+            "passphrase-file", .repository, .path, note: "see key-file",
+            "The file whose first line is the passphrase. Each run of kedge then costs a tenth of a second."),
+        ConfigurationKey(
+            "passphrase-command", .repository, .text, note: "see key-file",
+            "The command, run by /bin/sh, that prints the passphrase as its first line."),
+        ConfigurationKey(
+            "required", .repository, .boolean, default: "yes",
+            "Whether a WAL file counts as archived only once this repository has it."),
+    ]
+
+    /// The keys of one kind of section.
+    package static func all(in section: SectionKind) -> [ConfigurationKey] { all.filter { $0.section == section } }
+
+    package static func named(_ name: String) -> ConfigurationKey? { all.first { $0.name == name } }
+
+    /// `PROCESS_MAX`: how the key is written in the name of an environment variable.
+    var environmentName: String { ConfigurationKey.environmentName(name) }
+
+    /// Letters as capitals, and everything that is neither letter nor digit as `_`.
+    static func environmentName(_ text: String) -> String {
+        String(
+            decoding: text.utf8.map { byte in
+                switch byte {
+                case 0x61...0x7A: byte - 0x20
+                case 0x41...0x5A, 0x30...0x39: byte
+                default: UInt8(ascii: "_")
+                }
+            }, as: UTF8.self)
+    }
+}

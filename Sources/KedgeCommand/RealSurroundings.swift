@@ -1,0 +1,52 @@
+// The real world behind `Surroundings`.
+import Glibc
+import KedgeCore
+
+extension Surroundings {
+    /// The process's own environment, host, files and standard streams.
+    package static var real: Surroundings {
+        Surroundings(
+            environment: kedgeVariables(),
+            host: HostFacts(processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid()),
+            readFile: SmallFile.read, fileExists: { access($0, F_OK) == 0 },
+            writeOutput: { (bytes: [UInt8]) throws(KedgeError) in try write(bytes, to: STDOUT_FILENO) },
+            writeErrorLine: { line in
+                // Nobody is left to tell when standard error fails.
+                do { try write(Array("\(line)\n".utf8), to: STDERR_FILENO) } catch {}
+            },
+            time: SystemTimeSource(), random: SystemRandomSource(), interruption: .process)
+    }
+
+    private static func kedgeVariables() -> [EnvironmentVariable] {
+        var variables: [EnvironmentVariable] = []
+        var entry = environ
+        while let text = entry.pointee {
+            if strncmp(text, "KEDGE_", 6) == 0, let equals = strchr(text, Int32(UInt8(ascii: "="))) {
+                let length = equals - text
+                let name = UnsafeRawBufferPointer(start: text, count: length)
+                variables.append(
+                    EnvironmentVariable(
+                        String(decoding: name, as: UTF8.self), String(cString: equals + 1)))
+            }
+            entry += 1
+        }
+        return variables
+    }
+
+    private static func write(_ bytes: [UInt8], to descriptor: Int32) throws(KedgeError) {
+        var written = 0
+        while written < bytes.count {
+            let count = bytes.withUnsafeBytes { buffer in
+                Glibc.write(descriptor, buffer.baseAddress.map { $0 + written }, buffer.count - written)
+            }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else {
+                let reason = String(cString: strerror(errno))
+                throw KedgeError(
+                    .inputOutput, "could not write to standard output", detail: "\(reason).",
+                    hint: "Check where the output goes.")
+            }
+            written += count
+        }
+    }
+}

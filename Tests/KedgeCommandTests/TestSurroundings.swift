@@ -1,0 +1,65 @@
+// Surroundings that the tests of this module give to the tool: files, variables and clocks are values.
+import KedgeCore
+import Synchronization
+
+@testable import KedgeCommand
+
+/// One run of the tool, and what it wrote.
+struct ToolRun {
+    let ending: Ending
+    let output: String
+    let errors: String
+
+    /// Runs `words` in surroundings that have just these files and variables.
+    init(
+        _ words: [String], commands: [Command] = CommandTable.all, files: [String: String] = [:],
+        environment: [EnvironmentVariable] = [], existing: [String] = [], interruption: Interruption = Interruption(),
+        outputFails: Bool = false
+    ) {
+        let output = Mutex("")
+        let errors = Mutex("")
+        let surroundings = Surroundings(
+            environment: environment, host: testHost, readFile: reader(files),
+            fileExists: { existing.contains($0) },
+            writeOutput: { (bytes: [UInt8]) throws(KedgeError) in
+                if outputFails { throw KedgeError(.inputOutput, "could not write to standard output") }
+                output.withLock { $0 += String(decoding: bytes, as: UTF8.self) }
+            },
+            writeErrorLine: { line in errors.withLock { $0 += line + "\n" } },
+            time: FixedTime(), random: SystemRandomSource(), interruption: interruption)
+        ending = CommandLineTool(commands: commands, surroundings: surroundings).run(words)
+        self.output = output.withLock { $0 }
+        self.errors = errors.withLock { $0 }
+    }
+}
+
+/// Four processors, user 1000.
+let testHost = HostFacts(processors: 4, userID: 1000)
+
+/// Reads from the dictionary, with mode 0600.
+func reader(_ files: [String: String]) -> FileReader {
+    { (path: String, what: String, limit: Int) throws(KedgeError) -> SmallFile in
+        guard let text = files[path] else {
+            throw KedgeError(
+                .configuration, "could not open \(what) \"\(path)\"", detail: "No such file or directory.",
+                hint: "Create it, or correct the path.")
+        }
+        return SmallFile(bytes: Array(text.utf8), mode: 0o600)
+    }
+}
+
+/// A clock that stands still and sleeps not at all.
+struct FixedTime: TimeSource {
+    func now() -> Timestamp { Timestamp(secondsSince1970: 1_795_177_800) }
+    func monotonicNanoseconds() -> UInt64 { 0 }
+    func sleep(nanoseconds: UInt64) {}
+}
+
+/// All that a thrown error says, or what was returned instead.
+func failure<Value>(_ body: () throws(KedgeError) -> Value) -> String {
+    do {
+        return "no error but \(try body())"
+    } catch {
+        return OutputRenderer.errorLines(error).joined(separator: "\n")
+    }
+}
