@@ -21,6 +21,8 @@ package struct Subprocess: Sendable {
     package var outputLimitBytes = 16 << 20
     /// How long `run` waits before it kills the child. Nil: as long as it takes.
     package var timeout: Duration?
+    /// Makes `run` kill the child and throw `interrupted` once somebody asked to stop.
+    package var interruption: Interruption?
 
     package init(_ arguments: [String]) { self.arguments = arguments }
 
@@ -63,7 +65,7 @@ package struct Subprocess: Sendable {
         var child = try spawn(output: output.writeEnd, errors: errors.writeEnd)
         output.closeWriteEnd()
         errors.closeWriteEnd()
-        var collector = Collector(program: name, limitBytes: outputLimitBytes)
+        var collector = Collector(program: name, limitBytes: outputLimitBytes, interruption: interruption)
         let deadline = timeout.map { ContinuousClock.now + $0 }
         try collector.collect(output, errors, until: child, deadline: deadline)
         guard let status = try child.wait() else {
@@ -87,7 +89,7 @@ package struct Subprocess: Sendable {
             throw KedgeError(.defect, "cannot start a program from an empty argument list or with a zero byte in it")
         }
         let inputFile = input.withUnsafeBytes { csystem_memory_file($0.baseAddress, $0.count) }
-        guard inputFile >= 0 else { throw systemError(errno, "could not prepare the input of program \"\(name)\"") }
+        guard inputFile >= 0 else { throw systemError("prepare the input of program", RawPath(name), errno: errno) }
         defer { close(inputFile) }
         var process: pid_t = 0
         let failure = withCStrings(arguments) { arguments in
@@ -95,7 +97,7 @@ package struct Subprocess: Sendable {
                 csystem_spawn(arguments, environment, workingDirectory, inputFile, output, errors, &process)
             }
         }
-        guard failure == 0 else { throw systemError(failure, "could not start program \"\(name)\"") }
+        guard failure == 0 else { throw systemError("start program", RawPath(name), errno: failure) }
         return try RunningProcess(id: process, name: name)
     }
 
@@ -122,7 +124,7 @@ package struct Subprocess: Sendable {
         case .file(let name): path = name
         }
         let number = Glibc.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
-        guard number >= 0 else { throw systemError(errno, "could not open output file \"\(path)\"") }
+        guard number >= 0 else { throw systemError("open output file", RawPath(path), errno: errno) }
         return OwnedDescriptor(number: number, isOurs: true)
     }
 }
@@ -139,7 +141,7 @@ package struct RunningProcess: ~Copyable {
     fileprivate init(id: pid_t, name: String) throws(KedgeError) {
         let descriptor = csystem_process_descriptor(id)
         if descriptor < 0 {
-            let error = systemError(errno, "could not watch program \"\(name)\"")
+            let error = systemError("watch program", RawPath(name), errno: errno)
             Glibc.kill(id, SIGKILL)
             waitpid(id, nil, 0)
             throw error
@@ -162,12 +164,12 @@ package struct RunningProcess: ~Copyable {
         while true {
             let ready = poll(&entry, 1, pollMilliseconds(until: deadline))
             if ready > 0 { break }
-            if ready < 0 && errno != EINTR { throw systemError(errno, "could not wait for program \"\(name)\"") }
+            if ready < 0 && errno != EINTR { throw systemError("wait for program", RawPath(name), errno: errno) }
             if let deadline, ContinuousClock.now >= deadline { return nil }
         }
         var word: Int32 = 0
         while waitpid(id, &word, 0) < 0 {
-            if errno != EINTR { throw systemError(errno, "could not wait for program \"\(name)\"") }
+            if errno != EINTR { throw systemError("wait for program", RawPath(name), errno: errno) }
         }
         // The macros WIFEXITED and WTERMSIG of <sys/wait.h>; a child that is merely stopped is not reported.
         let ended: Subprocess.Status = word & 0x7F == 0 ? .exited(word >> 8 & 0xFF) : .signalled(word & 0x7F)
@@ -193,7 +195,7 @@ private struct OutputPipe: ~Copyable {
     init(program: String) throws(KedgeError) {
         var ends: (Int32, Int32) = (-1, -1)
         guard csystem_output_pipe(&ends.0, &ends.1) == 0 else {
-            throw systemError(errno, "could not make a pipe for program \"\(program)\"")
+            throw systemError("make a pipe for program", RawPath(program), errno: errno)
         }
         readEnd = ends.0
         writeEnd = ends.1
@@ -214,12 +216,14 @@ private struct OutputPipe: ~Copyable {
 private struct Collector {
     let program: String
     let limitBytes: Int
+    let interruption: Interruption?
     private(set) var output: [UInt8] = []
     private(set) var errors: [UInt8] = []
 
-    init(program: String, limitBytes: Int) {
+    init(program: String, limitBytes: Int, interruption: Interruption?) {
         self.program = program
         self.limitBytes = limitBytes
+        self.interruption = interruption
     }
 
     mutating func collect(
@@ -230,13 +234,17 @@ private struct Collector {
         var entries = [outputPipe.readEnd, errorPipe.readEnd, child.descriptor]
             .map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
         while true {
-            let ready = poll(&entries, nfds_t(entries.count), pollMilliseconds(until: deadline))
-            if ready < 0 && errno != EINTR { throw systemError(errno, "could not read from program \"\(program)\"") }
+            // A signal may arrive just before poll begins to wait, so a request to stop is looked for in slices.
+            let milliseconds = pollMilliseconds(until: deadline)
+            let slice = interruption == nil ? milliseconds : milliseconds < 0 ? 200 : min(milliseconds, 200)
+            let ready = poll(&entries, nfds_t(entries.count), slice)
+            if ready < 0 && errno != EINTR { throw systemError("read from program", RawPath(program), errno: errno) }
             let hasEnded = ready > 0 && entries[2].revents != 0
             if entries[0].fd >= 0, try drain(outputPipe.readEnd, into: &output) { entries[0].fd = -1 }
             if entries[1].fd >= 0, try drain(errorPipe.readEnd, into: &errors) { entries[1].fd = -1 }
             // What the child wrote before it ended lay in the pipes by then and has just been read.
             if hasEnded { return }
+            try interruption?.checkpoint()
             if let deadline, ContinuousClock.now >= deadline {
                 throw KedgeError(
                     .timeout, "could not wait for program \"\(program)\" any longer",
@@ -255,7 +263,7 @@ private struct Collector {
             if count < 0 {
                 if errno == EINTR { continue }
                 if errno == EAGAIN { return false }
-                throw systemError(errno, "could not read from program \"\(program)\"")
+                throw systemError("read from program", RawPath(program), errno: errno)
             }
             bytes.append(contentsOf: buffer[..<count])
             guard bytes.count <= limitBytes else {
@@ -294,15 +302,4 @@ private func withCStrings<Result>(
     pointers.append(nil)
     defer { for pointer in pointers { free(pointer) } }
     return body(pointers)
-}
-
-private func systemError(_ number: Int32, _ message: String) -> KedgeError {
-    let code: ErrorCode =
-        switch number {
-        case ENOENT, ENOTDIR: .notFound
-        case EACCES, EPERM: .permission
-        case ENOSPC: .noSpace
-        default: .inputOutput
-        }
-    return KedgeError(code, message, detail: "The system says: \(String(cString: strerror(number))).")
 }

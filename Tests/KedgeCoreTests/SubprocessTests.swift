@@ -50,7 +50,8 @@ import Testing
                 == """
                 could not start program "/nowhere/kedge-test"
                 code: not-found
-                detail: The system says: No such file or directory.
+                detail: The system said: No such file or directory (ENOENT).
+                hint: Check that this path exists and is spelled right.
                 """)
     }
 
@@ -60,6 +61,16 @@ import Testing
         sleeper.timeout = .milliseconds(50)
         let error = #expect(throws: KedgeError.self) { try sleeper.run() }
         #expect(error?.code == .timeout)
+    }
+
+    @Test("a request to stop ends the wait for a child")
+    func interruption() {
+        var sleeper = Subprocess(["sleep", "1000"])
+        let interruption = Interruption()
+        sleeper.interruption = interruption
+        interruption.request(signal: SIGTERM)
+        let error = #expect(throws: KedgeError.self) { try sleeper.run() }
+        #expect(error?.code == .interrupted)
     }
 
     @Test("a child that writes without end is killed at the limit")

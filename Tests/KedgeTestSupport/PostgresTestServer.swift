@@ -4,6 +4,7 @@
 // that died. Whoever waits, waits for a condition of the server, with a bound.
 import Glibc
 package import KedgeCore
+package import KedgePostgres
 
 /// A database cluster and, between `start` and `stop`, its server.
 package final class PostgresTestServer {
@@ -52,7 +53,7 @@ package final class PostgresTestServer {
         } else if installation.version >= 18 {
             arguments.append("--no-data-checksums")
         }
-        try run(arguments + options.initdbArguments)
+        try ServerUser.run(arguments + options.initdbArguments)
         let configuration =
             ["fsync = off", "max_wal_size = 256MB", "log_line_prefix = '%m [%p] '"] + options.configuration
         try appendConfiguration(configuration)
@@ -73,7 +74,7 @@ package final class PostgresTestServer {
     package func appendConfiguration(_ lines: [String]) throws(KedgeError) {
         var append = ServerUser.command(["sh", "-c", "cat >> \"$1\"", "sh", dataDirectory + "/postgresql.conf"])
         append.input = Array((lines.joined(separator: "\n") + "\n").utf8)
-        try run(append)
+        try ServerUser.run(append)
     }
 
     // MARK: Running
@@ -112,17 +113,21 @@ package final class PostgresTestServer {
         postmaster = nil
     }
 
-    /// Kills every process of the server with SIGKILL, as a crash of the machine would.
+    /// Kills every process of the server with SIGKILL, as a crash would, and waits until all are gone.
     package func kill() throws(KedgeError) {
         guard let running = postmaster else { return }
-        // Children first would let the postmaster start others; with the postmaster gone they end by themselves
-        // (postmaster death is noticed by each), but only after their present work.
+        // Stopped first, the postmaster can neither start further children nor tell these to end in order.
         running.process.kill(SIGSTOP)
-        let children = try Subprocess(["pkill", "-KILL", "-P", String(running.process.id)]).run()
+        let children = try Subprocess(["pgrep", "-P", String(running.process.id)]).run().outputText
+            .split(separator: "\n").compactMap { pid_t($0) }
+        for child in children { Glibc.kill(child, SIGKILL) }
         running.process.kill(SIGKILL)
         _ = try running.process.wait()
         postmaster = nil
-        if case .signalled = children.status { throw failure("could not kill the server's processes") }
+        // A child that is not quite gone still holds the shared memory, and the next start would refuse.
+        for child in children {
+            while let state = readTextFile("/proc/\(child)/stat"), !state.contains(") Z ") { poll(nil, 0, 1) }
+        }
     }
 
     /// Waits for a server that stops by itself. Nil if it still runs after `timeout`.
@@ -192,7 +197,7 @@ package final class PostgresTestServer {
         psql.input = Array(sql.utf8)
         psql.timeout = .seconds(300)
         // psql ends each statement's rows, if there are any, with a newline in place of the last record separator.
-        let rows = try run(psql).split(omittingEmptySubsequences: false) { $0 == "\u{1E}" || $0 == "\n" }
+        let rows = try ServerUser.run(psql).split(omittingEmptySubsequences: false) { $0 == "\u{1E}" || $0 == "\n" }
         return rows.dropLast().map { row in
             row.split(separator: "\u{1F}", omittingEmptySubsequences: false).map { String($0) }
         }
@@ -210,30 +215,24 @@ package final class PostgresTestServer {
     /// Runs one of PostgreSQL's programs as the server's user. A status other than 0 is an error, with both outputs.
     @discardableResult
     package func tool(_ name: String, _ arguments: [String]) throws(KedgeError) -> String {
-        try run([installation.program(name)] + arguments)
+        try ServerUser.run([installation.program(name)] + arguments)
     }
 
     /// What pgbench and other clients need to connect.
     package var connectionArguments: [String] { ["-h", directory.path, "-p", String(port), "-U", "postgres"] }
 
+    /// How kedge reaches this server, as superuser.
+    package var databaseSettings: DatabaseSettings {
+        var settings = DatabaseSettings()
+        settings.host = directory.path
+        settings.port = String(port)
+        settings.user = "postgres"
+        settings.dbname = "postgres"
+        return settings
+    }
+
     /// Everything that the server has logged.
     package var log: String { readTextFile(directory("log")) ?? "" }
-
-    @discardableResult
-    private func run(_ arguments: [String]) throws(KedgeError) -> String {
-        try run(ServerUser.command(arguments))
-    }
-
-    @discardableResult
-    private func run(_ command: Subprocess) throws(KedgeError) -> String {
-        let outcome = try command.run()
-        guard outcome.status.isSuccess else {
-            throw KedgeError(
-                .inputOutput, "command \(command.arguments) failed: \(outcome.status)",
-                detail: "\(outcome.errorText)\n\(outcome.outputText)")
-        }
-        return outcome.outputText
-    }
 
     private func failure(_ message: String) -> KedgeError {
         KedgeError(

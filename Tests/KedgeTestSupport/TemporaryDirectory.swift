@@ -45,6 +45,22 @@ package enum ServerUser {
         return command
     }
 
+    /// Runs a command as this user and returns its output. A status other than 0 is an error, with both outputs.
+    @discardableResult
+    package static func run(_ arguments: [String]) throws(KedgeError) -> String { try run(command(arguments)) }
+
+    /// The same for a command that was made by `command` and changed.
+    @discardableResult
+    package static func run(_ command: Subprocess) throws(KedgeError) -> String {
+        let outcome = try command.run()
+        guard outcome.status.isSuccess else {
+            throw KedgeError(
+                .inputOutput, "command \(command.arguments) failed: \(outcome.status)",
+                detail: "\(outcome.errorText)\n\(outcome.outputText)")
+        }
+        return outcome.outputText
+    }
+
     /// Gives the file or directory at `path` (not what is in it) to this user.
     package static func own(_ path: String) throws(KedgeError) {
         guard isAnother else { return }
