@@ -120,7 +120,10 @@ package struct FileDescriptor: ~Copyable, Sendable {
 }
 
 /// The bare number, apart from the path because only a value of trivial parts can be discarded.
-private struct DescriptorHandle: ~Copyable, Sendable {
+///
+/// Not private: Swift 6.3 optimises across modules and then links other modules against its metadata, which a private
+/// type does not export.
+struct DescriptorHandle: ~Copyable, Sendable {
     let number: Int32
 
     deinit {

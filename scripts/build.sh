@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Builds the program that is shipped: build/kedge, optimised, with Swift's runtime, the codecs and the cryptography inside.
+#   build.sh             one file that needs libm and libc (docs/decisions/0001-one-static-binary.md)
+#   build.sh --dynamic   build/kedge-dynamic: the same against the shared libraries of this host
+# libpq is loaded when a database is talked to, in both.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+dynamic=no
+case "${1:-}" in
+"") ;;
+--dynamic) dynamic=yes ;;
+*) echo "usage: build.sh [--dynamic]" >&2 && exit 2 ;;
+esac
+
+libraries=(libcrypto libz liblz4 libzstd libxxhash)
+build() { # the order of the flags does not matter, their spelling for three programs in a row does
+    swift build --configuration release --product kedge "$@"
+}
+
+mkdir -p build
+if [ "$dynamic" = yes ]; then
+    build
+    install -m 0755 "$(swift build --configuration release --show-bin-path)/kedge" build/kedge-dynamic
+    echo build/kedge-dynamic
+    exit 0
+fi
+
+# A directory with nothing but links to the archives, searched first: there the linker finds no .so to prefer.
+links=$PWD/build/archives
+rm -rf "$links"
+mkdir -p "$links"
+for library in "${libraries[@]}" libstdc++; do
+    archive=$(gcc -print-file-name="$library.a")
+    [ -e "$archive" ] || {
+        echo "build.sh: $library.a is not installed: run scripts/install-dependencies.sh" >&2
+        exit 1
+    }
+    ln -s "$(readlink -f "$archive")" "$links/$library.a"
+done
+build --static-swift-stdlib -Xlinker "-L$links" -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker -s
+install -m 0755 "$(swift build --configuration release --show-bin-path)/kedge" build/kedge
+
+needs=$(ldd build/kedge | awk '{print $1}' | grep -vE '^(linux-vdso|libm|libc)\.so|^/lib64/ld-linux' || true)
+[ -z "$needs" ] || {
+    echo "build.sh: build/kedge needs more than libm and libc: $needs" >&2
+    exit 1
+}
+echo build/kedge
