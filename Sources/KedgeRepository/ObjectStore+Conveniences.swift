@@ -73,6 +73,21 @@ extension ObjectStore {
     }
 }
 
+extension ObjectUpload {
+    /// Adds bytes at the end. When it throws, none of them was taken, and the same call may be made again.
+    package func append(_ bytes: [UInt8]) throws(KedgeError) {
+        let failure: KedgeError? = bytes.withUnsafeBytes { buffer in
+            do throws(KedgeError) {
+                try append(buffer)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let failure { throw failure }
+    }
+}
+
 /// The error of a store that was asked for bytes beyond an object's end.
 func objectTooShort(_ name: ObjectName, location: String, end: UInt64) -> KedgeError {
     KedgeError(
