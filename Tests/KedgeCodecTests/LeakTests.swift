@@ -1,5 +1,5 @@
-// Proves that every owner of a C handle gives back what the library allocated, on success and on failure. Each test runs
-// in a process of its own, where nobody else allocates.
+// Proves that every owner of a C handle gives back what the library allocated, on success and on failure. Each test
+// runs in a process of its own, where nobody else allocates.
 import CTestSupport
 import KedgeCore
 import LZ4

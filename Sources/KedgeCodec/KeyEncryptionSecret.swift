@@ -1,0 +1,50 @@
+// What a user keeps outside of the repository: a key file or a passphrase. Either opens slots (KeySlot.swift).
+package import KedgeCore
+
+/// A secret that wraps data keys.
+package enum KeyEncryptionSecret: Sendable {
+    /// 32 random bytes.
+    case keyFile(Secret)
+    case passphrase(Secret)
+
+    /// How many bytes a key file's secret has.
+    package static let keyFileBytes = 32
+
+    /// The secret of a key file that holds `text`: one line of 64 hexadecimal digits. `what` names the file in errors,
+    /// such as `key file "/etc/kedge/main.key"`. Throws `configuration`.
+    package init(parsingKeyFile text: [UInt8], what: String) throws(KedgeError) {
+        let line = KeyEncryptionSecret.withoutFinalNewline(text)
+        guard line.count == 64, let bytes = [UInt8](hex: String(decoding: line, as: UTF8.self)) else {
+            throw KedgeError(
+                .configuration, "cannot use \(what)", detail: "It does not hold one line of 64 hexadecimal digits.",
+                hint: "Make one with kedge init --generate-key FILE, or put the saved one back.")
+        }
+        self = .keyFile(Secret(bytes))
+    }
+
+    /// The secret of a file or command output that holds a passphrase: all bytes without the final newline. Throws
+    /// `configuration` where nothing is left.
+    package init(parsingPassphrase text: [UInt8], what: String) throws(KedgeError) {
+        let line = KeyEncryptionSecret.withoutFinalNewline(text)
+        guard !line.isEmpty else {
+            throw KedgeError(
+                .configuration, "cannot use \(what)", detail: "It is empty.", hint: "Put a passphrase there.")
+        }
+        self = .passphrase(Secret(line))
+    }
+
+    /// A new key file's secret.
+    package static func newKeyFile(random: any RandomSource) -> KeyEncryptionSecret {
+        .keyFile(Secret(random.bytes(keyFileBytes)))
+    }
+
+    /// What a key file with this secret holds; nil for a passphrase.
+    package var keyFileText: [UInt8]? {
+        guard case .keyFile(let secret) = self else { return nil }
+        return Array("\(secret.bytes.hex)\n".utf8)
+    }
+
+    private static func withoutFinalNewline(_ text: [UInt8]) -> [UInt8] {
+        text.last == 0x0A ? text.dropLast() : text
+    }
+}
