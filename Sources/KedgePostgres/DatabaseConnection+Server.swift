@@ -28,7 +28,8 @@ package struct ConfigurationFiles: Sendable, Equatable {
     package let configuration: RawPath
     package let hostBasedAuthentication: RawPath
     package let identMap: RawPath
-    /// What these include, as far as the server tells: the configuration file's in every version, the other two's since 16.
+    /// What these include, as far as the server tells: the configuration file's in every version, the other two's
+    /// since 16.
     package let included: [RawPath]
 }
 
@@ -193,8 +194,8 @@ extension DatabaseConnection {
             writtenLSN: try row.lsn(3, "written WAL position"), time: time, snapshot: try row.required(5, "snapshot"))
     }
 
-    /// Ends the present WAL segment, so that it is archived. Returns the end of it, or of the one before if the present one
-    /// is still empty: then nothing was done. Refused on a standby.
+    /// Ends the present WAL segment, so that it is archived. Returns the end of it, or of the one before if the present
+    /// one is still empty: then nothing was done. Refused on a standby.
     package func switchWAL() throws(KedgeError) -> LSN {
         try row("SELECT pg_switch_wal()", attempt: "switch to a new WAL segment").lsn(0, "end of the segment")
     }

@@ -5,7 +5,7 @@
 //
 // 1. Non-exclusive always: nothing is written into the data directory, and a session that dies takes the backup with it
 //    (manual, section "Making a Base Backup Using the Low Level API").
-// 2. Whoever copies files calls `ping` all the while: a copy made without a session is worthless, and is given up at once.
+// 2. Whoever copies files calls `ping` all the while: a copy made without a session is worthless.
 // 3. The server never waits for WAL here (wait_for_archive is off): kedge checks in its own repository.
 package import KedgeCore
 
@@ -47,8 +47,8 @@ package final class OnlineBackup {
     private let session: String
     private var state = State.running
 
-    /// Starts a backup on `connection`, with an immediate checkpoint. The connection serves nothing but the backup until the
-    /// stop, is closed if the backup is given up, and may be used again after the stop.
+    /// Starts a backup on `connection`, with an immediate checkpoint. The connection serves nothing but the backup until
+    /// the stop, is closed if the backup is given up, and may be used again after the stop.
     ///
     /// Throws `database-refused` (rights, a primary with wal_level minimal), `database-unavailable`, `interrupted`.
     package init(on connection: DatabaseConnection, label: String) throws(KedgeError) {

@@ -41,7 +41,7 @@ package struct Connection: ~Copyable {
     private var handle: OpaquePointer?
     private let notices: NoticeList
 
-    /// Connects and waits for it, with libpq's own parameter keywords (PostgreSQL manual, section "Parameter Key Words").
+    /// Connects and waits for it, with libpq's own parameter keywords (manual, section "Parameter Key Words").
     ///
     /// What is not given comes from libpq's environment variables, service file and defaults.
     package init(_ parameters: [(keyword: String, value: String)]) throws(DatabaseFailure) {

@@ -45,7 +45,8 @@ import Testing
     @Test("a map survives writing and reading, whatever bytes its paths hold", arguments: [13, 14, 18])
     func mapRoundTrip(_ version: Int) throws {
         let map = TablespaceMap([
-            .init(oid: 16384, path: Array("/data".utf8)), .init(oid: 4_294_967_295, path: Array("/data2 with space".utf8)),
+            .init(oid: 16384, path: Array("/data".utf8)),
+            .init(oid: 4_294_967_295, path: Array("/data2 with space".utf8)),
             .init(oid: 3, path: Array("/a\nb\rc\\d\\\\e".utf8) + [0xFF, 0x01, 0xC3]),
         ])
         #expect(try TablespaceMap(parsing: map.bytes(majorVersion: version), majorVersion: version) == map)
@@ -60,7 +61,9 @@ import Testing
 
     @Test(
         "a map that a server would refuse is refused",
-        arguments: ["5 /a", "x /a\n", "/a\n", "5\n", "5 \n", "0 /a\n", "4294967296 /a\n", "5 /a\\\n", "+5 /a\n", " 5 /a\n"])
+        arguments: [
+            "5 /a", "x /a\n", "/a\n", "5\n", "5 \n", "0 /a\n", "4294967296 /a\n", "5 /a\\\n", "+5 /a\n", " 5 /a\n",
+        ])
     func brokenMap(_ text: String) {
         let error = #expect(throws: KedgeError.self) {
             try TablespaceMap(parsing: Array(text.utf8), majorVersion: 15)

@@ -7,14 +7,15 @@ import Testing
 
 @Suite(.enabled(if: PostgresInstallation.serversAreEnabled, "needs PostgreSQL: scripts/test.sh"))
 struct DatabaseConnectionTests {
-    @Test("settings, position, archiver and files are what the server's own tools say", arguments: PostgresInstallation.all)
+    @Test("settings, position, archiver and files are what psql says", arguments: PostgresInstallation.all)
     func facts(_ installation: PostgresInstallation) throws {
         var options = PostgresTestServer.Options()
         options.installation = installation
         options.walSegmentMiB = 1
         options.dataChecksums = false
         options.configuration = [
-            "archive_mode = on", "archive_command = 'test \"a\\\\b\" = ''x'' || false'", "include_if_exists = 'more.conf'",
+            "archive_mode = on", "archive_command = 'test \"a\\\\b\" = ''x'' || false'",
+            "include_if_exists = 'more.conf'",
             "wal_level = logical", "timezone = 'Asia/Kolkata'", "datestyle = 'SQL, DMY'",
         ]
         let server = try PostgresTestServer(options)

@@ -1,4 +1,5 @@
-// A backup's life on real servers of every version: what start and stop tell, and that a backup whose session is gone fails.
+// A backup's life on real servers of every version: what start and stop tell, and that a backup whose session is gone
+// fails.
 import Glibc
 import KedgeCore
 import KedgePostgres
@@ -7,7 +8,7 @@ import Testing
 
 @Suite(.enabled(if: PostgresInstallation.serversAreEnabled, "needs PostgreSQL: scripts/test.sh"))
 struct OnlineBackupTests {
-    @Test("start and stop agree with the label, and the map has every byte of a path", arguments: PostgresInstallation.all)
+    @Test("start, stop and label agree; the map has every byte of a path", arguments: PostgresInstallation.all)
     func life(_ installation: PostgresInstallation) throws {
         var options = PostgresTestServer.Options()
         options.installation = installation
@@ -88,7 +89,7 @@ struct OnlineBackupTests {
         #expect(error?.detail?.contains("SQLSTATE 42501") == true)
     }
 
-    @Test("a backup from a standby says so, and is refused once the standby was promoted", arguments: PostgresInstallation.all)
+    @Test("a backup from a standby says so, and fails if it is promoted", arguments: PostgresInstallation.all)
     func standby(_ installation: PostgresInstallation) throws {
         var options = PostgresTestServer.Options()
         options.installation = installation

@@ -2,7 +2,7 @@
 import Glibc
 package import KedgeCore
 
-/// The binary under test: the one KEDGE_BINARY names (`scripts/test.sh` sets it), else the one beside the running tests.
+/// The binary under test: what KEDGE_BINARY names (`scripts/test.sh` sets it), else what lies beside the running tests.
 package enum KedgeBinary {
     /// Where the binary can be run from by the server's user; for `archive_command` and the like.
     ///

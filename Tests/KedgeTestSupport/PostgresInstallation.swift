@@ -8,7 +8,8 @@ package struct PostgresInstallation: Sendable, Hashable, CustomStringConvertible
     package let version: Int
     package let binDirectory: String
 
-    /// All versions named in KEDGE_TEST_POSTGRES ("15=DIRECTORY", separated by commas, spaces or newlines), else Debian's 15.
+    /// All versions that KEDGE_TEST_POSTGRES names ("15=DIRECTORY", separated by commas, spaces or newlines), else
+    /// Debian's 15.
     package static let all: [PostgresInstallation] = {
         let variable = getenv("KEDGE_TEST_POSTGRES").map { String(cString: $0) } ?? "15=/usr/lib/postgresql/15/bin"
         return variable.split { ", \n\t".contains($0) }.compactMap { entry in
@@ -30,8 +31,8 @@ package struct PostgresInstallation: Sendable, Hashable, CustomStringConvertible
     /// Whether the long tests were asked for: `KEDGE_TEST_SOAK=1`, as `scripts/test.sh --soak` sets it.
     package static let soakIsEnabled = getenv("KEDGE_TEST_SOAK").map { String(cString: $0) } == "1"
 
-    /// The path of a program such as `pg_waldump`: this version's own, or Debian's 15 where the version came without it
-    /// (psql and pg_verifybackup of 15 work with all; pg_waldump, pg_controldata and pg_checksums fit one version only).
+    /// The path of a program such as `pg_waldump`: this version's own, or that of Debian's 15 where it came without.
+    /// psql and pg_verifybackup of 15 work with all; pg_waldump, pg_controldata and pg_checksums fit one version only.
     package func program(_ name: String) -> String {
         let own = binDirectory + "/" + name
         return access(own, X_OK) == 0 ? own : "/usr/lib/postgresql/15/bin/" + name

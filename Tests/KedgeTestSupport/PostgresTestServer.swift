@@ -118,12 +118,13 @@ package final class PostgresTestServer {
         guard let running = postmaster else { return }
         // Stopped first, the postmaster can neither start further children nor tell these to end in order.
         running.process.kill(SIGSTOP)
-        let children = try Subprocess(["pgrep", "-P", String(running.process.id)]).run().outputText
-            .split(separator: "\n").compactMap { pid_t($0) }
+        let postmaster = running.process.id
+        let children = (readTextFile("/proc/\(postmaster)/task/\(postmaster)/children") ?? "")
+            .split(separator: " ").compactMap { pid_t($0) }
         for child in children { Glibc.kill(child, SIGKILL) }
         running.process.kill(SIGKILL)
         _ = try running.process.wait()
-        postmaster = nil
+        self.postmaster = nil
         // A child that is not quite gone still holds the shared memory, and the next start would refuse.
         for child in children {
             while let state = readTextFile("/proc/\(child)/stat"), !state.contains(") Z ") { poll(nil, 0, 1) }
@@ -186,8 +187,8 @@ package final class PostgresTestServer {
 
     // MARK: Asking
 
-    /// Runs SQL with psql, several statements allowed, each in its own transaction; stops at the first error and throws it.
-    /// Returns the rows of all statements, every value as text and null as the empty string; a value must hold no newline.
+    /// Runs SQL with psql, several statements allowed, each in its own transaction; throws the first error. Returns the
+    /// rows of all statements, every value as text and null as the empty string; a value must hold no newline.
     @discardableResult
     package func psql(_ sql: String, database: String = "postgres") throws(KedgeError) -> [[String]] {
         var psql = ServerUser.command([

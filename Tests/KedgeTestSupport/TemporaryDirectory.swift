@@ -3,18 +3,20 @@
 import Glibc
 package import KedgeCore
 
-/// A new directory `/tmp/k.XXXXXX`, removed with all that is in it when this value goes away.
+/// A new directory `/tmp/k.XXXXXX` (below KEDGE_TEST_DIRECTORY if that is set, as `scripts/test.sh` does), removed with
+/// all that is in it when this value goes away.
 package final class TemporaryDirectory: Sendable {
     /// Absolute, without a slash at the end.
     package let path: String
 
     /// Makes the directory, mode 0700, owned by the user that runs servers (`ServerUser`).
     package init() throws(KedgeError) {
-        var template = Array("/tmp/k.XXXXXX".utf8CString)
+        let parent = getenv("KEDGE_TEST_DIRECTORY").map { String(cString: $0) } ?? "/tmp"
+        var template = Array("\(parent)/k.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {
             throw KedgeError(.inputOutput, "could not make a temporary directory: \(String(cString: strerror(errno)))")
         }
-        path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress ?? UnsafePointer(bitPattern: 1)!) }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         try ServerUser.own(path)
     }
 
