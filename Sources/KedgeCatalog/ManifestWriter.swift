@@ -46,7 +46,7 @@ package struct ManifestWriter {
 
     /// Adds an entry; its path must follow that of the entry before. Throws what storing a part throws.
     package mutating func append(_ entry: ManifestEntry) throws(KedgeError) {
-        let wantsCut = entry.path.bytes.withRawBytes { CRC32C.checksum($0) } % 1024 == 0
+        let wantsCut = entry.path.bytes.withBytes { CRC32C.checksum($0) } % 1024 == 0
         if encoder.count > 0, wantsCut || encoder.byteCount >= Self.targetPartBytes { try cut() }
         encoder.append(entry)
         switch entry.kind {

@@ -1,0 +1,199 @@
+// Reading from packs: where frames lie, and runs of a pack's stream.
+//
+// What is handed out was opened: a frame's bytes are authenticated (or their checksum verified) before anybody sees them.
+// Memory is bounded: `PackDirectories` keeps the directories of as many packs as their frames fit a limit, a `PackReader`
+// one frame's raw bytes and one read's stored bytes.
+
+package import KedgeCodec
+package import KedgeCore
+import Synchronization
+
+/// Where the frames of a cluster's packs lie. Shared by all threads.
+package final class PackDirectories: Sendable {
+    package let cluster: ClusterRepository
+    private let maximumFrames: Int
+    private let cache = Mutex(Cache())
+
+    fileprivate struct Cache {
+        var directories: [RandomID: (directory: PackDirectory, lastUse: UInt64)] = [:]
+        var frames = 0
+        var clock: UInt64 = 0
+    }
+
+    /// Keeps directories until they have `maximumFrames` frames together (a frame costs about 24 bytes), and at least
+    /// the one used last.
+    package init(_ cluster: ClusterRepository, maximumFrames: Int = 200_000) {
+        self.cluster = cluster
+        self.maximumFrames = maximumFrames
+    }
+
+    /// The directory of one pack. Throws `damaged` (also where the pack is gone: a committed backup refers to it) and what
+    /// reading throws.
+    package func directory(of pack: RandomID) throws(KedgeError) -> PackDirectory {
+        if let found = cache.withLock({ $0.use(pack) }) { return found }
+        // Two threads may read the same table at once; that costs time and nothing else.
+        let directory = try read(pack)
+        cache.withLock { $0.insert(directory, of: pack, maximumFrames: maximumFrames) }
+        return directory
+    }
+
+    private func read(_ pack: RandomID) throws(KedgeError) -> PackDirectory {
+        let relative = ClusterLayout.pack(pack)
+        let name = cluster.name(relative)
+        let store = cluster.repository.store
+        guard let status = try store.status(of: name) else {
+            throw KedgeError(
+                .damaged, "cannot read pack \"\(pack)\": it is missing from repository \"\(cluster.repository.name)\"",
+                detail: "The store answered that there is no object \"\(name)\".",
+                hint: "Restore another backup, or this one from another repository.")
+        }
+        let reader = try ObjectReader(
+            kind: .pack, name: cluster.scoped(relative), keyRing: cluster.repository.keyRing, length: status.sizeBytes
+        ) { (range) throws(KedgeError) in try store.read(name, range: range) }
+        return try reader.packDirectory(keepingSources: false)
+    }
+}
+
+extension PackDirectories.Cache {
+    fileprivate mutating func use(_ pack: RandomID) -> PackDirectory? {
+        clock += 1
+        directories[pack]?.lastUse = clock
+        return directories[pack]?.directory
+    }
+
+    fileprivate mutating func insert(_ directory: PackDirectory, of pack: RandomID, maximumFrames: Int) {
+        clock += 1
+        if let old = directories.updateValue((directory, clock), forKey: pack) { frames -= old.directory.frameCount }
+        frames += directory.frameCount
+        while frames > maximumFrames, directories.count > 1,
+            let oldest = directories.min(by: { $0.value.lastUse < $1.value.lastUse })
+        {
+            directories[oldest.key] = nil
+            frames -= oldest.value.directory.frameCount
+        }
+    }
+}
+
+/// Reads runs of packs' streams. One for each worker; used by one thread at a time.
+package final class PackReader {
+    private let directories: PackDirectories
+    private var opener: FrameOpener?
+    private var openerPack: RandomID?
+    private var stored: [UInt8] = []
+    private var raw: [UInt8] = []
+    /// The frame whose raw bytes `raw` begins with.
+    private var current: (pack: RandomID, frame: UInt64, count: Int)?
+
+    /// How many stored bytes are asked for in one read, unless one frame has more.
+    private static let readBytes: UInt64 = 4 << 20
+
+    package init(_ directories: PackDirectories) { self.directories = directories }
+
+    /// Hands the raw bytes of a run of a pack's stream to `body`, in order, a frame's worth at a time.
+    ///
+    /// The run begins at `offset` in the raw data of frame `frame`. The bytes are lent for the call. Throws `damaged` where
+    /// the pack has no such run, and what reading and `body` throw.
+    package func read(
+        _ pack: RandomID, frame: UInt32, offset: UInt32, length: UInt64,
+        _ body: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
+    ) throws(KedgeError) {
+        var position = (frame: UInt64(frame), offset: Int(offset))
+        var remaining = length
+        while remaining > 0 {
+            if let current, current.pack == pack, current.frame == position.frame {
+                let count = try lend(from: position.offset, of: current.count, atMost: remaining, pack, body)
+                remaining -= UInt64(count)
+                position = (position.frame + 1, 0)
+            } else {
+                try readFrames(pack, from: &position, remaining: &remaining, body)
+            }
+        }
+    }
+
+    /// Lends bytes of the current frame. Returns how many.
+    private func lend(
+        from offset: Int, of count: Int, atMost limit: UInt64, _ pack: RandomID,
+        _ body: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
+    ) throws(KedgeError) -> Int {
+        guard offset < count else {
+            throw KedgeError(
+                .damaged, "cannot read pack \"\(pack)\"",
+                detail: "A manifest refers to byte \(offset) of a frame that has \(count).",
+                hint: "Restore another backup, or this one from another repository.")
+        }
+        let end = offset + Int(min(UInt64(count - offset), limit))
+        try raw.withBytes { (bytes) throws(KedgeError) in
+            try body(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]))
+        }
+        return end - offset
+    }
+
+    /// Reads as many frames as one read takes and as the run needs, and lends their bytes.
+    private func readFrames(
+        _ pack: RandomID, from position: inout (frame: UInt64, offset: Int), remaining: inout UInt64,
+        _ body: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
+    ) throws(KedgeError) {
+        let directory = try directories.directory(of: pack)
+        let opener = try opener(for: pack, directory)
+        let first = position.frame
+        var last = first
+        var rawBytes = UInt64(try directory.rawLength(ofFrame: first))
+        let begin = try directory.range(ofFrame: first).lowerBound
+        var end = try directory.range(ofFrame: first).upperBound
+        while rawBytes < remaining + UInt64(position.offset), last + 1 < UInt64(directory.frameCount) {
+            let next = try directory.range(ofFrame: last + 1).upperBound
+            guard next - begin <= Self.readBytes else { break }
+            last += 1
+            end = next
+            rawBytes += UInt64(try directory.rawLength(ofFrame: last))
+        }
+        try fetch(pack, begin..<end)
+        for frame in first...last where remaining > 0 {
+            let range = try directory.range(ofFrame: frame)
+            let count = try open(
+                Int(range.lowerBound - begin)..<Int(range.upperBound - begin), number: UInt32(frame),
+                rawLength: directory.rawLength(ofFrame: frame), with: opener)
+            current = (pack, frame, count)
+            remaining -= UInt64(try lend(from: position.offset, of: count, atMost: remaining, pack, body))
+            position = (frame + 1, 0)
+        }
+    }
+
+    private func opener(for pack: RandomID, _ directory: PackDirectory) throws(KedgeError) -> FrameOpener {
+        if let opener, openerPack == pack { return opener }
+        if let opener {
+            try opener.start(directory.seal)
+            openerPack = pack
+            return opener
+        }
+        let made = try FrameOpener(directory.seal)
+        opener = made
+        openerPack = pack
+        return made
+    }
+
+    private func fetch(_ pack: RandomID, _ range: Range<UInt64>) throws(KedgeError) {
+        let count = Int(range.upperBound - range.lowerBound)
+        if stored.count < count { stored = [UInt8](repeating: 0, count: max(count, Int(Self.readBytes))) }
+        let name = directories.cluster.name(ClusterLayout.pack(pack))
+        let store = directories.cluster.repository.store
+        try stored.withMutableBytes { (buffer) throws(KedgeError) in
+            try store.read(
+                name, at: range.lowerBound, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+        }
+    }
+
+    private func open(
+        _ range: Range<Int>, number: UInt32, rawLength: Int, with opener: FrameOpener
+    ) throws(KedgeError) -> Int {
+        current = nil
+        if raw.count < rawLength { raw = [UInt8](repeating: 0, count: max(rawLength, ObjectSeal.standardFrameSize)) }
+        return try raw.withMutableBytes { (out) throws(KedgeError) in
+            try stored.withBytes { (bytes) throws(KedgeError) in
+                try opener.open(
+                    UnsafeRawBufferPointer(rebasing: bytes[range]), expecting: .data, number: number,
+                    into: UnsafeMutableRawBufferPointer(rebasing: out[..<rawLength]))
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+// Where a repository is and how it is read: what the configuration gives to the use cases, which open it themselves.
+
+package import KedgeCore
+
+/// A configured repository that was not opened yet.
+package struct RepositorySource: Sendable {
+    package let settings: RepositorySettings
+    /// Opens the store. Throws `repository-unavailable` and its like.
+    package let openStore: @Sendable () throws(KedgeError) -> any ObjectStore
+    /// Makes the place for a new repository (a directory); does nothing where it exists.
+    package let createStore: @Sendable () throws(KedgeError) -> any ObjectStore
+
+    package init(
+        settings: RepositorySettings, openStore: @escaping @Sendable () throws(KedgeError) -> any ObjectStore,
+        createStore: @escaping @Sendable () throws(KedgeError) -> any ObjectStore
+    ) {
+        self.settings = settings
+        self.openStore = openStore
+        self.createStore = createStore
+    }
+
+    /// Opens the repository for `use`. Throws as `Repository.open`.
+    package func open(
+        for use: RepositoryUse, random: any RandomSource = SystemRandomSource()
+    ) throws(KedgeError) -> Repository {
+        try Repository.open(openStore(), settings, for: use, random: random)
+    }
+
+    /// Opens the repository and one cluster in it.
+    package func openCluster(
+        _ name: String, for use: RepositoryUse, random: any RandomSource = SystemRandomSource()
+    ) throws(KedgeError) -> ClusterRepository {
+        try ClusterRepository.open(open(for: use, random: random), clusterName: name)
+    }
+}

@@ -1,0 +1,127 @@
+// That a repository opens with its own secret and no other, and that records come back as they went in, or not at all.
+
+import KedgeCodec
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct RepositoryTests {
+    let store = MemoryStore()
+    let secret = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+
+    func settings(_ secret: KeyEncryptionSecret?) -> RepositorySettings {
+        RepositorySettings(
+            name: "main", cipher: secret == nil ? .none : .aes256GCM, compression: .standard, secret: secret)
+    }
+
+    func create(_ secret: KeyEncryptionSecret?) throws {
+        let identity = RepositoryIdentity(
+            id: RandomID(high: 1, low: 2), createdAt: Timestamp(secondsSince1970: 0), createdBy: Version.writer)
+        if let secret {
+            let key = DataKey(sequence: 1, random: SystemRandomSource())
+            try Repository.putKeySlot(
+                KeySlot.wrap(
+                    key, with: secret, repositoryID: identity.id, label: "main", createdAt: identity.createdAt,
+                    random: SystemRandomSource()), in: store)
+        }
+        #expect(
+            try store.put(
+                RepositoryLayout.marker, ObjectBody(Array(identity.jsonValue.prettyText.utf8)), .createOnly) == .created
+        )
+    }
+
+    static func registration(_ system: UInt64 = 7) -> Registration {
+        Registration(
+            clusterID: RandomID(from: SystemRandomSource()), name: "main", systemIdentifier: SystemIdentifier(system),
+            postgresVersion: 15, catalogVersion: 202_209_061, walSegmentSize: 16 << 20, blockSize: 8192,
+            walBlockSize: 8192, relationSegmentBlocks: 131_072,
+            createdAt: Timestamp(secondsSince1970: Int64(system)), createdBy: Version.writer)
+    }
+
+    @Test(
+        "records of a registered cluster are read as they were written, encrypted and plain", arguments: [true, false])
+    func records(encrypted: Bool) throws {
+        let secret = encrypted ? secret : nil
+        try create(secret)
+        let repository = try Repository.open(store, settings(secret), for: .write)
+        let (cluster, isNew) = try ClusterRepository.register(Self.registration(), in: repository)
+        #expect(isNew)
+        let json: JSONValue = ["kedge": "intent", "n": 1]
+        try cluster.putRecord(json, .intent, "catalog/intent/x")
+        #expect(try cluster.readRecord(.intent, "catalog/intent/x", what: "intent").record.string("kedge") == "intent")
+        // The same bytes under another name, or as another kind, are not the same record.
+        let sealed = try store.readAll("main/catalog/intent/x", limit: 1 << 20)
+        _ = try store.put("main/catalog/intent/y", ObjectBody(sealed), .createOnly)
+        for (kind, name) in [(ObjectKind.intent, "catalog/intent/y"), (.commitRecord, "catalog/intent/x")] {
+            let error = #expect(throws: KedgeError.self) {
+                try cluster.readRecord(kind, #require(ObjectName(name)), what: "record")
+            }
+            #expect(error?.code == .damaged)
+        }
+    }
+
+    @Test("another secret, or none, does not open a repository")
+    func wrongSecret() throws {
+        try create(secret)
+        let other = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+        let wrong = #expect(throws: KedgeError.self) { try Repository.open(store, settings(other), for: .read) }
+        #expect(wrong?.code == .keyWrong)
+        let passphrase = try KeyEncryptionSecret(parsingPassphrase: Array("x".utf8), what: "passphrase")
+        let missing = #expect(throws: KedgeError.self) { try Repository.open(store, settings(passphrase), for: .read) }
+        #expect(missing?.code == .keyMissing)
+        let (cluster, _) = try ClusterRepository.register(
+            Self.registration(), in: Repository.open(store, settings(secret), for: .write))
+        #expect(cluster.registrations.count == 1)
+        let plain = try Repository.open(store, settings(nil), for: .read)
+        #expect(throws: KedgeError.self) { try ClusterRepository.open(plain, clusterName: "main") }
+    }
+
+    @Test("an unencrypted object is damage where encryption is configured")
+    func unencryptedReplacement() throws {
+        try create(secret)
+        let repository = try Repository.open(store, settings(secret), for: .write)
+        let (cluster, _) = try ClusterRepository.register(Self.registration(), in: repository)
+        let forged = try SealedObject.seal(
+            .intent, name: cluster.scoped("catalog/intent/x"), contents: Array("{}".utf8), keyRing: .plain,
+            random: SystemRandomSource())
+        _ = try store.put("main/catalog/intent/x", ObjectBody(forged), .createOnly)
+        let error = #expect(throws: KedgeError.self) {
+            try cluster.readRecord(.intent, "catalog/intent/x", what: "intent")
+        }
+        #expect(error?.code == .damaged)
+    }
+
+    @Test("registering again changes nothing, and a system after pg_upgrade joins the same cluster")
+    func registerTwice() throws {
+        try create(secret)
+        let repository = try Repository.open(store, settings(secret), for: .write)
+        let (first, _) = try ClusterRepository.register(Self.registration(7), in: repository)
+        let (again, isNew) = try ClusterRepository.register(Self.registration(7), in: repository)
+        #expect(!isNew && again.clusterID == first.clusterID && again.registrations.count == 1)
+        let (upgraded, isUpgradeNew) = try ClusterRepository.register(Self.registration(8), in: repository)
+        #expect(isUpgradeNew && upgraded.clusterID == first.clusterID)
+        #expect(upgraded.newestRegistration.systemIdentifier == SystemIdentifier(8))
+        #expect(throws: KedgeError.self) { try upgraded.registration(of: SystemIdentifier(9)) }
+    }
+
+    @Test("a place without kedge.json is no repository, and says so")
+    func noRepository() {
+        let error = #expect(throws: KedgeError.self) { try Repository.open(store, settings(nil), for: .read) }
+        #expect(error?.code == .notFound)
+    }
+
+    @Test(
+        "an unknown feature refuses just the operations that need it", arguments: [RepositoryUse.read, .write, .expire])
+    func features(_ use: RepositoryUse) throws {
+        try create(nil)
+        let feature: JSONValue = ["kedge": "feature", "name": "later", "neededTo": ["write"]]
+        _ = try store.put("feature/later", ObjectBody(Array(feature.compactText.utf8)), .createOnly)
+        guard use == .write else {
+            _ = try Repository.open(store, settings(nil), for: use)
+            return
+        }
+        let error = #expect(throws: KedgeError.self) { try Repository.open(store, settings(nil), for: use) }
+        #expect(error?.code == .featureUnknown)
+    }
+}
