@@ -92,6 +92,10 @@ if [ -z "$filter" ]; then
     step "tidy"
     scripts/tidy.sh
     summary+=" tidy,"
+    step "the independent reader"
+    # Debian's own Python: another one in PATH would not have the packages.
+    /usr/bin/python3 -m unittest discover -s Catalog/testing 2>&1 | tail -n 40
+    summary+=" Catalog/reader.py,"
 fi
 
 step "build"
