@@ -64,6 +64,7 @@ package struct Surroundings: Sendable {
     package var environment: [EnvironmentVariable]
     package var host: HostFacts
     package var readFile: FileReader
+    package var runShell: ShellRunner
     /// Whether something exists at a path; relative ones start from the working directory.
     package var fileExists: @Sendable (String) -> Bool
     /// Writes all bytes to standard output.
@@ -77,7 +78,7 @@ package struct Surroundings: Sendable {
 
     package init(
         environment: [EnvironmentVariable], host: HostFacts, readFile: @escaping FileReader,
-        fileExists: @escaping @Sendable (String) -> Bool,
+        runShell: @escaping ShellRunner, fileExists: @escaping @Sendable (String) -> Bool,
         writeOutput: @escaping @Sendable ([UInt8]) throws(KedgeError) -> Void,
         writeErrorLine: @escaping @Sendable (String) -> Void, time: any TimeSource, random: any RandomSource,
         interruption: Interruption
@@ -85,6 +86,7 @@ package struct Surroundings: Sendable {
         self.environment = environment
         self.host = host
         self.readFile = readFile
+        self.runShell = runShell
         self.fileExists = fileExists
         self.writeOutput = writeOutput
         self.writeErrorLine = writeErrorLine
@@ -116,5 +118,11 @@ package struct CommandContext: Sendable {
             readFile: surroundings.readFile)
         for warning in configuration.warnings { log.warn(warning) }
         return configuration
+    }
+
+    /// The secret that opens a repository's keys; nil under `encryption = none`. Throws as `SecretReader.read`.
+    package func secret(of repository: RepositoryConfiguration) throws(KedgeError) -> RepositorySecret? {
+        guard let source = repository.keySource else { return nil }
+        return try SecretReader(readFile: surroundings.readFile, runShell: surroundings.runShell).read(source)
     }
 }

@@ -8,13 +8,21 @@ extension Surroundings {
         Surroundings(
             environment: kedgeVariables(),
             host: HostFacts(processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid()),
-            readFile: SmallFile.read, fileExists: { access($0, F_OK) == 0 },
+            readFile: SmallFile.read, runShell: runShell, fileExists: { access($0, F_OK) == 0 },
             writeOutput: { (bytes: [UInt8]) throws(KedgeError) in try write(bytes, to: STDOUT_FILENO) },
             writeErrorLine: { line in
                 // Nobody is left to tell when standard error fails.
                 do { try write(Array("\(line)\n".utf8), to: STDERR_FILENO) } catch {}
             },
             time: SystemTimeSource(), random: SystemRandomSource(), interruption: .process)
+    }
+
+    /// A command that asks a person or a remote service gets a minute; a passphrase is short.
+    private static func runShell(_ command: String) throws(KedgeError) -> Subprocess.Outcome {
+        var shell = Subprocess(["/bin/sh", "-c", command])
+        shell.timeout = .seconds(60)
+        shell.outputLimitBytes = 64 << 10
+        return try shell.run()
     }
 
     private static func kedgeVariables() -> [EnvironmentVariable] {

@@ -19,7 +19,7 @@ struct ToolRun {
         let output = Mutex("")
         let errors = Mutex("")
         let surroundings = Surroundings(
-            environment: environment, host: testHost, readFile: reader(files),
+            environment: environment, host: testHost, readFile: reader(files), runShell: Surroundings.real.runShell,
             fileExists: { existing.contains($0) },
             writeOutput: { (bytes: [UInt8]) throws(KedgeError) in
                 if outputFails { throw KedgeError(.inputOutput, "could not write to standard output") }

@@ -8,7 +8,8 @@ import Testing
         #expect(try #require(LSN(text)).description == text)
     }
 
-    @Test("what is not an LSN is refused", arguments: ["", "/", "1/", "/1", "1", "123456789/0", "0/g", "+1/1", "0/0/0"])
+    @Test(
+        "what is not an LSN is refused", arguments: ["", "/", "1/", "/1", "1", "123456789/0", "0/g", "+1/1", "0/0/0"])
     func refused(_ text: String) {
         #expect(LSN(text) == nil)
     }
