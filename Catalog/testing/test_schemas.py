@@ -1,0 +1,105 @@
+"""Proves that the schemas are valid themselves, accept what testing/writer.py writes, and refuse records that lack a
+member or hold one of another type: each required member of each record is taken away in turn."""
+
+import copy
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+
+CATALOG = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CATALOG))
+from reading.repository import Repository  # noqa: E402
+from testing import scenarios  # noqa: E402
+from testing.writer import Writer, json_bytes, key_slot  # noqa: E402
+
+try:
+    import jsonschema
+except ImportError:
+    jsonschema = None
+
+SCHEMAS = {path.name: json.loads(path.read_text()) for path in sorted((CATALOG / "v1/schema").glob("*.schema.json"))}
+
+
+def validator(name):
+    schema = SCHEMAS[f"{name}.schema.json"]
+    resolver = jsonschema.RefResolver(schema["$id"], schema, store=SCHEMAS)
+    return jsonschema.Draft202012Validator(schema, resolver=resolver)
+
+
+@unittest.skipUnless(jsonschema, "python3-jsonschema is not installed")
+class Schemas(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.root = pathlib.Path(tempfile.mkdtemp(prefix="kedge-schema."))
+        writer = Writer(cls.root, passphrase="correct horse")
+        scenarios.sample(writer)
+        writer.put("feature/later", json_bytes({"kedge": "feature", "name": "later", "neededTo": ["write"]}))
+        intent = {"kedge": "intent", "label": scenarios.LABEL, "type": "full", "parent": None, "timeline": 1,
+                  "systemIdentifier": writer.system, "startLSN": "0/2000028", "startedAt": "2026-11-21T02:00:00Z",
+                  "hostName": "db1", "processID": 4711, "createdBy": "kedge-test-writer 0"}
+        writer.put_record("intent", f"catalog/intent/{scenarios.LABEL}", intent)
+        repository = Repository(writer.root, "main", ("hkdf-sha-256", writer.secret))
+        cls.records = [
+            ("repository", json.loads(writer.get("kedge.json"))),
+            ("feature", json.loads(writer.get("feature/later"))),
+            *[("key-slot", slot) for slot in writer.slots],
+            ("registration", repository.record(f"system/{writer.system}")),
+            ("intent", repository.record(f"catalog/intent/{scenarios.LABEL}")),
+            ("manifest", repository.record(f"backup/{scenarios.LABEL}/manifest")),
+            ("commit-record", repository.record(f"catalog/backup/{scenarios.LABEL}")),
+        ]
+        for file in (scenarios.SEGMENT, "00000002.history"):
+            with repository.sealed(writer.wal_name(file)) as sealed:
+                cls.records.append(("wal-facts", json.loads(next(sealed.frames())[1])))
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.root)
+
+    def test_every_schema_is_one_and_is_used(self):
+        for name, schema in SCHEMAS.items():
+            jsonschema.Draft202012Validator.check_schema(schema)
+            self.assertEqual(schema["$id"], name)
+        self.assertEqual({f"{name}.schema.json" for name, _ in self.records} | {"common.schema.json"}, set(SCHEMAS))
+
+    def test_records_as_written_are_valid(self):
+        for name, record in self.records:
+            with self.subTest(name):
+                validator(name).validate(record)
+                validator(name).validate(record | {"ofTheFuture": 1})
+
+    def test_a_missing_or_mistyped_member_is_refused(self):
+        for name, record in self.records:
+            for member in SCHEMAS[f"{name}.schema.json"]["required"]:
+                with self.subTest(name, member=member):
+                    without = {key: value for key, value in record.items() if key != member}
+                    self.assertFalse(validator(name).is_valid(without))
+                    self.assertFalse(validator(name).is_valid(record | {member: 1.5}))
+
+    def test_what_lies_deeper_is_checked_too(self):
+        records = dict(self.records)
+        for name, edit in [
+            ("commit-record", lambda record: record["tablespaces"][0].pop("oid")),
+            ("commit-record", lambda record: record["packs"][0].update(id="x")),
+            ("commit-record", lambda record: record["keySlots"][0].pop("wrapped")),
+            ("commit-record", lambda record: record.update(startLSN="0/02000028")),
+            ("commit-record", lambda record: record.update(startTime="2026-11-21 02:00:00")),
+            ("manifest", lambda record: record["parts"][0].update(entries=0)),
+            ("feature", lambda record: record["neededTo"].append("dance")),
+            ("registration", lambda record: record.update(walSegmentSize=3)),
+            ("wal-facts", lambda record: record.update(file="PG_VERSION")),
+        ]:
+            record = copy.deepcopy(records[name])
+            edit(record)
+            self.assertFalse(validator(name).is_valid(record), (name, record))
+
+    def test_a_slot_of_a_cheap_passphrase_is_refused(self):
+        slot = key_slot(bytes(16), scenarios.DataKey(bytes(16), bytes(32)), "passphrase", n=1 << 14)
+        self.assertFalse(validator("key-slot").is_valid(slot))
+
+
+if __name__ == "__main__":
+    unittest.main()
