@@ -1,0 +1,196 @@
+// The archived WAL of one database system in one repository: what is there, its facts, its bytes.
+
+import KedgeCodec
+package import KedgeCore
+package import KedgePostgres
+package import KedgeRepository
+
+/// One archived WAL file.
+package struct ArchivedFile: Hashable, Sendable {
+    package let file: WALFileName
+    /// Relative to the cluster.
+    package let name: ObjectName
+    /// The content tag in the name; nil where the name has none.
+    package let tag: ContentHash?
+
+    package init(file: WALFileName, name: ObjectName, tag: ContentHash?) {
+        self.file = file
+        self.name = name
+        self.tag = tag
+    }
+}
+
+/// The archived WAL of one database system.
+package struct WALArchive: Sendable {
+    package let cluster: ClusterRepository
+    package let registration: Registration
+
+    package init(_ cluster: ClusterRepository, _ registration: Registration) {
+        self.cluster = cluster
+        self.registration = registration
+    }
+
+    private var system: SystemIdentifier { registration.systemIdentifier }
+    private var store: any ObjectStore { cluster.repository.store }
+
+    // MARK: - What is there
+
+    /// Reads the names of everything that is archived.
+    package func inventory() throws(KedgeError) -> WALInventory {
+        var inventory = WALInventory(segmentSize: registration.walSegmentSize)
+        try cluster.forEachObject(below: ClusterLayout.walDirectory(system)) { (name, status) throws(KedgeError) in
+            inventory.add(objectNamed: name.lastComponent, storedBytes: status.sizeBytes)
+        }
+        return inventory
+    }
+
+    /// The objects that hold this WAL file: none, one, or several that conflict with each other.
+    package func find(_ file: WALFileName) throws(KedgeError) -> [ArchivedFile] {
+        let untagged = ClusterLayout.walFile(file, of: system, tag: nil)
+        switch file {
+        case .history, .backup:
+            return try store.contains(cluster.name(untagged))
+                ? [ArchivedFile(file: file, name: untagged, tag: nil)] : []
+        case .segment where store.capabilities.hasConditionalPut:
+            if try store.contains(cluster.name(untagged)) {
+                return [ArchivedFile(file: file, name: untagged, tag: nil)]
+            }
+        case .segment, .partial: break
+        }
+        // Names with a tag: partial segments, and what was copied here from a store without conditional put.
+        var found: [ArchivedFile] = []
+        let directory = ClusterLayout.logDirectory(of: file, system)
+        try cluster.forEachObject(below: directory) { (name, _) throws(KedgeError) in
+            if let parsed = ClusterLayout.parseWALFile(name.lastComponent), parsed.file == file {
+                found.append(ArchivedFile(file: file, name: name, tag: parsed.tag))
+            }
+        }
+        return found
+    }
+
+    /// The first whole segment after `segment` on its timeline. Nil where there is none: `segment` lies at the end of what
+    /// is archived.
+    package func firstSegment(after segment: WALSegment) throws(KedgeError) -> WALSegment? {
+        let directory = ClusterLayout.walDirectory(system, timeline: segment.timeline)
+        let fileName = segment.fileName(segmentSize: registration.walSegmentSize)
+        let position = ClusterLayout.walFile(.segment(fileName), of: system, tag: nil)
+        var after: ObjectName? = position
+        while let current = after {
+            // Objects of the segment itself (tags, partials) come first; there are few of them.
+            let page = try store.list(below: cluster.name(directory), after: cluster.name(current), limit: 100)
+            for entry in page.entries {
+                guard case .segment(let name)? = ClusterLayout.parseWALFile(entry.name.lastComponent)?.file,
+                    let found = WALSegment(fileName: name, segmentSize: registration.walSegmentSize),
+                    found.number > segment.number
+                else { continue }
+                return found
+            }
+            after = page.next.flatMap { ObjectName($0.text.dropFirst(cluster.clusterName.utf8.count + 1)) }
+        }
+        return nil
+    }
+
+    // MARK: - Facts and bytes
+
+    /// The facts of an archived file, by one short range read. Throws `not-found`, `damaged` and what reading throws.
+    package func facts(of archived: ArchivedFile) throws(KedgeError) -> WALFileFacts {
+        let name = cluster.name(archived.name)
+        let bytes = try SealedObject.readFacts(
+            name: cluster.scoped(archived.name), keyRing: cluster.repository.keyRing
+        ) { (range) throws(KedgeError) in try store.readPrefix(name, limit: Int(range.upperBound)) }
+        return try parseFacts(bytes, of: archived)
+    }
+
+    /// A whole archived file, with every byte checked: seals, size, content tag.
+    ///
+    /// Frames are opened by up to `threads` threads. Memory is that of the file and of its object. Throws `not-found`,
+    /// `damaged` and what reading throws.
+    package func read(
+        _ archived: ArchivedFile, threads: Int
+    ) throws(KedgeError) -> (facts: WALFileFacts, bytes: [UInt8]) {
+        let limit = Int(registration.walSegmentSize)
+        let sealed = try store.readAll(cluster.name(archived.name), limit: limit + limit / 8 + (1 << 20))
+        let index = try sealed.withBytes { (sealed) throws(KedgeError) in
+            try ObjectIndex(
+                sealed, kind: .walFile, name: cluster.scoped(archived.name), keyRing: cluster.repository.keyRing,
+                limit: limit)
+        }
+        let bytes = try open(index, of: sealed, threads: threads)
+        let opener = try FrameOpener(index.seal)
+        let raw = try sealed.withBytes { (sealed) throws(KedgeError) in try index.openFacts(of: sealed, with: opener) }
+        let facts = try parseFacts(raw ?? [], of: archived)
+        let tag = bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
+        guard facts.length == UInt64(bytes.count), facts.tag == tag else {
+            throw damaged(
+                archived,
+                "Its facts promise \(facts.length) bytes with the tag \(facts.tag); it has \(bytes.count) with \(tag).")
+        }
+        return (facts, bytes)
+    }
+
+    private func open(
+        _ index: ObjectIndex, of sealed: [UInt8], threads: Int
+    ) throws(KedgeError) -> [UInt8] {
+        let places = Array(index.dataFrames)
+        var bytes = [UInt8](unsafeUninitializedCapacity: index.rawCount) { _, count in count = index.rawCount }
+        try bytes.withMutableBytes { (out) throws(KedgeError) in
+            try sealed.withBytes { (sealed) throws(KedgeError) in
+                // Each frame has a place of its own in `out`, so threads never touch the same bytes.
+                let shared = SharedBuffers(sealed: sealed, out: out)
+                try parallelFor(
+                    count: places.count, threads: threads, name: "open-wal",
+                    makeState: { () throws(KedgeError) in try FrameOpener(index.seal) },
+                    body: { (opener, number) throws(KedgeError) in
+                        try index.open(places[number], of: shared.sealed, with: opener, into: shared.out)
+                    })
+            }
+        }
+        return bytes
+    }
+
+    /// Buffers that several threads use at once, each a part of its own.
+    private struct SharedBuffers: @unchecked Sendable {
+        let sealed: UnsafeRawBufferPointer
+        let out: UnsafeMutableRawBufferPointer
+    }
+
+    private func parseFacts(_ bytes: [UInt8], of archived: ArchivedFile) throws(KedgeError) -> WALFileFacts {
+        let facts = try WALFileFacts(JSONRecord(parsing: bytes, what: "facts of WAL file \"\(archived.file.text)\""))
+        guard facts.file == archived.file, archived.tag == nil || archived.tag == facts.tag else {
+            throw damaged(archived, "Its facts are about \"\(facts.file.text)\" with the tag \(facts.tag).")
+        }
+        return facts
+    }
+
+    private func damaged(_ archived: ArchivedFile, _ detail: String) -> KedgeError {
+        KedgeError(
+            .damaged, "cannot use archived WAL file \"\(archived.file.text)\"", detail: detail,
+            hint: "Take it from another repository, and make a new backup.")
+    }
+
+    // MARK: - Timelines
+
+    /// The archived histories of all timelines but those that can't be read; these come with their errors.
+    package func histories() throws(KedgeError) -> (read: [TimelineID: TimelineHistory], unreadable: [UnreadableRecord])
+    {
+        var histories: [TimelineID: TimelineHistory] = [:]
+        var unreadable: [UnreadableRecord] = []
+        try cluster.forEachObject(below: ClusterLayout.historyDirectory(system)) { (name, _) throws(KedgeError) in
+            guard let file = ClusterLayout.parseWALFile(name.lastComponent)?.file, case .history(let timeline) = file
+            else { return }
+            do throws(KedgeError) {
+                histories[timeline] = try history(ArchivedFile(file: file, name: name, tag: nil), timeline)
+            } catch {
+                guard error.code == .damaged || error.code == .walInvalid || error.code == .keyMissing else {
+                    throw error
+                }
+                unreadable.append(UnreadableRecord(name: file.text, error: error))
+            }
+        }
+        return (histories, unreadable)
+    }
+
+    private func history(_ archived: ArchivedFile, _ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
+        try TimelineHistory(parsing: read(archived, threads: 1).bytes, timeline: timeline)
+    }
+}
