@@ -94,9 +94,9 @@ def parse_json(data, what, kedge):
 
 
 def member(record, name, kind, what, pattern=None):
-    """A member that must be there and be of this type; whole numbers are from 0 to 2^64 - 1."""
+    """A member that must be there and be of this type; whole numbers are from 0 to 2^63 - 1."""
     value = record.get(name)
-    fits = isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or not 0 <= value < 1 << 64))
+    fits = isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or not 0 <= value < 1 << 63))
     if not fits or (pattern and not re.fullmatch(pattern, value)):
         raise damage(what, f'its member "{name}" is missing or not what it must be')
     return value

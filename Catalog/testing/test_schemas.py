@@ -51,7 +51,7 @@ class Schemas(unittest.TestCase):
             ("manifest", repository.record(f"backup/{scenarios.LABEL}/manifest")),
             ("commit-record", repository.record(f"catalog/backup/{scenarios.LABEL}")),
         ]
-        for file in (scenarios.SEGMENT, "00000002.history"):
+        for file in ("00000002.history", scenarios.SEGMENT):
             with repository.sealed(writer.wal_name(file)) as sealed:
                 cls.records.append(("wal-facts", json.loads(next(sealed.frames())[1])))
 
@@ -91,10 +91,19 @@ class Schemas(unittest.TestCase):
             ("feature", lambda record: record["neededTo"].append("dance")),
             ("registration", lambda record: record.update(walSegmentSize=3)),
             ("wal-facts", lambda record: record.update(file="PG_VERSION")),
+            ("wal-facts", lambda record: record.update(file="00000002.history")),
+            ("wal-facts", lambda record: record.pop("segment")),
+            ("wal-facts", lambda record: record["segment"].update(format=2)),
+            ("wal-facts", lambda record: record["segment"]["lastCommit"].pop("time")),
+            ("wal-facts", lambda record: record["segment"]["endedTransactions"].update(runs="0")),
         ]:
             record = copy.deepcopy(records[name])
             edit(record)
             self.assertFalse(validator(name).is_valid(record), (name, record))
+
+    def test_the_writer_makes_every_member_of_a_segments_facts(self):
+        described = SCHEMAS["wal-facts.schema.json"]["properties"]["segment"]["properties"]
+        self.assertEqual(set(dict(self.records)["wal-facts"]["segment"]), set(described))
 
     def test_a_slot_of_a_cheap_passphrase_is_refused(self):
         slot = key_slot(bytes(16), scenarios.DataKey(bytes(16), bytes(32)), "passphrase", n=1 << 14)

@@ -274,6 +274,30 @@ class Entry:
         return out
 
 
+def segment_facts(file, segment_size):
+    """Made-up facts of a segment, with every member that there can be."""
+    start = int(file[8:16], 16) << 32 | int(file[16:24], 16) * segment_size
+
+    def lsn(offset):
+        return f"{start + offset >> 32:X}/{start + offset & 0xFFFFFFFF:X}"
+
+    end = {"lsn": lsn(400), "time": MOMENT, "xid": 735}
+    facts = {"format": 1, "timeline": int(file[:8], 16), "partial": file.endswith(".partial"), "startLSN": lsn(0),
+             "pageTimelines": [1, 1], "records": 7, "firstRecordLSN": lsn(40), "lastRecordLSN": lsn(800)}
+    facts |= {"endLSN": lsn(1000), "continued": {"remaining": 3, "bytes": "010203"}, "overwritesPrevious": True,
+              "unfinished": {"lsn": lsn(1000), "length": 99, "bytes": "00ff"}, "remaining": 97,
+              "endsWithSwitch": True, "walkEnded": {"lsn": lsn(900), "reason": "the CRC of the record does not fit"}}
+    facts |= {"commits": 2, "aborts": 1, "firstCommit": end, "lastCommit": end, "firstTransactionEnd": end,
+              "lastTransactionEnd": end, "earliestTime": MOMENT, "latestTime": MOMENT,
+              "endedTransactions": {"count": 3, "oldest": 735, "newest": 738, "runs": "00010100"}}
+    facts |= {"restorePoints": [{"lsn": lsn(600), "time": MOMENT, "name": {"hex": "ff"}}], "restorePointsOmitted": 1,
+              "tablespaces": [{"lsn": lsn(700), "oid": 16400, "path": "/srv/new"}], "tablespacesOmitted": 1}
+    return facts | {"checkpoints": 1, "minimalWAL": True,
+                    "lastCheckpoint": {"lsn": lsn(800), "redo": lsn(40), "timeline": 1, "shutdown": False,
+                                       "time": MOMENT},
+                    "lastEndOfRecovery": {"lsn": lsn(40), "time": MOMENT, "timeline": 2, "previousTimeline": 1}}
+
+
 def path_key(path):
     return path.replace(b"/", b"\0")
 
@@ -349,7 +373,10 @@ class Writer:
 
     def put_wal(self, file, data, tag_in_name=False, facts=None, frames=None, **overrides):
         value = {"kedge": "wal-facts", "file": file, "length": len(data), "tag": self.tag(data), "archivedAt": MOMENT,
-                 "hostName": "db1"} | (facts or {})
+                 "hostName": "db1"}
+        if len(file) == 24 or file.endswith(".partial"):
+            value["segment"] = segment_facts(file, self.segment_size)
+        value |= facts or {}
         pieces = [Frame(DATA, data[i : i + 300_000]) for i in range(0, len(data), 300_000)]
         frames = frames(value, pieces) if frames else [Frame(FACTS, json_bytes(value)), *pieces]
         name = self.wal_name(file, self.tag(data) if tag_in_name or file.endswith(".partial") else None)
