@@ -1,8 +1,8 @@
 // A command as the command line sees it, and what it is given to work with.
 //
-// A `<UseCase>Command.swift` holds one `Command`: it turns options into the use case's `Options`, calls `run()` and turns
-// the `Outcome` into a `CommandResult`. It decides nothing else, reads nothing from outside but through its context, and
-// prints nothing but through its result and the context's log.
+// A `<UseCase>Command.swift` holds one `Command`: it turns options into the use case's `Options`, calls `run()` and
+// turns the `Outcome` into a `CommandResult`. It decides nothing else, reads nothing from outside but through its
+// context, and prints nothing but through its result and the context's log.
 package import KedgeCore
 
 /// One command: its outside and what runs it.
@@ -111,18 +111,13 @@ package struct CommandContext: Sendable {
         self.wantsJSON = wantsJSON
     }
 
-    /// Reads the configuration and logs its warnings. To be called once. Throws `usage`, `configuration`, `not-supported`.
+    /// Reads the configuration and logs its warnings. To be called once. Throws `usage`, `configuration`,
+    /// `not-supported`.
     package func loadConfiguration() throws(KedgeError) -> Configuration {
         let configuration = try Configuration(
             arguments: arguments, environment: surroundings.environment, host: surroundings.host,
             readFile: surroundings.readFile)
         for warning in configuration.warnings { log.warn(warning) }
         return configuration
-    }
-
-    /// The secret that opens a repository's keys; nil under `encryption = none`. Throws as `SecretReader.read`.
-    package func secret(of repository: RepositoryConfiguration) throws(KedgeError) -> RepositorySecret? {
-        guard let source = repository.keySource else { return nil }
-        return try SecretReader(readFile: surroundings.readFile, runShell: surroundings.runShell).read(source)
     }
 }

@@ -126,8 +126,8 @@ private struct StatusRule {
         }
     }
 
-    /// PostgreSQL tells a `restore_command` that was ended by SIGTERM from one that failed: it then shuts down rather than
-    /// report an error (xlogarchive.c). So `archive-get` ends by the signal that it got.
+    /// PostgreSQL tells a `restore_command` that was ended by SIGTERM from one that failed: it then shuts down rather
+    /// than report an error (xlogarchive.c). So `archive-get` ends by the signal that it got.
     func ending(of error: KedgeError, status: Int32) -> Ending {
         if command == "archive-get", error.code == .interrupted, let signal = interruption.signal {
             return .die(signal)

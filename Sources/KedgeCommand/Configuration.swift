@@ -4,9 +4,10 @@
 //    KEDGE_CLUSTER_MAIN_PGDATA wins over KEDGE_PGDATA.
 // 2. An option or variable that names no section is for the selected section: the one named by --cluster or
 //    --repository, or the only one of its kind. Where that is not clear it is refused, never applied to several.
-// 3. Everything in the file is checked, whatever part of it this run needs; an unknown KEDGE_ variable is only a warning,
-//    since variables are inherited from places that know nothing of this version (lesson 52).
+// 3. Everything in the file is checked, whatever part of it this run needs; an unknown KEDGE_ variable is only a
+//    warning, since variables are inherited from places that know nothing of this version (lesson 52).
 // 4. archive-push loads this thousands of times a day: one pass over the file, no regular expressions.
+package import KedgeCodec
 package import KedgeCore
 
 /// What the host looks like, as far as defaults depend on it.
@@ -66,7 +67,7 @@ package struct RepositoryConfiguration: Sendable {
     package let name: String
     /// The directory of a local repository.
     package let path: String
-    package let compression: CompressionSetting
+    package let compression: CompressionChoice
     /// Nil: `encryption = none`.
     package let keySource: KeySource?
     /// Whether a WAL file counts as archived only once it is here.

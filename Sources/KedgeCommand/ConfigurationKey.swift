@@ -38,7 +38,8 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey("port", .cluster, .integer(1...65535), note: "libpq's", "The server's port."),
         ConfigurationKey(
             "user", .cluster, .text, note: "libpq's",
-            "The database role that kedge connects as. A password comes from ~/.pgpass or PGPASSFILE, never from here."),
+            "The database role that kedge connects as. A password comes from ~/.pgpass or PGPASSFILE, never from "
+                + "here."),
         ConfigurationKey("dbname", .cluster, .text, note: "libpq's", "The database that kedge connects to."),
         ConfigurationKey(
             "bin-dir", .cluster, .path, note: "none", "The directory of the server's programs, such as pg_waldump."),

@@ -1,4 +1,5 @@
 // File, environment and options laid over one another, section by section, each value checked as it comes in.
+import KedgeCodec
 import KedgeCore
 
 /// What `--cluster` and `--repository` (or their variables) select.
@@ -101,7 +102,7 @@ struct LayeredSection: Sendable {
         return duration
     }
 
-    func compression(_ key: String) -> CompressionSetting {
+    func compression(_ key: String) -> CompressionChoice {
         guard case .compression(let setting) = value(key) else { preconditionFailure("key \(key) has no default") }
         return setting
     }

@@ -2,6 +2,8 @@
 //
 // Sizes count in steps of 1024 and times use PostgreSQL's units (postgresql.conf, "Numeric with Unit"), so that one
 // rule serves both files; unlike there a duration always needs its unit.
+package import KedgeCodec
+import KedgeCore
 
 /// What a configuration key accepts.
 package enum ConfigurationValueKind: Sendable {
@@ -30,33 +32,7 @@ package enum ConfigurationValue: Hashable, Sendable {
     case flag(Bool)
     case duration(Duration)
     case list([String])
-    case compression(CompressionSetting)
-}
-
-/// Which codec compresses, and how hard it tries.
-package struct CompressionSetting: Hashable, Sendable {
-    package enum Codec: String, Sendable, CaseIterable {
-        case zstd, lz4, zlib, none
-
-        /// The levels the codec has; nil where there is no choice.
-        var levels: ClosedRange<Int>? {
-            switch self {
-            case .zstd: -7...19
-            case .lz4: 1...12
-            case .zlib: 1...9
-            case .none: nil
-            }
-        }
-    }
-
-    package let codec: Codec
-    /// 1 unless the configuration says otherwise; without meaning for `none`.
-    package let level: Int
-
-    package init(codec: Codec, level: Int) {
-        self.codec = codec
-        self.level = level
-    }
+    case compression(CompressionChoice)
 }
 
 /// Why a text is not a value of the wanted kind: ends of sentences, for the error that names the key.
@@ -151,25 +127,12 @@ extension ConfigurationValueKind {
         return names
     }
 
-    private static func parseCompression(_ text: String) throws(InvalidValue) -> CompressionSetting {
-        let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        let names = CompressionSetting.Codec.allCases.map(\.rawValue)
-        guard let codec = CompressionSetting.Codec(rawValue: String(parts[0])) else {
-            throw InvalidValue(
-                "names no codec that kedge knows",
-                hint: NearestName.question(String(parts[0]), among: names)
-                    + "The codecs are: \(names.joined(separator: ", ")).")
+    private static func parseCompression(_ text: String) throws(InvalidValue) -> CompressionChoice {
+        do {
+            return try CompressionChoice(parsing: text)
+        } catch {
+            throw InvalidValue("is refused: \(error.message)", hint: error.hint ?? "Use zstd.")
         }
-        guard parts.count == 2 else { return CompressionSetting(codec: codec, level: 1) }
-        guard let levels = codec.levels else {
-            throw InvalidValue("gives a level to a codec that has none", hint: "Write just \"\(codec.rawValue)\".")
-        }
-        guard let level = Int(parts[1]), levels.contains(level) else {
-            throw InvalidValue(
-                "gives a level that \(codec.rawValue) does not have",
-                hint: "Give a level from \(levels.lowerBound) to \(levels.upperBound).")
-        }
-        return CompressionSetting(codec: codec, level: level)
     }
 
     // MARK: - Numbers with units

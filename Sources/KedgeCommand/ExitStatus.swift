@@ -1,9 +1,10 @@
 // From outcome to exit status. PostgreSQL acts on two of them, so they are decided here, in pure functions.
 //
-// archive-get: PostgreSQL takes 1 to 125 as "there is no such file" and may end recovery there; above 125, and death by a
-// signal, make it abort (src/backend/access/transam/xlogarchive.c, RestoreArchivedFile). So 1 means proven absence.
-// archive-push: above 125, and at death by a signal, the archiver process itself exits and the failure is not counted in
-// pg_stat_archiver (src/backend/postmaster/pgarch.c, pgarch_archiveXlog). So it stays at or below.
+// archive-get: PostgreSQL takes 1 to 125 as "there is no such file" and may end recovery there; above 125, and death by
+// a signal, make it abort (src/backend/access/transam/xlogarchive.c, RestoreArchivedFile). So 1 means proven absence.
+//
+// archive-push: above 125, and at death by a signal, the archiver process itself exits and the failure is not counted
+// in pg_stat_archiver (src/backend/postmaster/pgarch.c, pgarch_archiveXlog). So it stays at or below.
 package import KedgeCore
 
 /// In which state the server is that runs `restore_command`, read from the signal file in its data directory.

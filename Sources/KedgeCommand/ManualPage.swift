@@ -27,24 +27,25 @@ package enum ManualPage {
     }
 
     private static let description = [
-        "Kedge archives the WAL of a PostgreSQL cluster, takes base backups of it and restores it to any moment that they",
-        "cover.",
+        "Kedge archives the WAL of a PostgreSQL cluster, takes base backups of it and restores it to any moment that",
+        "they cover.",
     ]
 
     private static let configuration = [
         "The file consists of sections, which begin with [cluster NAME] or [repository NAME], and of lines",
-        "\"key = value\". A \"#\" at the beginning of a line or after white space starts a comment. A value may stand in",
-        "double quotation marks; then \\e\\e is a backslash and \\e\" is a quotation mark. Sizes are written with B, kB, MB,",
-        "GB or TB (1024 bytes are 1 kB), durations with ms, s, min, h, d or w.",
+        "\"key = value\". A \"#\" at the beginning of a line or after white space starts a comment. A value may stand",
+        "in double quotation marks; then \\e\\e is a backslash and \\e\" is a quotation mark. Sizes are written with",
+        "B, kB, MB, GB or TB (1024 bytes are 1 kB), durations with ms, s, min, h, d or w.",
     ]
 
     private static let environment = [
         "An option",
         ".BI \\-\\- KEY \\~ VALUE",
-        "wins over the environment, and that over the file. For the selected cluster or repository a variable is called",
-        "KEDGE_KEY, such as KEDGE_PROCESS_MAX; for a named one KEDGE_CLUSTER_NAME_KEY or KEDGE_REPOSITORY_NAME_KEY, such",
-        "as KEDGE_REPOSITORY_MAIN_PATH. KEDGE_CONFIG, KEDGE_CLUSTER, KEDGE_REPOSITORY and KEDGE_LOG_LEVEL stand for the",
-        "options of these names. Variables that fit nothing are reported and ignored.",
+        "wins over the environment, and that over the file. For the selected cluster or repository a variable is",
+        "called KEDGE_KEY, such as KEDGE_PROCESS_MAX; for a named one KEDGE_CLUSTER_NAME_KEY or",
+        "KEDGE_REPOSITORY_NAME_KEY, such as KEDGE_REPOSITORY_MAIN_PATH. KEDGE_CONFIG, KEDGE_CLUSTER, KEDGE_REPOSITORY",
+        "and KEDGE_LOG_LEVEL stand for the options of these names. Variables that fit nothing are reported and",
+        "ignored.",
     ]
 
     private static let exitStatuses: [String] = [
@@ -52,8 +53,8 @@ package enum ManualPage {
         ("2", "Usage or configuration."), ("3", "Damage was found."), ("4", "Another kedge holds the lock."),
         (
             "126",
-            "From archive-get: could not find out whether there is such a file; PostgreSQL stops recovery. On a standby "
-                + "the status is 1 instead."
+            "From archive-get: could not find out whether there is such a file; PostgreSQL stops recovery. On a "
+                + "standby the status is 1 instead."
         ), ("130", "Interrupted."),
     ].flatMap { item($0.0, $0.1) }
 

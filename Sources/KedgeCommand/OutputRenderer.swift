@@ -1,8 +1,8 @@
 // Results and errors as text or as one JSON document.
 //
-// Text: results on standard output, errors on standard error. JSON: either goes to standard output, as the only document
-// there, so that a script reads one place; an error is {"error": {...}}. What comes from outside (file names, a
-// repository's contents) cannot move the cursor or fake a line: control characters are printed as escapes.
+// Text: results on standard output, errors on standard error. JSON: either goes to standard output, as the only
+// document there, so that a script reads one place; an error is {"error": {...}}. What comes from outside (file names,
+// a repository's contents) cannot move the cursor or fake a line: control characters are printed as escapes.
 package import KedgeCore
 
 /// Texts for errors and results.

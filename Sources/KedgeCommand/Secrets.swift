@@ -2,15 +2,8 @@
 //
 // 1. A file that others can read, or that the group can change, protects nothing and is refused.
 // 2. Neither a secret nor the output of a command gets into a message, not even when something fails.
+package import KedgeCodec
 package import KedgeCore
-
-/// What opens the repository's data keys (Catalog/FORMAT.md, "Keys").
-package enum RepositorySecret: Sendable {
-    /// The 32 bytes of a key file.
-    case key(Secret)
-    /// The bytes of a passphrase.
-    case passphrase(Secret)
-}
 
 /// Runs a command line with /bin/sh and returns what it left.
 package typealias ShellRunner = @Sendable (_ command: String) throws(KedgeError) -> Subprocess.Outcome
@@ -25,28 +18,31 @@ package struct SecretReader: Sendable {
         self.runShell = runShell
     }
 
-    /// The secret of a repository. Throws `key-unsafe`, `key-missing`, or what reading the file failed with.
-    package func read(_ source: KeySource) throws(KedgeError) -> RepositorySecret {
+    /// The secret of a repository. Throws `key-unsafe`, `key-missing`, `configuration`.
+    package func read(_ source: KeySource) throws(KedgeError) -> KeyEncryptionSecret {
         switch source {
-        case .keyFile(let path): return .key(try keyFile(path))
-        case .passphraseFile(let path):
-            let bytes = try secretFile(path, "passphrase file")
-            return .passphrase(try firstLine(of: bytes, what: "passphrase file \"\(path)\""))
-        case .passphraseCommand(let command): return .passphrase(try passphrase(from: command))
+        case .keyFile(let path): return try keyFile(path)
+        case .passphraseFile(let path): return try passphraseFile(path)
+        case .passphraseCommand(let command): return try passphrase(from: command)
         }
     }
 
-    /// The key in a key file: one line of 64 hexadecimal digits. Throws `key-unsafe`, `key-missing`, `configuration`.
-    package func keyFile(_ path: String) throws(KedgeError) -> Secret {
-        var text = try secretFile(path, "key file")[...]
-        if text.last == 0x0A { text.removeLast() }
-        guard text.count == 64, let id = KeyFile.bytes(hex: text) else {
+    /// The secret of a key file. Throws `key-unsafe` or `configuration`.
+    package func keyFile(_ path: String) throws(KedgeError) -> KeyEncryptionSecret {
+        try KeyEncryptionSecret(parsingKeyFile: secretFile(path, "key file"), what: "key file \"\(path)\"")
+    }
+
+    /// The passphrase in a file: its one line. Throws `key-unsafe` or `configuration`.
+    package func passphraseFile(_ path: String) throws(KedgeError) -> KeyEncryptionSecret {
+        let bytes = try secretFile(path, "passphrase file")
+        // Whether the passphrase was the first line or all of them could be guessed wrong, years later, by another
+        // tool.
+        if let end = bytes.firstIndex(of: 0x0A), end != bytes.count - 1 {
             throw KedgeError(
-                .keyMissing, "cannot use key file \"\(path)\"",
-                detail: "It does not hold a key: one line of 64 hexadecimal digits.",
-                hint: "Name the key file that \"kedge init --generate-key\" made, or bring back a copy of it.")
+                .configuration, "cannot use passphrase file \"\(path)\"", detail: "It has more than one line.",
+                hint: "Leave nothing in it but the line with the passphrase.")
         }
-        return Secret(id)
+        return try KeyEncryptionSecret(parsingPassphrase: bytes, what: "passphrase file \"\(path)\"")
     }
 
     private func secretFile(_ path: String, _ what: String) throws(KedgeError) -> [UInt8] {
@@ -66,7 +62,7 @@ package struct SecretReader: Sendable {
             hint: "Run \"chmod g-w,o= '\(path)'\". If somebody may have read it, add a new key as well.")
     }
 
-    private func passphrase(from command: String) throws(KedgeError) -> Secret {
+    private func passphrase(from command: String) throws(KedgeError) -> KeyEncryptionSecret {
         let outcome: Subprocess.Outcome
         do {
             outcome = try runShell(command)
@@ -84,52 +80,21 @@ package struct SecretReader: Sendable {
                 detail: how + "  What it printed is not shown, since that could be a secret.",
                 hint: "Run the command yourself, as the operating system user that runs kedge.")
         }
-        return try firstLine(of: outcome.output, what: "the output of passphrase-command")
-    }
-
-    /// Up to the first newline. Throws `key-missing` where that is nothing.
-    private func firstLine(of bytes: [UInt8], what: String) throws(KedgeError) -> Secret {
-        let line = bytes.prefix { $0 != 0x0A }
-        guard !line.isEmpty else {
-            throw KedgeError(
-                .keyMissing, "cannot take a passphrase from \(what)", detail: "Its first line is empty.",
-                hint: "The first line must hold the passphrase.")
-        }
-        return Secret(Array(line))
+        // Password managers print notes below the password.
+        let line = Array(outcome.output.prefix { $0 != 0x0A })
+        return try KeyEncryptionSecret(parsingPassphrase: line, what: "output of passphrase-command")
     }
 }
 
-/// The text in a key file.
+/// New key files.
 package enum KeyFile {
-    /// The bytes that hexadecimal digits of either case stand for. Nil for anything else.
-    static func bytes(hex digits: some Collection<UInt8>) -> [UInt8]? {
-        guard digits.count.isMultiple(of: 2) else { return nil }
-        var bytes: [UInt8] = []
-        var high: UInt8?
-        for digit in digits {
-            let value: UInt8
-            switch digit {
-            case 0x30...0x39: value = digit - 0x30
-            case 0x41...0x46: value = digit - 0x41 + 10
-            case 0x61...0x66: value = digit - 0x61 + 10
-            default: return nil
-            }
-            if let first = high {
-                bytes.append(first << 4 | value)
-                high = nil
-            } else {
-                high = value
-            }
-        }
-        return bytes
-    }
-
-    /// Makes a new key and writes it durably to a file of its own, mode 0600. Throws `already-exists` where one is there.
-    package static func generate(at path: String, random: any RandomSource) throws(KedgeError) -> Secret {
-        let key = (0..<4).map { _ in random.next() }.flatMap { word in
-            (0..<8).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) }
-        }
-        let text = Array((key.hex + "\n").utf8)
+    /// Makes a new key and writes it durably to a file of its own, mode 0600. Throws `already-exists` where there is
+    /// one.
+    package static func generate(
+        at path: String, random: any RandomSource
+    ) throws(KedgeError) -> KeyEncryptionSecret {
+        let secret = KeyEncryptionSecret.newKeyFile(random: random)
+        guard let text = secret.keyFileText else { preconditionFailure("a new key file has no text") }
         let outcome: DurableFile.Outcome
         do {
             outcome = try DurableFile.write(text, to: RawPath(path), mode: 0o600, random: random)
@@ -142,6 +107,6 @@ package enum KeyFile {
                 detail: "A file is there already, and a key that is overwritten is lost together with its backups.",
                 hint: "Leave out --generate-key to use that file, or choose another name.")
         }
-        return Secret(key)
+        return secret
     }
 }

@@ -1,6 +1,7 @@
 // POSIX time zone rules such as `CET-1CEST,M3.5.0,M10.5.0/3`: what holds after the last change that a zone file lists.
 //
-// Grammar and meaning: POSIX, "Other Environment Variables", TZ; RFC 8536 section 3.3.1 widens times to -167 to 167 hours.
+// Grammar and meaning: POSIX, "Other Environment Variables", TZ; RFC 8536 section 3.3.1 widens times to -167 to 167
+// hours.
 
 /// A standard time and, for some zones, a daylight saving time with the two days of the year when clocks change.
 package struct PosixTimeZone: Hashable, Sendable {

@@ -3,9 +3,9 @@
 //   YYYY-MM-DD ("T" | "t" | space) HH:MM [:SS [.f]] [space] [zone]
 //   zone: Z | UTC | GMT | (+ | -)HH | (+ | -)HHMM | (+ | -)HH:MM | (+ | -)HH:MM:SS
 //
-// f has one to six digits: PostgreSQL keeps microseconds, and a target that had to be rounded would not be the one that was
-// meant. 24:00:00 is the next day's midnight, as PostgreSQL reads it (src/backend/utils/adt/datetime.c). A time without a
-// zone means two different moments to the person and to the server, so it is refused with both.
+// f has one to six digits: PostgreSQL keeps microseconds, and a target that had to be rounded would not be the one
+// that was meant. 24:00:00 is the next day's midnight, as PostgreSQL reads it (src/backend/utils/adt/datetime.c). A
+// time without a zone means two different moments to the person and to the server, so it is refused with both.
 
 /// A time as it was written: the clock's reading, and the offset if one was given.
 package struct WrittenTime: Hashable, Sendable {

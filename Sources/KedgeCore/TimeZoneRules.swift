@@ -1,4 +1,5 @@
-// When the clocks of a time zone showed what: the zone files of /usr/share/zoneinfo (TZif version 2 and later, RFC 8536).
+// When the clocks of a time zone showed what: the zone files of /usr/share/zoneinfo (TZif version 2 and later, RFC
+// 8536).
 //
 // The file comes from the host, not from a repository; it is checked all the same, so that a damaged one is an error.
 
@@ -84,8 +85,8 @@ package struct TimeZoneRules: Sendable {
         return low == 0 ? first : transitions[low - 1].offset
     }
 
-    /// The moments at which the zone's clocks showed `local` (seconds since 1970 as if it were UTC), ascending: one as a
-    /// rule, none where clocks skipped it, two where they showed it twice.
+    /// The moments at which the zone's clocks showed `local` (seconds since 1970 as if it were UTC), ascending: one as
+    /// a rule, none where clocks skipped it, two where they showed it twice.
     package func moments(showing local: Int64) -> [Int64] {
         Set(offsets(around: local)).map { local - $0 }.filter { offset(at: $0) + $0 == local }.sorted()
     }
