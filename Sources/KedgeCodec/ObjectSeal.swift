@@ -81,7 +81,7 @@ package struct ObjectSeal: Sendable {
         func damage(_ detail: String, hint: String? = nil) -> KedgeError {
             KedgeError(.damaged, "cannot read \(what)", detail: detail, hint: hint)
         }
-        guard header.kind == kind else { throw damage("Its header says that it is a \(header.kind.noun).") }
+        guard header.kind == kind else { throw damage("Its header says that its kind is \(header.kind.noun).") }
         var key: DataKey?
         switch (keyRing.cipher, header.cipher) {
         case (.none, .none):

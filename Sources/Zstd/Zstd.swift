@@ -56,7 +56,8 @@ package struct ZstdDecompressor: ~Copyable {
 
     deinit { ZSTD_freeDCtx(context) }
 
-    /// Fills `out` from `stored`, which must be exactly one zstd frame of exactly that many raw bytes. Throws `damaged`.
+    /// Fills `out` from `stored`, which must be exactly one zstd frame of exactly that many raw bytes.
+    /// Throws `damaged`.
     package borrowing func decompress(
         _ stored: UnsafeRawBufferPointer, into out: UnsafeMutableRawBufferPointer
     ) throws(KedgeError) {

@@ -53,7 +53,7 @@ import Testing
         }
     }
 
-    @Test("two objects of the same contents have nothing in common but the magic's kin")
+    @Test("two objects of the same contents share only the plain start of their headers")
     func saltsDiffer() throws {
         let random = SeededRandom(7)
         let objects = try (0..<2).map { _ in
