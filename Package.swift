@@ -99,7 +99,7 @@ let package = Package(
         tests(
             "KedgeRestoreTests",
             ["KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
-        tests("KedgeTestSupportTests", ["KedgeCore"]),
+        tests("KedgeTestSupportTests", ["KedgeRepository", "KedgeCore"]),
     ],
     swiftLanguageModes: [.v6]
 )

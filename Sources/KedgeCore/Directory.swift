@@ -13,7 +13,7 @@ package struct DirectoryEntry: Hashable, Sendable {
 
 /// What can be done with directories.
 package enum Directory {
-    /// All entries but "." and "..", sorted by the bytes of their names. Throws `not-found` where there is no directory.
+    /// All entries but "." and "..", sorted by the bytes of their names. Throws `not-found` if there is no directory.
     package static func entries(at path: RawPath) throws(KedgeError) -> [DirectoryEntry] {
         try entries(of: FileDescriptor.open(path, [.read, .directory]))
     }

@@ -27,6 +27,20 @@ package enum FileSystem {
         try change("remove file", name, below: directory.path) { unlinkat(number, $0, 0) }
     }
 
+    /// Makes a directory below an open one; returns false where something has the name. The umask narrows `mode`.
+    package static func makeDirectory(
+        _ name: RawPath, in directory: borrowing FileDescriptor, mode: UInt32
+    ) throws(KedgeError) -> Bool {
+        let number = directory.number
+        var isCreated = true
+        try change("create directory", name, below: directory.path) { path in
+            guard mkdirat(number, path, mode) != 0 else { return 0 }
+            isCreated = false
+            return errno == EEXIST ? 0 : -1
+        }
+        return isCreated
+    }
+
     /// Removes an empty directory; returns false where it is not empty, not there, or a link to one.
     package static func removeEmptyDirectory(
         _ name: RawPath, in directory: borrowing FileDescriptor

@@ -147,7 +147,7 @@ private final class WorkQueue<Item: Sendable>: Sendable {
 /// Calls `body` for every number below `count`, on at most `threads` threads of which the calling one is the first.
 ///
 /// Only as many extra threads are started as there is work for, so one item costs nothing more than a call. Every
-/// thread makes a state of its own. After an error no new number is begun, and of several the lowest number's is thrown.
+/// thread makes a state of its own. After an error no new number is begun; of several the lowest number's is thrown.
 package func parallelFor<State: ~Copyable>(
     count: Int, threads: Int, name: String,
     makeState: @escaping @Sendable () throws(KedgeError) -> State,

@@ -1,8 +1,9 @@
 // A store in a directory of a local or mounted file system: one file per object, directories as in the names.
 //
 // 1. Files are published by `DurableFile`: whole, durable, never replacing unless asked.
-// 2. The way to a file is durable too. A directory may have been made by another process that has not synced it yet, so
-//    the first time that this process uses a directory, it syncs all its parents up to the root.
+// 2. The way to a file is durable too, even where another process has just made a directory and has not synced it: a
+//    new directory carries the sticky bit, which is taken away from the top down, each time after the parent was
+//    synced. So a directory without it is durable with all above it, which costs a writer one fstat and no sync.
 // 3. Absent means absent: the root is held open, and before anything is called absent, and before anything is written,
 //    the marker that every repository holds is looked up again. An empty mount point, or a disk that went away, is
 //    `repository-unavailable`, never an empty repository (or one on the wrong disk).
@@ -11,7 +12,6 @@
 // 6. Modes are 0640 and 0750 whatever the umask is.
 
 package import KedgeCore
-import Synchronization
 
 /// An object store in a directory.
 package final class LocalStore: ObjectStore {
@@ -21,8 +21,6 @@ package final class LocalStore: ObjectStore {
     let root: FileDescriptor
     private let marker: ObjectName?
     private let random: any RandomSource
-    /// Directories below which everything up to the root is known to be durable.
-    private let durableDirectories = Mutex<Set<DirectoryIdentity>>([])
 
     /// Opens the directory at `path`.
     ///
@@ -152,11 +150,10 @@ package final class LocalStore: ObjectStore {
     }
 
     private func createDirectories(to name: ObjectName) throws(KedgeError) {
-        var directory = root.path
-        for component in name.components.dropLast() {
-            directory = directory.appending(component)
+        for directory in name.directories {
             do throws(KedgeError) {
-                _ = try Directory.create(at: directory, mode: LocalStore.directoryMode)
+                let mode = LocalStore.directoryMode | LocalStore.stickyBit
+                _ = try FileSystem.makeDirectory(directory.path, in: root, mode: mode)
             } catch  where error.code == .notFound {
                 // Its parent went away again: the caller's next attempt begins at the top.
                 return
@@ -164,18 +161,19 @@ package final class LocalStore: ObjectStore {
         }
     }
 
-    /// Makes the entry of each directory on the way to `name` durable, once for each directory and process.
+    /// Makes the entry of each directory on the way to `name` durable.
     private func makeWayDurable(to name: ObjectName) throws(KedgeError) {
-        guard let directory = name.parent else { return }
-        let identity = DirectoryIdentity(try openDirectory(directory).status())
-        if let identity, durableDirectories.withLock({ $0.contains(identity) }) { return }
-        var parent = directory.parent
-        while let present = parent {
-            try openDirectory(present).sync()
-            parent = present.parent
+        guard let last = name.parent, try isNew(openDirectory(last)) else { return }
+        for directory in name.directories {
+            let opened = try openDirectory(directory)
+            guard try isNew(opened) else { continue }
+            try openDirectory(directory.parent).sync()
+            try opened.setMode(LocalStore.directoryMode)
         }
-        try root.sync()
-        if let identity { durableDirectories.withLock { _ = $0.insert(identity) } }
+    }
+
+    private func isNew(_ directory: borrowing FileDescriptor) throws(KedgeError) -> Bool {
+        try directory.status().mode & LocalStore.stickyBit != 0
     }
 
     // MARK: Removing
@@ -254,6 +252,8 @@ package final class LocalStore: ObjectStore {
 
     private static let fileMode: UInt32 = 0o640
     private static let directoryMode: UInt32 = 0o750
+    /// Means "not known to be durable" on a directory of ours; it has no other effect on them.
+    private static let stickyBit: UInt32 = 0o1000
     private static let maximumDirectoryAttempts = 16
     /// From this size on reads and writes leave nothing in the page cache.
     private static let bulkBytes = 64 << 10
@@ -303,24 +303,20 @@ private final class LocalUpload: ObjectUpload {
     private static let windowBytes: UInt64 = 8 << 20
 }
 
-/// A directory that was made at one moment: after removal and re-creation it is another one.
-private struct DirectoryIdentity: Hashable {
-    let device: UInt64
-    let inode: UInt64
-    let birthNanoseconds: Int64
-
-    /// Nil where the file system keeps no birth times: an inode number alone may be given again.
-    init?(_ status: FileStatus) {
-        guard let birthNanoseconds = status.birthNanoseconds else { return nil }
-        device = status.device
-        inode = status.inode
-        self.birthNanoseconds = birthNanoseconds
-    }
-}
-
 extension ObjectName {
     /// The file of this object, relative to the root.
     var path: RawPath { RawPath(text) }
+
+    /// The directories on the way to this object, from the top down.
+    fileprivate var directories: [ObjectName] {
+        var directories: [ObjectName] = []
+        var place = parent
+        while let present = place {
+            directories.append(present)
+            place = present.parent
+        }
+        return directories.reversed()
+    }
 }
 
 extension ObjectStatus {

@@ -12,7 +12,7 @@
 //     the object is not there. Not mounted, not reachable, not permitted are errors of their own.
 //  5. Exact reads. A range read returns exactly the bytes asked for, or throws.
 //  6. Read your writes. What was acknowledged is seen by every later read and listing, of any process.
-//  7. After an error of a writing call its effect is unknown: done wholly or not at all (promise 1), perhaps not durably.
+//  7. After an error of a writing call its effect is unknown: done wholly or not at all (promise 1), maybe not durably.
 //
 // A name is either an object or a directory of objects, never both; the layout sees to that.
 // All calls block, may be made from any number of threads at once, and throw only `KedgeError`. An error whose code is

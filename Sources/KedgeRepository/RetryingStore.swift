@@ -1,9 +1,9 @@
 // Bounded retries around any store.
 //
 // 1. Only errors whose code is retryable are tried again, by the very same call with the very same bytes.
-// 2. Between attempts it waits a random time below a bound that doubles (full jitter), so that many waiting clients do
-//    not come back at once.
-// 3. One deadline covers an operation with all its attempts; nothing below this layer retries, so waits do not multiply.
+// 2. Between attempts it waits a random time below a bound that doubles (full jitter): clients that failed together
+//    do not come back together.
+// 3. One deadline covers an operation with all its attempts; nothing below this layer retries, so waits don't multiply.
 //    Even when the deadline has passed there are two attempts (lesson 22).
 // 4. A put that failed may have succeeded. When a later attempt then finds the name taken, the bytes decide: equal ones
 //    are ours (a sealed object never repeats another's bytes), so the answer is still "created".

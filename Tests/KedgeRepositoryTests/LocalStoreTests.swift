@@ -102,6 +102,26 @@ import Testing
         #expect(try FileStatus(at: RawPath(directory("repo/a/b/c"))).mode == 0o640)
     }
 
+    @Test("a directory whose maker died before syncing it is made durable by the next writer or reader of the way")
+    func unsyncedDirectories() throws {
+        let store = try repository()
+        // The state that a crash leaves: directories that still carry the mark of being new.
+        for path in ["repo/a", "repo/a/b"] {
+            _ = try Directory.create(at: RawPath(directory(path)), mode: 0o1700)
+        }
+        _ = try store.put("a/b/c", ObjectBody([1]), .createOnly)
+        #expect(try FileStatus(at: RawPath(directory("repo/a"))).mode == 0o750)
+        #expect(try FileStatus(at: RawPath(directory("repo/a/b"))).mode == 0o750)
+
+        chmod(directory("repo/a/b"), 0o1700)
+        try store.makeDurable("a/b/c")
+        #expect(try FileStatus(at: RawPath(directory("repo/a/b"))).mode == 0o750)
+        // What an administrator chose stays.
+        chmod(directory("repo/a/b"), 0o770)
+        _ = try store.put("a/b/d", ObjectBody([1]), .createOnly)
+        #expect(try FileStatus(at: RawPath(directory("repo/a/b"))).mode == 0o770)
+    }
+
     @Test("what a crash leaves is not listed, and is removed once it is old")
     func leftovers() throws {
         let store = try repository()
@@ -109,6 +129,7 @@ import Testing
         var leftover: (any ObjectUpload)? = try store.beginUpload("pack/bb/2", expectedBytes: 10)
         try leftover?.append([1, 2, 3])
         #expect(try files("repo/pack/bb").count == 1)
+        #expect(try FileStatus(at: RawPath(directory("repo/pack/bb"))).mode & 0o1000 != 0, "it is not marked as new")
         #expect(try store.list(below: "pack", after: nil, limit: 10).entries.map(\.name) == ["pack/aa/1"])
         #expect(try store.directories(below: "pack") == ["pack/aa"])
         #expect(try store.status(of: "pack/bb/2") == nil)

@@ -16,6 +16,9 @@ package enum Fault: Hashable, Sendable, CaseIterable {
     case crashMidway
     /// The process dies after it took effect.
     case crashAfter
+    /// The process dies between making an object visible and making it durable: a `MemoryStore` loses the object in
+    /// the next `losePower`, unless somebody makes it durable before. As `crashAfter` for all but `put` and `finish`.
+    case crashBeforeSync
 
     var isCrash: Bool { self != .failBefore && self != .failAfter }
 }
@@ -120,9 +123,20 @@ package final class FaultyStore: ObjectStore {
         // An append that throws has taken nothing: so says the protocol.
         case .failAfter where kind == .append: break
         case .failAfter, .crashAfter: _ = try body()
+        case .crashBeforeSync: try leaveUnsynced(kind, name, body)
         case .crashMidway: try midway()
         }
         throw failure("\(fault)", operation.description, isCrash: fault.isCrash)
+    }
+
+    private func leaveUnsynced<Result>(
+        _ kind: StoreOperation.Kind, _ name: String, _ body: () throws(KedgeError) -> Result
+    ) throws(KedgeError) {
+        let outcome = try body()
+        guard kind == .put || kind == .finish, outcome as? PutOutcome == .created, let name = ObjectName(name),
+            let memory = store as? MemoryStore
+        else { return }
+        memory.forgetDurability(of: name)
     }
 
     private func failure(_ fault: String, _ operation: String, isCrash: Bool) -> KedgeError {
