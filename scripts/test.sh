@@ -29,6 +29,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+mkdir -p build
 began=$SECONDS
 summary=
 export KEDGE_TEST_SEED=${KEDGE_TEST_SEED:-$(od -An -N7 -tu8 /dev/urandom | tr -d ' ')}
@@ -58,17 +59,24 @@ trap 'exit 143' TERM
 
 step() { echo "== $*"; }
 
-# run_tests NAME ARGUMENT...: one run of the test program; a run in which no test took part is a failure.
+# run_tests NAME ARGUMENT...: one run of the test program; a run in which no test took part is a failure. The whole output goes
+# to build/test.log, the suites as they finish and what failed to the terminal.
 run_tests() {
-    local name=$1 log=$KEDGE_TEST_DIRECTORY/log
+    local name=$1 log=build/test.log status=0
     shift
     [ -z "$filter" ] || set -- "$@" --filter "$filter"
-    swift test --disable-xctest --skip-build "$@" 2>&1 | tee "$log" | grep -vE '^. (Test|Suite|Test case) .* started\.?$|^. Test case ' ||
-        [ "${PIPESTATUS[0]}" = 0 ] || return 1
+    swift test --disable-xctest --skip-build "$@" 2>&1 | tee "$log" | grep --line-buffered -E '^(✔|✘|➜) (Suite|Test run) ' ||
+        status=${PIPESTATUS[0]}
+    [ "$status" = 0 ] || {
+        # A failure's own lines may be many: values are printed as they are. A crash is at the end.
+        grep -A 25 -E '^✘ Test .* (recorded|failed)' "$log" | grep -vE '^(✔|◇) ' | head -n 400 || true
+        tail -n 15 "$log"
+        return 1
+    }
     local line passed skipped
     line=$(grep -oE 'Test run with [0-9]+ tests.* passed after [0-9]+' "$log" | tail -n 1)
     passed=$(sed -E 's/Test run with ([0-9]+) tests.*/\1/' <<<"$line")
-    skipped=$(grep -cE '^. Test .* skipped' "$log" || true)
+    skipped=$(grep -cE '^➜ Test .* skipped' "$log" || true)
     [ -n "$passed" ] && [ "$passed" -gt "$skipped" ] || {
         echo "test.sh: no test took part in the $name" >&2
         return 1
