@@ -47,8 +47,8 @@ package final class OnlineBackup {
     private let session: String
     private var state = State.running
 
-    /// Starts a backup on `connection`, with an immediate checkpoint. The connection serves nothing but the backup until
-    /// the stop, is closed if the backup is given up, and may be used again after the stop.
+    /// Starts a backup on `connection`, with an immediate checkpoint. The connection serves nothing but the backup
+    /// until the stop, is closed if the backup is given up, and may be used again after the stop.
     ///
     /// Throws `database-refused` (rights, a primary with wal_level minimal), `database-unavailable`, `interrupted`.
     package init(on connection: DatabaseConnection, label: String) throws(KedgeError) {

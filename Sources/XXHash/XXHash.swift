@@ -18,7 +18,7 @@ package struct XXH3State: ~Copyable {
     /// A state that has seen nothing.
     package init(seed: UInt64 = 0) {
         // Half a KiB: where that is not to be had, no Swift allocation succeeds either.
-        guard let state = XXH3_createState() else { fatalError("no memory for an XXH3 state") }
+        guard let state = XXH3_createState() else { preconditionFailure("no memory for an XXH3 state") }
         self.state = state
         self.seed = seed
         XXH3_128bits_reset_withSeed(state, seed)

@@ -1,4 +1,6 @@
-"""The rules of tidy.sh that look into files. Reads `swift package dump-package` from standard input."""
+"""The rules of tidy.sh that look into files. Reads `swift package dump-package` from standard input.
+
+With --fix it wraps long comment lines and checks nothing."""
 
 import json
 import os
@@ -169,6 +171,28 @@ def check_text(path):
                 breach(path, number, "a path of this machine")
 
 
+def wrap_comments(path):
+    """Moves what stands beyond the last column of a comment line to the next line of its paragraph."""
+    with open(path, encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    index = 0
+    while index < len(lines):
+        lead = re.match(r"\s*///? +(?:\d+\. |\* |- )?", lines[index])
+        cut = lines[index].rfind(" ", 0, LINE_COLUMNS + 1)
+        if len(lines[index]) > LINE_COLUMNS and lead and cut > lead.end():
+            slashes = re.match(r"\s*///? +", lead.group())
+            continued = slashes.group() + " " * (lead.end() - slashes.end())
+            rest, lines[index] = lines[index][cut + 1:], lines[index][:cut]
+            following = lines[index + 1]
+            if re.match(re.escape(continued) + r"(?!\d+\. |\* |- )\S", following):
+                lines[index + 1] = continued + rest + " " + following[len(continued):]
+            else:
+                lines.insert(index + 1, continued + rest)
+        index += 1
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+
+
 def main():
     package = json.load(sys.stdin)
     for target in package["targets"]:
@@ -203,4 +227,8 @@ def main():
     return 1 if breaches else 0
 
 
-sys.exit(main())
+if sys.argv[1:] == ["--fix"]:
+    for swift_file in files("Sources/*.swift") + files("Tests/*.swift"):
+        wrap_comments(swift_file)
+else:
+    sys.exit(main())
