@@ -120,7 +120,7 @@ def fetch_wal(repository, options):
             raise Failure("wal-gap", f'WAL file "{name}" is missing, though later ones of its timeline are there')
         raise Failure("absent", f'there is no WAL file "{name}"')
     if len(places) > 1:
-        raise Failure("wal-conflict", f'there is more than one WAL file "{name}": {", ".join(p for _, p in places)}',
+        raise Failure("archive-conflict", f'there is more than one WAL file "{name}": {", ".join(p for _, p in places)}',
                       "Give --system if they are of different systems; look at each with cat otherwise.")
     write_wal(repository, places[0][0], places[0][1], name, options.target)
 

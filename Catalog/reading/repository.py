@@ -9,7 +9,7 @@ from .names import COMPONENT, ID, KINDS, LABEL, SYSTEM
 from .sealed import Sealed
 from .values import Failure, clean, damage, member, members_of, parse_json, unknown, warn
 
-MAX_PLAIN = 1 << 20
+MAX_PLAIN = 64 << 10
 MAX_RECORD = 64 << 20
 
 
@@ -28,7 +28,8 @@ class Repository:
         for name in self.names("feature"):
             feature = self._plain(f"feature/{name}", "feature")
             if "read" in member(feature, "neededTo", list, f'feature "{name}"'):
-                raise unknown("the repository", f'it needs the feature "{name}"')
+                what = f'cannot read the repository: it needs the feature "{name}"'
+                raise Failure("feature-unknown", what, "Use a reader that is newer than the repository.")
         self._read_slots()
         self._read_registrations()
 
@@ -40,7 +41,7 @@ class Repository:
         except FileNotFoundError:
             raise Failure("not-found", f'there is no object "{name}"') from None
         except OSError as error:
-            raise Failure("storage", f'could not open object "{name}": {error.strerror}') from None
+            raise Failure("input-output", f'could not open object "{name}": {error.strerror}') from None
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise damage(f'object "{name}"', "it is not a regular file")
@@ -53,7 +54,7 @@ class Repository:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise Failure("storage", f'could not list "{directory}": {error.strerror}') from None
+            raise Failure("input-output", f'could not list "{directory}": {error.strerror}') from None
         names = [name for name in names if not name.startswith(".kedge-tmp-")]
         for name in names:
             if not COMPONENT.fullmatch(name):

@@ -151,4 +151,4 @@ def set_time(path, entry):
     try:
         os.utime(path, ns=(entry.mtime, entry.mtime), follow_symlinks=False)
     except (OverflowError, OSError) as error:
-        raise Failure("storage", f'could not set the time of "{clean(entry.path)}" to {entry.mtime}: {error}') from None
+        raise Failure("input-output", f'could not set the time of "{clean(entry.path)}" to {entry.mtime}: {error}') from None

@@ -82,7 +82,7 @@ class Sealed:
             return
         key = repository.key(key_id, self.what)
         if not hmac.compare_digest(hkdf(key, salt, b"kedge-check" + key_id, 16), check):
-            raise Failure("wrong-key", f"key {key_id.hex()} is not the one that {self.what} was sealed with")
+            raise Failure("key-wrong", f"key {key_id.hex()} is not the one that {self.what} was sealed with")
         self._subkey = hkdf(key, salt, binding)
 
     def _check_fields(self, data):

@@ -1,19 +1,22 @@
 """Repositories that must be refused: a table of faults, each in an otherwise sound repository, with the expected error.
 
     python3 scenarios.py                         lists the faults
-    python3 scenarios.py write NAME DIR          writes a repository with one of them; "sound" has none
-        [--plain]                                  cipher none; otherwise DIR.key gets the key file
+    python3 scenarios.py write DIR [--plain]     writes a repository for each, DIR/NAME, its key file DIR/NAME.key, and
+                                                 DIR/index.json; "sound" has no fault; --plain is cipher none
 
 Every repository holds cluster "main", backup LABEL and the WAL files of `sample`. A fault in what is authenticated is
 written with the right key, as an attacker who holds it could: what a reader refuses must not depend on the cipher.
 """
 
+import copy
 import functools
 import json
 import os
 import random
+import shutil
 import struct
 import sys
+import tempfile
 import zlib
 
 if __name__ == "__main__":
@@ -272,7 +275,7 @@ def segment_with_an_unknown_key(writer):
     put_segment(writer, key=DataKey(os.urandom(16), os.urandom(32)))
 
 
-@scenario("wrong-key", "is not the one that", "wal", encrypted=True)
+@scenario("key-wrong", "is not the one that", "wal", encrypted=True)
 def segment_with_another_key_of_that_id(writer):
     put_segment(writer, key=DataKey(writer.key.id, os.urandom(32)))
 
@@ -600,14 +603,14 @@ def key_slot_under_another_name(writer):
     ("format", "format-unknown", 'its format is "1"', {"format": "1"}),
     ("id", "damaged", 'its member "id"', {"id": "../../etc/passwd"}),
     ("kind", "damaged", 'not a JSON object with "kedge":"repository"', {"kedge": "feature"}),
-    ("size", "damaged", "longer than such an object can be", {"note": "x" * (1 << 20)}),
+    ("size", "damaged", "longer than such an object can be", {"note": "x" * (64 << 10)}),
 )
 def kedge_json_with_wrong(writer, changes):
     """list"""
     writer.put("kedge.json", json_bytes(json.loads(writer.get("kedge.json")) | changes))
 
 
-@scenario("format-unknown", 'it needs the feature "time-travel"', "list")
+@scenario("feature-unknown", 'it needs the feature "time-travel"', "list")
 def feature_needed_to_read(writer):
     writer.put("feature/time-travel", json_bytes({"kedge": "feature", "name": "time-travel", "neededTo": ["read"]}))
 
@@ -791,7 +794,7 @@ def segment_under_the_tag_of_another(writer):
     writer.seal("wal", name + "-" + "0" * 32, frames)
 
 
-@scenario("wal-conflict", "there is more than one WAL file", "wal")
+@scenario("archive-conflict", "there is more than one WAL file", "wal")
 def twin_segments(writer):
     writer.put_wal(SEGMENT, some_bytes(writer.segment_size, 10), tag_in_name=True)
 
@@ -801,22 +804,51 @@ def gap_in_wal(writer):
     os.unlink(writer.path(f"main/{writer.wal_name(SEGMENT)}"))
 
 
+class Samples:
+    """Sound repositories, one for each cipher and codec, made once. Copies of them are what faults are put into; they
+    share files with them, as a writer never changes a file in place."""
+
+    def __init__(self):
+        self._made = {}
+
+    def copy(self, directory, encrypted, codec):
+        """A writer of a copy at `directory`."""
+        if (encrypted, codec) not in self._made:
+            original = tempfile.TemporaryDirectory(prefix="kedge-sample.")
+            writer = Writer(original.name, encrypted=encrypted, codec=codec)
+            sample(writer)
+            self._made[encrypted, codec] = (writer, original)
+        writer = copy.copy(self._made[encrypted, codec][0])
+        shutil.copytree(writer.root, directory, copy_function=os.link)
+        writer.root, writer.slots = str(directory), list(writer.slots)
+        return writer
+
+
+def write_all(directory, encrypted):
+    """A repository for each scenario that there is for this cipher, and an index of them."""
+    samples, index = Samples(), []
+    os.makedirs(directory, exist_ok=True)
+    rows = {"sound": (lambda writer: None, None, "", "restore", None, "zstd")} | SCENARIOS
+    for name, (function, code, text, command, only, codec) in rows.items():
+        if only not in (None, encrypted):
+            continue
+        writer = samples.copy(os.path.join(directory, name), encrypted, codec)
+        function(writer)
+        if encrypted:
+            with open(os.path.join(directory, f"{name}.key"), "w") as file:
+                file.write(writer.secret.hex() + "\n")
+        index.append({"name": name, "code": code, "command": command})
+    with open(os.path.join(directory, "index.json"), "wb") as file:
+        file.write(json_bytes({"kedge": "scenarios", "label": LABEL, "segment": SEGMENT, "scenarios": index}))
+
+
 def main(arguments):
-    if not arguments:
-        for name, (_, code, text, command, encrypted, _) in SCENARIOS.items():
-            only = {None: "", True: " (sealed)", False: " (plain)"}[encrypted]
-            print(f"{name}: {command}{only}: {code}: {text}")
+    if arguments and arguments[0] == "write":
+        write_all(arguments[1], encrypted="--plain" not in arguments)
         return
-    plain = "--plain" in arguments
-    _, name, directory = [argument for argument in arguments if argument != "--plain"]
-    codec = SCENARIOS[name][5] if name != "sound" else "zstd"
-    writer = Writer(directory, encrypted=not plain, codec=codec)
-    sample(writer)
-    if name != "sound":
-        SCENARIOS[name][0](writer)
-    if not plain:
-        with open(directory.rstrip("/") + ".key", "w") as file:
-            file.write(writer.secret.hex() + "\n")
+    for name, (_, code, text, command, encrypted, _) in SCENARIOS.items():
+        only = {None: "", True: " (sealed)", False: " (plain)"}[encrypted]
+        print(f"{name}: {command}{only}: {code}: {text}")
 
 
 if __name__ == "__main__":

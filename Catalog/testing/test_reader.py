@@ -2,7 +2,6 @@
 FORMAT.md tells readers to refuse: each row of scenarios.py, whose undamaged repository it reads first."""
 
 import contextlib
-import copy
 import io
 import os
 import pathlib
@@ -336,25 +335,14 @@ def add_refusals():
                 setattr(Refusals, f"test_{name.replace('-', '_')}_{suffix}", test)
 
 
-class SoundSamples:
-    """A sound repository for each cipher and codec, made once; copies of it are what faults are put into."""
+class SoundSamples(scenarios.Samples):
+    """Sound repositories that were read before anything went wrong with them."""
 
     def __init__(self):
-        self._made, self._read = {}, set()
-
-    def copy(self, test, encrypted, codec):
-        if (encrypted, codec) not in self._made:
-            directory = tempfile.TemporaryDirectory(prefix="kedge-sample.")
-            writer = Writer(directory.name, encrypted=encrypted, codec=codec)
-            sample(writer)
-            self._made[encrypted, codec] = (writer, directory)
-        writer = copy.copy(self._made[encrypted, codec][0])
-        shutil.copytree(writer.root, test.scratch / "repository")
-        writer.root, writer.slots = str(test.scratch / "repository"), list(writer.slots)
-        return test.use(writer)
+        super().__init__()
+        self._read = set()
 
     def prove(self, test, command, *what):
-        """Reads a sample with a command before anything is wrong with it."""
         if (command, *what) not in self._read:
             status, _, err = test.command(command)
             test.assertEqual(status, 0, f"the sound repository: {err}")
@@ -367,7 +355,7 @@ SAMPLES = SoundSamples()
 
 def refusal(function, code, text, command, encrypted, codec):
     def test(self):
-        writer = SAMPLES.copy(self, encrypted, codec)
+        writer = self.use(SAMPLES.copy(self.scratch / "repository", encrypted, codec))
         SAMPLES.prove(self, command, encrypted, codec)
         function(writer)
         status, _, err = self.command(command)

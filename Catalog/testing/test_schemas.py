@@ -92,7 +92,6 @@ class Schemas(unittest.TestCase):
             ("registration", lambda record: record.update(walSegmentSize=3)),
             ("wal-facts", lambda record: record.update(file="PG_VERSION")),
             ("wal-facts", lambda record: record.update(file="00000002.history")),
-            ("wal-facts", lambda record: record.pop("segment")),
             ("wal-facts", lambda record: record["segment"].update(format=2)),
             ("wal-facts", lambda record: record["segment"]["lastCommit"].pop("time")),
             ("wal-facts", lambda record: record["segment"]["endedTransactions"].update(runs="0")),
@@ -102,7 +101,7 @@ class Schemas(unittest.TestCase):
             self.assertFalse(validator(name).is_valid(record), (name, record))
 
     def test_the_writer_makes_every_member_of_a_segments_facts(self):
-        described = SCHEMAS["wal-facts.schema.json"]["properties"]["segment"]["properties"]
+        described = SCHEMAS["wal-facts.schema.json"]["properties"]["segment"]["anyOf"][0]["properties"]
         self.assertEqual(set(dict(self.records)["wal-facts"]["segment"]), set(described))
 
     def test_a_slot_of_a_cheap_passphrase_is_refused(self):

@@ -5,6 +5,7 @@ shows as a disagreement. Nothing here is durable or quick. Every builder takes o
 repository that is otherwise authentic: made by somebody who holds the keys.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -329,7 +330,9 @@ class Writer:
     def put(self, name, data):
         path = self.path(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # never in place: copies of a repository share files
+        with open(path, "xb") as file:
             file.write(data)
 
     def get(self, name):
