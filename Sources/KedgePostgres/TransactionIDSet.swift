@@ -31,7 +31,7 @@ package struct TransactionIDSet: Hashable, Sendable {
     /// Bytes of the encoded runs at most.
     package static let maximumEncodedBytes = 16 << 10
 
-    init(count: Int, oldest: UInt32, newest: UInt32, runs: [Run]?) {
+    package init(count: Int, oldest: UInt32, newest: UInt32, runs: [Run]?) {
         self.count = count
         self.oldest = oldest
         self.newest = newest
@@ -94,8 +94,9 @@ package struct TransactionIDSet: Hashable, Sendable {
     }
 }
 
-/// Collects ids in the order of the WAL, in bounded memory.
-struct TransactionIDCollector {
+/// Collects ids in any order, in bounded memory.
+package struct TransactionIDCollector {
+    private let batch: Int
     /// Sorted and joined whenever it is full.
     private var pending: [UInt32] = []
     private var runs: [TransactionIDSet.Run] = []
@@ -107,10 +108,11 @@ struct TransactionIDCollector {
     /// Ids given, counting twice what came twice; serves where the set is not exact.
     private var given = 0
 
-    private static let batch = 1 << 16
+    /// `batch` ids are kept unsorted at most.
+    package init(batch: Int = 1 << 16) { self.batch = batch }
 
     @inline(__always)
-    mutating func insert(_ xid: UInt32) {
+    package mutating func insert(_ xid: UInt32) {
         let origin = self.origin ?? xid &- 0x8000_0000
         self.origin = origin
         let distance = xid &- origin
@@ -119,11 +121,11 @@ struct TransactionIDCollector {
         given += 1
         guard isExact else { return }
         pending.append(distance)
-        if pending.count == TransactionIDCollector.batch { merge() }
+        if pending.count >= batch { merge() }
     }
 
     /// The set of all ids so far. Nil where there are none.
-    mutating func finish() -> TransactionIDSet? {
+    package mutating func finish() -> TransactionIDSet? {
         guard let origin else { return nil }
         merge()
         let set = TransactionIDSet(
