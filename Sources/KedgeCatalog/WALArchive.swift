@@ -168,6 +168,35 @@ package struct WALArchive: Sendable {
             hint: "Take it from another repository, and make a new backup.")
     }
 
+    // MARK: - Storing
+
+    /// What a put of a WAL file found.
+    package enum PutResult: Sendable {
+        case created
+        /// An object of that name is there; its content decides.
+        case exists(ArchivedFile)
+    }
+
+    /// Stores a WAL file with one put, only if its name is free; durable when it returns `created`.
+    ///
+    /// Frames are compressed and sealed by up to `threads` threads. Memory is that of the file and of its object.
+    package func put(_ bytes: [UInt8], facts: WALFileFacts, threads: Int) throws(KedgeError) -> PutResult {
+        let needsTag: Bool
+        switch facts.file {
+        case .history, .backup: needsTag = false
+        case .segment: needsTag = !store.capabilities.hasConditionalPut
+        case .partial: needsTag = true
+        }
+        let tag = needsTag ? facts.tag : nil
+        let relative = ClusterLayout.walFile(facts.file, of: system, tag: tag)
+        let archived = ArchivedFile(file: facts.file, name: relative, tag: tag)
+        // Looked up first: a repeated push is common after a crash, and must not cost compressing it all again.
+        if try store.contains(cluster.name(relative)) { return .exists(archived) }
+        let body = try WALObjectWriter(cluster.newSeal(.walFile, relative), threads: threads).seal(bytes, facts: facts)
+        let outcome = try store.put(cluster.name(relative), body, .createOnly)
+        return outcome == .created ? .created : .exists(archived)
+    }
+
     // MARK: - Timelines
 
     /// The archived histories of all timelines but those that can't be read; these come with their errors.
