@@ -1,14 +1,15 @@
 // `kedge archive-get`: PostgreSQL's restore_command.
+import KedgeArchive
 import KedgeCore
 
 /// The command line of `archive-get`.
 enum ArchiveGetCommand {
-    static let command = Command(planned: specification)
+    static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
         name: "archive-get", summary: "fetch one WAL file (restore_command)",
         description: [
-            "Fetches a WAL file. In postgresql.conf: restore_command = 'kedge archive-get %f %p'.",
+            "Fetches a WAL file. In postgresql.conf: restore_command = 'kedge archive-get %f \"%p\"'.",
             "Exit status 1 means that every repository was read and has neither the file nor a later segment of its "
                 + "timeline. When that cannot be known, the status is 126, which makes PostgreSQL stop rather than end "
                 + "recovery too early; on a standby, which asks again, it is 1. on-unavailable overrides this.",
@@ -18,4 +19,29 @@ enum ArchiveGetCommand {
             ArgumentSpecification("DESTINATION", "Where to write it, as PostgreSQL gives it with %p."),
         ],
         logLevel: .warn)
+
+    private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        let configuration = try context.loadConfiguration()
+        let cluster = try configuration.cluster()
+        let options = ArchiveGet.Options(
+            fileName: context.arguments.positionals[0], destination: RawPath(context.arguments.positionals[1]),
+            clusterName: cluster.name, dataDirectory: context.dataDirectory(of: cluster),
+            repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
+            timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds)
+        let get = ArchiveGet(
+            options, random: context.surroundings.random, time: context.surroundings.time,
+            interruption: context.surroundings.interruption)
+        switch try get.run() {
+        case .fetched(let repository):
+            context.log.info("fetched WAL file \"\(options.fileName)\" from repository \"\(repository)\"")
+            return CommandResult(
+                lines: [],
+                json: ["file": .string(options.fileName), "outcome": "fetched", "repository": .string(repository)])
+        case .absent:
+            context.log.info("WAL file \"\(options.fileName)\" is in no repository")
+            return CommandResult(
+                lines: [], json: ["file": .string(options.fileName), "outcome": "absent"],
+                status: ExitStatus.archiveGet(.provenAbsent, in: .noSignalFile, onUnavailable: nil))
+        }
+    }
 }

@@ -15,10 +15,21 @@ package struct HostFacts: Sendable {
     /// The number of processors that this process may use.
     package let processors: Int
     package let userID: UInt32
+    /// The host's name, as records name it.
+    package let name: String
+    /// The absolute path of this program, for command lines that others are to run.
+    package let executable: String
+    package let workingDirectory: String
 
-    package init(processors: Int, userID: UInt32) {
+    package init(
+        processors: Int, userID: UInt32, name: String = "localhost", executable: String = "kedge",
+        workingDirectory: String = "/"
+    ) {
         self.processors = processors
         self.userID = userID
+        self.name = name
+        self.executable = executable
+        self.workingDirectory = workingDirectory
     }
 }
 

@@ -1,9 +1,11 @@
 // `kedge init`.
 import KedgeCore
+import KedgePostgres
+import KedgeSetup
 
 /// The command line of `init`.
 enum InitCommand {
-    static let command = Command(planned: specification)
+    static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
         name: "init", summary: "create the repository and register the cluster",
@@ -12,6 +14,79 @@ enum InitCommand {
                 + "postgresql.conf. Safe to repeat: what exists already is checked and left alone."
         ],
         options: [
-            .value("generate-key", "FILE", "Make a new key file first; it must not exist yet. Keep a copy elsewhere.")
+            .value(
+                "generate-key", "FILE",
+                "Make a new key file first. One that exists is left alone. Keep a copy elsewhere.")
         ])
+
+    private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        let configuration = try context.loadConfiguration()
+        let cluster = try configuration.cluster()
+        var lines: [String] = []
+        if let path = context.arguments.value("generate-key") {
+            try refuseUnusedKey(path, of: configuration.repositories(of: cluster))
+            let outcome = try NewKeyFile.create(at: RawPath(path), random: context.surroundings.random)
+            lines.append(
+                outcome == .created
+                    ? "created key file \"\(path)\": without a copy of it in another place, losing this host loses the backups"
+                    : "left key file \"\(path)\" as it is")
+        }
+        let initialization = Init(
+            Init.Options(
+                clusterName: cluster.name, pgdata: RawPath(cluster.pgdata),
+                repositories: try context.sources(of: cluster, in: configuration)),
+            random: context.surroundings.random, time: context.surroundings.time)
+        let outcome = try initialization.run()
+        for repository in outcome.repositories {
+            lines.append(
+                "\(repository.created ? "created" : "found") repository \"\(repository.name)\" (\(repository.id))")
+            lines.append(
+                "\(repository.registered ? "registered" : "found") cluster \"\(cluster.name)\" there: PostgreSQL "
+                    + "\(outcome.control.version.major), system identifier \(outcome.control.systemIdentifier)")
+        }
+        let settings = postgresSettings(context, configuration, cluster, of: outcome.repositories.count)
+        lines += ["", "Lines for postgresql.conf (archive_mode needs a restart of the server):", ""]
+        lines += settings.map { "    " + $0 }
+        lines += ["", "Then run \"kedge check\"."]
+        return CommandResult(lines: lines, json: json(outcome, settings))
+    }
+
+    /// A new key that no repository uses would look like protection and be none.
+    private static func refuseUnusedKey(
+        _ path: String, of repositories: [RepositoryConfiguration]
+    ) throws(KedgeError) {
+        guard !repositories.contains(where: { $0.keySource == .keyFile(path) }) else { return }
+        throw KedgeError(
+            .usage, "cannot generate key file \"\(path)\": no repository of the cluster uses it",
+            hint: "Set key-file = \(path) in the repository's section, or give the path that is set there.")
+    }
+
+    /// What PostgreSQL needs to archive with this very program and configuration.
+    private static func postgresSettings(
+        _ context: CommandContext, _ configuration: Configuration, _ cluster: ClusterConfiguration, of count: Int
+    ) -> [String] {
+        var command = context.surroundings.host.executable
+        if configuration.path != Configuration.defaultPath {
+            command += " --config \(context.absolute(configuration.path))"
+        }
+        if configuration.clusters.count > 1 { command += " --cluster \(cluster.name)" }
+        let quoted = "\(command) archive-push %p".split(separator: "'", omittingEmptySubsequences: false)
+            .joined(separator: "''")
+        return ["wal_level = replica", "archive_mode = on", "archive_command = '\(quoted)'"]
+    }
+
+    private static func json(_ outcome: Init.Outcome, _ settings: [String]) -> JSONValue {
+        let repositories = outcome.repositories.map { repository -> JSONValue in
+            [
+                "name": .string(repository.name), "id": .string(repository.id.hex),
+                "created": .bool(repository.created), "registered": .bool(repository.registered),
+            ]
+        }
+        return [
+            "repositories": .array(repositories),
+            "systemIdentifier": .string(outcome.control.systemIdentifier.description),
+            "postgresVersion": .int(outcome.control.version.major),
+            "settings": .array(settings.map(JSONValue.string)),
+        ]
+    }
 }

@@ -7,7 +7,10 @@ extension Surroundings {
     package static var real: Surroundings {
         Surroundings(
             environment: kedgeVariables(),
-            host: HostFacts(processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid()),
+            host: HostFacts(
+                processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid(), name: hostName(),
+                executable: linkTarget("/proc/self/exe", otherwise: "kedge"),
+                workingDirectory: linkTarget("/proc/self/cwd", otherwise: "/")),
             readFile: SmallFile.read, runShell: runShell, fileExists: { access($0, F_OK) == 0 },
             writeOutput: { (bytes: [UInt8]) throws(KedgeError) in try write(bytes, to: STDOUT_FILENO) },
             writeErrorLine: { line in
@@ -15,6 +18,21 @@ extension Surroundings {
                 do { try write(Array("\(line)\n".utf8), to: STDERR_FILENO) } catch {}
             },
             time: SystemTimeSource(), random: SystemRandomSource(), interruption: .process)
+    }
+
+    /// gethostname(2); "localhost" where it fails.
+    private static func hostName() -> String {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+        return name.withUnsafeBufferPointer { $0.baseAddress.map { String(cString: $0) } ?? "localhost" }
+    }
+
+    private static func linkTarget(_ link: RawPath, otherwise fallback: String) -> String {
+        do throws(KedgeError) {
+            return try FileSystem.symbolicLinkTarget(at: link).text ?? fallback
+        } catch {
+            return fallback
+        }
     }
 
     /// A command that asks a person or a remote service gets a minute; a passphrase is short.

@@ -23,4 +23,33 @@ extension CommandContext {
                 return try LocalStore(at: path, marker: nil, random: random)
             })
     }
+
+    /// The sources of all of a cluster's repositories, in its order. Throws as `source(of:)`.
+    package func sources(
+        of cluster: ClusterConfiguration, in configuration: Configuration
+    ) throws(KedgeError) -> [RepositorySource] {
+        var sources: [RepositorySource] = []
+        for repository in configuration.repositories(of: cluster) { sources.append(try source(of: repository)) }
+        return sources
+    }
+
+    /// A path that means the same in any working directory.
+    package func absolute(_ path: String) -> String {
+        path.hasPrefix("/") ? path : surroundings.host.workingDirectory + "/" + path
+    }
+
+    /// Where `global/pg_control` is to be read for a command that PostgreSQL calls: it runs those in its data directory,
+    /// which may be another one than is configured (a copy, or one behind a link; lesson 30).
+    package func dataDirectory(of cluster: ClusterConfiguration) -> RawPath {
+        surroundings.fileExists("global/pg_control") ? "." : RawPath(cluster.pgdata)
+    }
+}
+
+extension Duration {
+    /// Whole nanoseconds; 0 for a negative duration.
+    package var nanoseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        return UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+    }
 }
