@@ -6,7 +6,7 @@
 // 3. No link is followed but those of tablespaces and those of directories whose content is not taken (pg_wal).
 // 4. A tablespace that lies inside the data directory, and directories of Kedge's own there, are left empty.
 
-import KedgeCatalog
+package import KedgeCatalog
 package import KedgeCore
 
 /// Walks one data directory. Used by one thread at a time.
@@ -40,8 +40,16 @@ package final class FileWalk {
         package fileprivate(set) var warningCount = 0
         /// The extra files that are listed.
         package fileprivate(set) var extraFiles: [RawPath] = []
+        /// The tablespaces whose links or directories are listed.
+        package fileprivate(set) var tablespaces: [CommitRecord.Tablespace] = []
 
         package static let maximumWarnings = 100
+
+        /// The warnings, and how many more there were.
+        package var allWarnings: [String] {
+            let more = warningCount - warnings.count
+            return more == 0 ? warnings : warnings + ["\(more) more files were left out."]
+        }
 
         fileprivate mutating func warn(_ text: String) {
             warningCount += 1
@@ -195,11 +203,14 @@ package final class FileWalk {
         case .directory(let place):
             let status = try FileStatus(of: entry.name, in: directory, followLinks: true)
             try append(path, status, .directory)
+            if place == .tablespace { addTablespace(entry.name, path: RawPath(bytes: path.bytes), inPlace: true) }
             guard !notEntered.contains(DirectoryIdentity(device: status.device, inode: status.inode)) else { return }
             try enter(path, at: source, as: place)
         case .tablespaceLink:
             let status = try FileStatus(of: entry.name, in: directory)
-            try append(path, status, .symbolicLink(try FileSystem.symbolicLinkTarget(at: source).bytes))
+            let target = try FileSystem.symbolicLinkTarget(at: source)
+            try append(path, status, .symbolicLink(target.bytes))
+            addTablespace(entry.name, path: target, inPlace: false)
             if try !FileWalk.isDirectory(source) {
                 outcome.warn("Tablespace link \"\(source)\" was kept, but it leads to no directory.")
                 return
@@ -211,6 +222,12 @@ package final class FileWalk {
             guard status.kind == .regular else { return }
             try append(path, status, .file(nature(of: content), sizeBytes: status.sizeBytes))
         }
+    }
+
+    private func addTablespace(_ name: RawPath, path: RawPath, inPlace: Bool) {
+        // The policy has found the name to be an OID.
+        guard let oid = name.text.flatMap({ UInt32($0) }) else { return }
+        outcome.tablespaces.append(CommitRecord.Tablespace(oid: oid, path: path.description, inPlace: inPlace))
     }
 
     private func nature(of content: FileContentKind) -> FileNature {

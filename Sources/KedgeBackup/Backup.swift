@@ -1,0 +1,355 @@
+// Takes one full base backup of a running primary into one repository. `run()` reads as the list of steps.
+//
+// Order of writes (Catalog/FORMAT.md section 7):
+//   1. intent, right after the server started the backup
+//   2. packs, then the manifest's root
+//   3. every WAL segment and history file that a restore needs is found in this repository
+//   4. the intent still stands, and every pack is there
+//   5. commit record: now the backup exists
+//   6. the intent goes
+// Whatever fails before 5 leaves no backup: the session ends, which ends the server's side of it, uploads are aborted, and
+// the intent is removed. Packs that were complete stay behind unreferenced.
+
+package import KedgeCatalog
+import KedgeCodec
+package import KedgeCore
+package import KedgePostgres
+package import KedgeRepository
+
+/// One backup.
+package struct Backup: Sendable {
+    /// What to back up, and where to.
+    package struct Options: Sendable {
+        package var clusterName: String
+        package var dataDirectory: RawPath
+        package var database: DatabaseSettings
+        package var repository: RepositorySource
+        /// An existing directory of our own, for scratch files and the lock.
+        package var workDirectory: RawPath
+        /// Directories of Kedge's own, which are not backed up should they lie inside the data directory.
+        package var ownDirectories: [RawPath]
+        package var workers: Int
+        /// How long to wait for WAL while none arrives.
+        package var archiveTimeout: Duration
+        /// Nil: no limit.
+        package var readRateBytes: UInt64?
+        package var hostName: String
+        package var processID: Int32
+        package var packLimits = PackLimits.standard
+
+        package init(
+            clusterName: String, dataDirectory: RawPath, database: DatabaseSettings, repository: RepositorySource,
+            workDirectory: RawPath, ownDirectories: [RawPath], workers: Int, archiveTimeout: Duration,
+            readRateBytes: UInt64?, hostName: String, processID: Int32
+        ) {
+            self.clusterName = clusterName
+            self.dataDirectory = dataDirectory
+            self.database = database
+            self.repository = repository
+            self.workDirectory = workDirectory
+            self.ownDirectories = ownDirectories
+            self.workers = workers
+            self.archiveTimeout = archiveTimeout
+            self.readRateBytes = readRateBytes
+            self.hostName = hostName
+            self.processID = processID
+        }
+    }
+
+    /// What a backup works with besides the server and the repository.
+    package struct Tools: Sendable {
+        package var time: any TimeSource
+        package var random: any RandomSource
+        package var interruption: Interruption
+        package var progress: WorkProgress
+        package var files: any FileSource
+
+        package init(
+            time: any TimeSource = SystemTimeSource(), random: any RandomSource = SystemRandomSource(),
+            interruption: Interruption, progress: WorkProgress = WorkProgress(),
+            files: any FileSource = SystemFileSource()
+        ) {
+            self.time = time
+            self.random = random
+            self.interruption = interruption
+            self.progress = progress
+            self.files = files
+        }
+    }
+
+    /// A committed backup.
+    package struct Outcome: Sendable {
+        package let record: CommitRecord
+        package let repositoryName: String
+        /// Sentences about what was left out of it.
+        package let warnings: [String]
+        /// Something is wrong after the commit that does not touch the backup.
+        package let afterCommit: KedgeError?
+    }
+
+    private let options: Options
+    private let tools: Tools
+    private static let pingNanoseconds: UInt64 = 10_000_000_000
+
+    package init(_ options: Options, _ tools: Tools) {
+        self.options = options
+        self.tools = tools
+    }
+
+    /// Takes the backup.
+    ///
+    /// Throws `locked` where another backup of this cluster runs on this host, `not-supported`, `configuration`,
+    /// `archiving-broken`, `database-unavailable`, `interrupted`, and what the repository throws. When it throws, no
+    /// backup was committed, except that the fate of a commit record is unknown when storing that very object failed.
+    package func run() throws(KedgeError) -> Outcome {
+        var phases = Phases(tools.time)
+        let lock = try takeLock()
+        defer { _ = lock }
+        let cluster = try options.repository.openCluster(
+            options.clusterName, for: .write, random: tools.random)
+        let connection = try DatabaseConnection(options.database, unless: tools.interruption)
+        let server = try ServerCheck(
+            connection, dataDirectory: options.dataDirectory, cluster: cluster, time: tools.time)
+        let label = Label(time: try connection.position().time, type: .full, random: tools.random)
+        tools.progress.begin("starting the backup")
+        let online = try OnlineBackup(on: connection, label: label.text)
+        let session = Session(
+            cluster: cluster, connection: connection, server: server, online: online, label: label)
+        do throws(KedgeError) {
+            try putIntent(session)
+            try checkArchiving(session)
+            phases.end("start")
+            return try copyAndCommit(session, &phases)
+        } catch {
+            online.abort()
+            throw givenUp(session, because: error)
+        }
+    }
+
+    private func copyAndCommit(_ session: Session, _ phases: inout Phases) throws(KedgeError) -> Outcome {
+        let copy = try BackupCopy(
+            session.server, startLSN: session.online.start.lsn, cluster: session.cluster, options: options,
+            tools: tools)
+        try copyFiles(copy, session)
+        try copy.copyControlFile(session.online.start, time: tools.time)
+        phases.end("copy")
+        tools.progress.begin("stopping the backup")
+        let stop = try session.online.stop()
+        let root = try copy.finish(label: session.label, backupLabel: stop.labelBytes, at: stop.after.time)
+        let manifest = try session.catalog.putManifest(root)
+        phases.end("manifest")
+        tools.progress.begin("waiting for WAL")
+        let wal = try waitForWAL(session, stop)
+        phases.end("wal")
+        try checkNothingIsGone(session, root)
+        let record = try record(session, copy, stop, root: root, manifest: manifest, wal: wal, phases: phases)
+        try tools.interruption.checkpoint()
+        try session.catalog.commit(record)
+        return Outcome(
+            record: record, repositoryName: session.cluster.repository.name, warnings: copy.walk.allWarnings,
+            afterCommit: removeIntent(session))
+    }
+
+    // MARK: - Steps
+
+    /// What the steps work on.
+    private struct Session {
+        let cluster: ClusterRepository
+        let connection: DatabaseConnection
+        let server: ServerCheck
+        let online: OnlineBackup
+        let label: Label
+
+        var catalog: BackupCatalog { BackupCatalog(cluster) }
+        var archive: WALArchive { WALArchive(cluster, server.registration) }
+    }
+
+    private func takeLock() throws(KedgeError) -> FileLock {
+        try FileLock(
+            at: options.workDirectory.appending("backup-\(options.clusterName).lock"),
+            purpose: "backup of cluster \(options.clusterName)", time: tools.time)
+    }
+
+    private func putIntent(_ session: Session) throws(KedgeError) {
+        let start = session.online.start
+        try session.catalog.begin(
+            Intent(
+                label: session.label, type: .full, parent: nil,
+                systemIdentifier: session.server.settings.systemIdentifier, timeline: start.timeline,
+                startLSN: start.lsn, startedAt: start.time, hostName: options.hostName, processID: options.processID,
+                createdBy: Version.writer))
+    }
+
+    /// Finds out now, and not when all is copied, whether WAL reaches this repository (lesson 42): the first segment that
+    /// the backup needs is ended and waited for.
+    private func checkArchiving(_ session: Session) throws(KedgeError) {
+        tools.progress.begin("checking that WAL is archived")
+        _ = try session.connection.switchWAL()
+        let first = firstSegment(session)
+        try watch(session).wait(for: first...first) { () throws(KedgeError) in
+            try session.connection.archiverStatistics()
+        }
+    }
+
+    private func copyFiles(_ copy: BackupCopy, _ session: Session) throws(KedgeError) {
+        var lastPing = tools.time.monotonicNanoseconds()
+        try copy.copyFiles { () throws(KedgeError) in
+            guard tools.time.monotonicNanoseconds() - lastPing >= Backup.pingNanoseconds else { return }
+            // A dead session is a failed backup: whatever is copied from now on would be of no use (lesson 40).
+            try session.online.ping()
+            lastPing = tools.time.monotonicNanoseconds()
+        }
+    }
+
+    /// The WAL that the backup needs, once all of it is in this repository.
+    private struct NeededWAL {
+        let segments: ClosedRange<WALSegment>
+        let history: TimelineHistory
+        let suspects: [CommitRecord.SuspectWAL]
+    }
+
+    private func waitForWAL(_ session: Session, _ stop: OnlineBackup.Stop) throws(KedgeError) -> NeededWAL {
+        let size = session.server.registration.walSegmentSize
+        let timeline = session.online.start.timeline
+        // The stop is the end of a record: at a segment's border it belongs to the segment before (XLByteToPrevSeg).
+        let last = WALSegment(timeline: timeline, containing: LSN(stop.lsn.position - 1), segmentSize: size)
+        let segments = firstSegment(session)...last
+        let watch = watch(session)
+        try watch.wait(for: segments) { () throws(KedgeError) in try session.connection.archiverStatistics() }
+        let history = try readHistory(timeline)
+        try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
+        return NeededWAL(segments: segments, history: history, suspects: try watch.suspects(in: segments))
+    }
+
+    /// The ancestry as the server knows it. A timeline without a history file has no ancestors.
+    private func readHistory(_ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
+        let path = options.dataDirectory.appending("pg_wal").appending(WALFileName.history(timeline).text)
+        do throws(KedgeError) {
+            let bytes = try FileDescriptor.open(path, .read).readAll(limit: TimelineHistory.maximumFileSize)
+            return try TimelineHistory(parsing: bytes, timeline: timeline)
+        } catch  where error.code == .notFound {
+            return TimelineHistory(root: timeline)
+        }
+    }
+
+    /// Somebody may have expired things meanwhile on another host (lesson 24).
+    private func checkNothingIsGone(_ session: Session, _ root: ManifestRoot) throws(KedgeError) {
+        do throws(KedgeError) {
+            _ = try session.catalog.intent(session.label)
+        } catch  where error.code == .notFound {
+            throw KedgeError(
+                .notFound, "cannot commit backup \"\(session.label)\": its intent was removed",
+                detail: "Something that the backup refers to may have been removed since.",
+                hint: "Find out who removed objects of the repository, and run the backup again.", cause: error)
+        }
+        for pack in root.packs {
+            let name = session.cluster.name(ClusterLayout.pack(pack.id))
+            guard try session.cluster.repository.store.status(of: name) == nil else { continue }
+            throw KedgeError(
+                .notFound, "cannot commit backup \"\(session.label)\": pack \"\(pack.id)\" is gone",
+                detail: "It was stored a while ago and the repository says that it is not there.",
+                hint: "Find out who removed objects of the repository, and run the backup again.")
+        }
+    }
+
+    private func removeIntent(_ session: Session) -> KedgeError? {
+        do throws(KedgeError) {
+            try session.catalog.end(session.label)
+            return nil
+        } catch {
+            return error.wrapped("could not remove the intent of backup \"\(session.label)\", which is committed")
+        }
+    }
+
+    /// The error of a backup that failed, after its intent was removed.
+    private func givenUp(_ session: Session, because error: KedgeError) -> KedgeError {
+        do throws(KedgeError) {
+            try session.catalog.end(session.label)
+            return error
+        } catch let second {
+            var error = error
+            let note = "The intent \"\(session.label)\" could not be removed either: \(second.message)."
+            error.detail = error.detail.map { "\($0) \(note)" } ?? note
+            return error
+        }
+    }
+
+    // MARK: - Facts
+
+    private func watch(_ session: Session) -> ArchiveWatch {
+        ArchiveWatch(
+            archive: session.archive, timeout: options.archiveTimeout, time: tools.time,
+            interruption: tools.interruption)
+    }
+
+    private func firstSegment(_ session: Session) -> WALSegment {
+        WALSegment(
+            timeline: session.online.start.timeline, containing: session.online.start.lsn,
+            segmentSize: session.server.registration.walSegmentSize)
+    }
+
+    private func record(
+        _ session: Session, _ copy: BackupCopy, _ stop: OnlineBackup.Stop, root: ManifestRoot,
+        manifest: CommitRecord.ManifestSeal, wal: NeededWAL, phases: Phases
+    ) throws(KedgeError) -> CommitRecord {
+        let (damaged, damagedCount) = copy.findings.verdict(stopLSN: stop.lsn)
+        let repository = session.cluster.repository
+        let keyID = repository.settings.secret == nil ? nil : try repository.keyRing.writingKey().id
+        return CommitRecord(
+            label: session.label, type: .full, parent: nil, clusterName: options.clusterName,
+            server: facts(of: session.server), span: span(session, stop, wal), tablespaces: copy.walk.tablespaces,
+            dataDirectory: session.server.settings.dataDirectory.description,
+            configurationFiles: copy.walk.extraFiles.map(\.description),
+            sizes: CommitRecord.BackupSizes(
+                databaseBytes: root.bytes, storedBytes: copy.context.totals.storedBytes,
+                deltaBytes: copy.context.totals.rawBytes, files: root.files),
+            packs: root.packs, manifest: manifest,
+            health: CommitRecord.BackupHealth(
+                damagedPages: damaged, damagedPageCount: damagedCount, walSuspect: wal.suspects),
+            keySlots: repository.slots.filter { $0.keyID == keyID }.map(\.json), hostName: options.hostName,
+            createdBy: Version.writer, durations: phases.durations)
+    }
+
+    private func facts(of server: ServerCheck) -> CommitRecord.ServerFacts {
+        CommitRecord.ServerFacts(
+            systemIdentifier: server.settings.systemIdentifier, postgresVersion: server.control.version.major,
+            serverVersion: server.serverVersion, fromStandby: false, dataChecksums: server.control.hasDataChecksums,
+            blockSize: server.control.blockSize, walSegmentSize: UInt64(server.control.walSegmentSize),
+            relationSegmentBlocks: server.control.relationSegmentBlocks)
+    }
+
+    private func span(
+        _ session: Session, _ stop: OnlineBackup.Stop, _ wal: NeededWAL
+    ) -> CommitRecord.BackupSpan {
+        let start = session.online.start
+        let size = session.server.registration.walSegmentSize
+        return CommitRecord.BackupSpan(
+            timeline: start.timeline, startLSN: start.lsn, stopLSN: stop.lsn,
+            checkpointLSN: stop.label.checkpointLSN, startTime: start.time, stopTime: stop.after.time,
+            walFrom: wal.segments.lowerBound.fileName(segmentSize: size),
+            walTo: wal.segments.upperBound.fileName(segmentSize: size),
+            history: wal.history.entries.compactMap { entry in
+                entry.end.map { CommitRecord.TimelineSwitch(timeline: entry.timeline, switchLSN: $0) }
+            },
+            snapshot: stop.after.snapshot, afterStopTime: stop.after.time, afterStopLSN: stop.after.lsn)
+    }
+}
+
+/// Measures how long each phase took.
+private struct Phases {
+    private let time: any TimeSource
+    private var last: UInt64
+    private(set) var durations: [CommitRecord.PhaseDuration] = []
+
+    init(_ time: any TimeSource) {
+        self.time = time
+        last = time.monotonicNanoseconds()
+    }
+
+    /// Ends the phase that began when the one before ended.
+    mutating func end(_ name: String) {
+        let now = time.monotonicNanoseconds()
+        durations.append(CommitRecord.PhaseDuration(phase: name, milliseconds: (now - last) / 1_000_000))
+        last = now
+    }
+}

@@ -1,0 +1,149 @@
+// The data directory into packs, and the manifest that says where everything went.
+//
+// Order: walk → workers copy → pg_control, last of all files → (the backup stops) → backup_label → manifest → last pack.
+
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// Packs of a cluster in its repository.
+struct ClusterPacks: PackStore {
+    let cluster: ClusterRepository
+    let limits: PackLimits
+
+    func beginPack() throws(KedgeError) -> NewPack {
+        let id = RandomID(from: cluster.repository.random)
+        let name = ClusterLayout.pack(id)
+        let seal = try cluster.newSeal(.pack, name, frameSize: Int(CopyLimits.regionBytes))
+        let upload = try cluster.repository.store.beginUpload(cluster.name(name), expectedBytes: limits.storedBytes)
+        return NewPack(id: id, seal: seal, upload: upload)
+    }
+}
+
+/// The copy of one backup. Used by one thread at a time; its workers are its own.
+struct BackupCopy {
+    let context: CopyContext
+    let workers: Int
+    let listing: FileListing
+    let control: (index: UInt64, entry: ListedEntry)
+    let walk: FileWalk.Outcome
+    let findings: PageFindings
+    /// Writes what comes after the workers: `pg_control`, `backup_label`, the manifest.
+    let last: FileCopier
+
+    /// Lists the data directory. The copy itself is `copyFiles` and what follows.
+    init(
+        _ server: ServerCheck, startLSN: LSN, cluster: ClusterRepository, options: Backup.Options,
+        tools: Backup.Tools
+    ) throws(KedgeError) {
+        tools.progress.begin("listing files")
+        let random = cluster.repository.random
+        let policy = FilePolicy(
+            majorVersion: server.control.version.major, catalogVersion: server.control.version.catalogVersion)
+        let files = server.configurationFiles
+        let walkOptions = FileWalk.Options(
+            dataDirectory: options.dataDirectory, policy: policy,
+            relationSegmentBlocks: server.control.relationSegmentBlocks,
+            configurationFiles: [files.configuration, files.hostBasedAuthentication, files.identMap] + files.included,
+            ownDirectories: options.ownDirectories)
+        listing = try FileListing(in: options.workDirectory, random: random)
+        walk = try FileWalk.run(walkOptions, into: listing, unless: tools.interruption)
+        control = try BackupCopy.findControlFile(listing)
+        let findings = PageFindings(startLSN: startLSN)
+        self.findings = findings
+        let pageCheck =
+            server.control.hasDataChecksums
+            ? PageCheck(blockSize: server.control.blockSize, findings: findings, time: tools.time) : nil
+        context = CopyContext(
+            dataDirectory: options.dataDirectory, files: tools.files,
+            packs: ClusterPacks(cluster: cluster, limits: options.packLimits), limits: options.packLimits,
+            results: try CopyResults(entries: listing.totals.entries, in: options.workDirectory, random: random),
+            pageCheck: pageCheck,
+            readRate: options.readRateBytes.map { ReadRate(bytesPerSecond: $0, time: tools.time) },
+            progress: tools.progress, totals: PackTotals(), interruption: tools.interruption)
+        last = FileCopier(context)
+        workers = options.workers
+        tools.progress.begin("copying files", totalBytes: listing.totals.bytes)
+    }
+
+    private static func findControlFile(
+        _ listing: FileListing
+    ) throws(KedgeError) -> (index: UInt64, entry: ListedEntry) {
+        var found: (index: UInt64, entry: ListedEntry)?
+        try listing.forEach { index, entry throws(KedgeError) in
+            if case .file(.controlFile, _) = entry.kind { found = (index, entry) }
+        }
+        if let found { return found }
+        throw KedgeError(
+            .notFound, "could not find file \"global/pg_control\" in the data directory",
+            hint: "Check that pgdata names the data directory of the server.")
+    }
+
+    /// Copies all files but `pg_control`. `whileWaiting` is called again and again meanwhile.
+    func copyFiles(whileWaiting: () throws(KedgeError) -> Void) throws(KedgeError) {
+        let context = context
+        // Items are small; the queue only has to keep the workers busy while one more batch is put together.
+        let pool = try WorkerPool<CopyItem>(
+            name: "copy", workers: workers, queueLimit: 2 * workers,
+            makeState: { _ throws(KedgeError) in FileCopier(context) },
+            body: { copier, item throws(KedgeError) in try copier.copy(item) },
+            finishState: { copier throws(KedgeError) in try copier.finish() })
+        var plan = CopyPlan()
+        try listing.forEach { index, entry throws(KedgeError) in
+            for item in plan.add(index, entry) { try pool.submit(item) }
+            try whileWaiting()
+        }
+        if let item = plan.finish() { try pool.submit(item) }
+        try pool.finish()
+    }
+
+    /// Reads `pg_control`, which must belong to the backup that was started.
+    ///
+    /// Read until its CRC fits (lesson 36). Its checkpoint can't lie before the one that the start made (lesson 39).
+    func copyControlFile(_ start: OnlineBackup.Start, time: any TimeSource) throws(KedgeError) {
+        let path = context.dataDirectory.appending("global/pg_control")
+        let status = try FileStatus(at: path)
+        let bytes = try ControlFile.readBytes(dataDirectory: context.dataDirectory, time: time)
+        let control = try ControlFile(parsing: bytes)
+        guard control.redo >= start.lsn, control.timeline == start.timeline else {
+            throw KedgeError(
+                .databaseRefused, "cannot use file \"\(path)\" for a backup that starts at \(start.lsn)",
+                detail: "Its checkpoint begins at \(control.redo) on timeline \(control.timeline); the backup is on "
+                    + "timeline \(start.timeline).",
+                hint: "Check that the server writes to this data directory, and run the backup again.")
+        }
+        let extents = try last.store(bytes, path: self.control.entry.path)
+        try context.results.record([
+            CopyResult(
+                index: self.control.index, start: 0, length: UInt64(bytes.count), isCut: false, exists: true,
+                mode: status.mode, modificationTime: status.modifiedNanoseconds,
+                identity: FileIdentity(inode: status.inode, birthTime: status.birthNanoseconds ?? 0),
+                regions: [ContentHash(of: bytes)], extents: extents)
+        ])
+        context.progress.advance(bytes.count)
+    }
+
+    /// Stores `backup_label` as the stop returned it, all parts of the manifest and the last pack, and returns the root.
+    func finish(label: Label, backupLabel: [UInt8], at time: Timestamp) throws(KedgeError) -> ManifestRoot {
+        let path = ManifestPath("backup_label")
+        let content = FileContent(
+            size: UInt64(backupLabel.count), identity: nil, regions: [ContentHash(of: backupLabel)],
+            extents: try last.store(backupLabel, path: path))
+        let entry = ManifestEntry(
+            path: path, mode: control.entry.mode, modificationTime: time.microseconds * 1000, kind: .file(content))
+        let last = last
+        var writer = ManifestWriter(label: label, hash: { ContentHash(of: $0) }) { part throws(KedgeError) in
+            try last.storePart(part)
+        }
+        try ManifestAssembly.forEachEntry(
+            of: listing, results: context.results, adding: [entry]
+        ) { entry throws(KedgeError) in
+            try writer.append(entry)
+        }
+        let root = try writer.finish()
+        try last.finish()
+        return root
+    }
+}

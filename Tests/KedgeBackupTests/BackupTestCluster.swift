@@ -1,0 +1,229 @@
+// A real server whose archived WAL is brought into a repository by the test itself, and restoring from that repository
+// by nothing but the manifest: so these tests rest on neither `archive-push` nor `restore`.
+import Glibc
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+import KedgeTestSupport
+import Synchronization
+import Testing
+
+@testable import KedgeBackup
+
+/// A running server with archiving, and an encrypted repository in memory where it is registered.
+final class BackupTestCluster {
+    let server: PostgresTestServer
+    let store = MemoryStore(time: SystemTimeSource())
+    let source: RepositorySource
+    let archiveDirectory: String
+    let scratch: TemporaryDirectory
+
+    init(
+        _ installation: PostgresInstallation = .standard, dataChecksums: Bool = true, configuration: [String] = []
+    ) throws {
+        scratch = try TemporaryDirectory()
+        archiveDirectory = scratch("archive")
+        try ServerUser.run(["mkdir", archiveDirectory])
+        var options = PostgresTestServer.Options()
+        options.installation = installation
+        options.dataChecksums = dataChecksums
+        options.walSegmentMiB = 1
+        options.configuration =
+            ["archive_mode = on", "archive_command = 'cp %p \(archiveDirectory)/%f'", "autovacuum = off"]
+            + configuration
+        server = try PostgresTestServer(options)
+        try server.start()
+        _ = try Directory.create(at: RawPath(scratch("work")))
+        let store = store
+        let settings = RepositorySettings(
+            name: "main", cipher: .aes256GCM, compression: .standard,
+            secret: KeyEncryptionSecret.newKeyFile(random: SystemRandomSource()))
+        source = RepositorySource(settings: settings, openStore: { store }, createStore: { store })
+        try initialise()
+    }
+
+    private func initialise() throws {
+        let random = SystemRandomSource()
+        let identity = RepositoryIdentity(
+            id: RandomID(from: random), createdAt: Timestamp(secondsSince1970: 0), createdBy: Version.writer)
+        let secret = try #require(source.settings.secret)
+        let slot = try KeySlot.wrap(
+            DataKey(sequence: 1, random: random), with: secret, repositoryID: identity.id, label: "main",
+            createdAt: identity.createdAt, random: random)
+        try Repository.putKeySlot(slot, in: store)
+        _ = try store.put(
+            RepositoryLayout.marker, ObjectBody(Array(identity.jsonValue.compactText.utf8)), .createOnly)
+        let control = try ControlFile.read(
+            dataDirectory: RawPath(server.dataDirectory), time: SystemTimeSource())
+        let registration = Registration(
+            clusterID: RandomID(from: random), name: "main", systemIdentifier: control.systemIdentifier,
+            postgresVersion: control.version.major, catalogVersion: control.version.catalogVersion,
+            walSegmentSize: UInt64(control.walSegmentSize), blockSize: control.blockSize,
+            walBlockSize: control.walBlockSize, relationSegmentBlocks: control.relationSegmentBlocks,
+            createdAt: Timestamp(secondsSince1970: 0), createdBy: Version.writer)
+        _ = try ClusterRepository.register(registration, in: source.open(for: .write))
+    }
+
+    /// Runs SQL from any thread.
+    var psql: ThreadSafePsql {
+        ThreadSafePsql(
+            arguments: [server.installation.program("psql")] + server.connectionArguments + ["-Xq", "postgres", "-c"])
+    }
+
+    func cluster() throws -> ClusterRepository { try source.openCluster("main", for: .read) }
+
+    var options: Backup.Options {
+        Backup.Options(
+            clusterName: "main", dataDirectory: RawPath(server.dataDirectory), database: server.databaseSettings,
+            repository: source, workDirectory: RawPath(scratch("work")), ownDirectories: [], workers: 2,
+            archiveTimeout: .seconds(5), readRateBytes: nil, hostName: "test", processID: 1)
+    }
+
+    /// Tools whose clock brings WAL into the repository whenever the backup waits.
+    func tools(files: any FileSource = SystemFileSource(), bringsWAL: Bool = true) throws -> Backup.Tools {
+        let pump = WALPump(cluster: try cluster(), directory: RawPath(archiveDirectory))
+        return Backup.Tools(
+            time: PumpingTime(pump: bringsWAL ? pump : nil), interruption: Interruption(), files: files)
+    }
+
+    /// Takes a backup.
+    func backUp(files: any FileSource = SystemFileSource()) throws -> Backup.Outcome {
+        try Backup(options, tools(files: files)).run()
+    }
+
+    // MARK: Reading back
+
+    /// Every entry of a committed backup.
+    func entries(_ record: CommitRecord) throws -> [ManifestEntry] {
+        let cluster = try cluster()
+        var reader = ManifestReader(
+            try BackupCatalog(cluster).manifest(of: record), reader: PackReader(PackDirectories(cluster)))
+        var entries: [ManifestEntry] = []
+        while let entry = try reader.next() { entries.append(entry) }
+        return entries
+    }
+
+    /// The content of one entry, each region checked.
+    func content(_ entry: ManifestEntry, _ reader: PackReader) throws -> [UInt8] {
+        let content = try #require(entry.content)
+        var bytes: [UInt8] = []
+        for extent in content.extents {
+            switch extent.source {
+            case .zeros: bytes += [UInt8](repeating: 0, count: Int(extent.length))
+            case .pack(let pack, let frame, let offset):
+                try reader.read(pack, frame: frame, offset: offset, length: extent.length) { piece in
+                    bytes.append(contentsOf: piece)
+                }
+            }
+        }
+        #expect(CopyHarness.regions(of: bytes) == content.regions, "\(entry.path)")
+        return bytes
+    }
+
+    /// Writes a backup into a new data directory and returns a server for it that recovers to the backup's end.
+    func restore(_ record: CommitRecord) throws -> PostgresTestServer {
+        let target = scratch("restored")
+        _ = try Directory.create(at: RawPath(target), mode: 0o700)
+        let reader = PackReader(PackDirectories(try cluster()))
+        var map = ""
+        for entry in try entries(record) {
+            let path = RawPath(target).appending(RawPath(bytes: entry.path.bytes))
+            switch entry.kind {
+            case .extraFile: break
+            case .directory: _ = try Directory.create(at: path, mode: entry.mode)
+            case .symbolicLink:
+                let place = scratch("ts\(entry.path.name.map { String($0) }.joined())")
+                _ = try Directory.create(at: RawPath(place), mode: 0o700)
+                try FileSystem.createSymbolicLink(at: path, target: RawPath(place))
+                map += "\(String(decoding: entry.path.name, as: UTF8.self)) \(place)\n"
+            case .file:
+                let file = try FileDescriptor.open(path, [.write, .create, .exclusive])
+                try file.write(content(entry, reader), at: 0)
+                try file.setMode(entry.mode)
+            }
+        }
+        let settings = """
+
+            restore_command = 'cp \(archiveDirectory)/%f %p'
+            recovery_target = 'immediate'
+            recovery_target_action = 'promote'
+            archive_mode = off
+
+            """
+        let configuration = try FileDescriptor.open(RawPath(target + "/postgresql.conf"), [.read, .write])
+        try configuration.write(Array(settings.utf8), at: try configuration.status().sizeBytes)
+        for (name, text) in [("recovery.signal", ""), ("tablespace_map", map)]
+        where name != "tablespace_map" || map != "" {
+            try FileDescriptor.open(RawPath("\(target)/\(name)"), [.write, .create]).write(Array(text.utf8), at: 0)
+        }
+        if ServerUser.isAnother {
+            let outcome = try Subprocess(["chown", "-R", "postgres:postgres", scratch.path]).run()
+            #expect(outcome.status.isSuccess)
+        }
+        return try PostgresTestServer(dataDirectory: target, installation: server.installation)
+    }
+}
+
+/// psql of one server, for hooks that run on a copy's threads.
+struct ThreadSafePsql: Sendable {
+    let arguments: [String]
+
+    func callAsFunction(_ sql: String) throws(KedgeError) {
+        let outcome = try ServerUser.command(arguments + [sql]).run()
+        guard outcome.status.isSuccess else { throw KedgeError(.inputOutput, outcome.errorText) }
+    }
+}
+
+/// Stores archived files that the repository does not hold yet.
+final class WALPump: Sendable {
+    private let cluster: ClusterRepository
+    private let directory: RawPath
+    private let done = Mutex<Set<RawPath>>([])
+
+    init(cluster: ClusterRepository, directory: RawPath) {
+        self.cluster = cluster
+        self.directory = directory
+    }
+
+    func run() throws(KedgeError) {
+        for entry in try Directory.entries(at: directory) where done.withLock({ !$0.contains(entry.name) }) {
+            guard let file = WALFileName(entry.name.description) else { continue }
+            let bytes = try FileDescriptor.open(directory.appending(entry.name), .read).readAll(limit: 64 << 20)
+            // cp makes the file before it fills it.
+            if case .segment = file, UInt64(bytes.count) != cluster.newestRegistration.walSegmentSize { continue }
+            let tag = bytes.withRawBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
+            let facts = WALFileFacts(
+                file: file, length: UInt64(bytes.count), tag: tag, archivedAt: Timestamp(secondsSince1970: 0),
+                hostName: "test", segment: nil)
+            let name = ClusterLayout.walFile(file, of: cluster.newestRegistration.systemIdentifier, tag: nil)
+            let sealed = try SealedObject.seal(
+                .walFile, name: cluster.scoped(name), contents: bytes,
+                facts: Array(facts.jsonValue.compactText.utf8), keyRing: cluster.repository.keyRing,
+                random: cluster.repository.random)
+            _ = try cluster.repository.store.put(cluster.name(name), ObjectBody(sealed), .createOnly)
+            done.withLock { _ = $0.insert(entry.name) }
+        }
+    }
+}
+
+/// The system's clock; who sleeps lets WAL arrive.
+struct PumpingTime: TimeSource {
+    let pump: WALPump?
+    private let system = SystemTimeSource()
+
+    init(pump: WALPump?) { self.pump = pump }
+
+    func now() -> Timestamp { system.now() }
+    func monotonicNanoseconds() -> UInt64 { system.monotonicNanoseconds() }
+
+    func sleep(nanoseconds: UInt64) {
+        do {
+            try pump?.run()
+        } catch {
+            Issue.record(error)
+        }
+        system.sleep(nanoseconds: nanoseconds)
+    }
+}
