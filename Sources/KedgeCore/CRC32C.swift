@@ -13,6 +13,35 @@ package enum CRC32C {
         bytes.withUnsafeBytes { checksum($0, continuing: previous) }
     }
 
+    /// The CRC of two runs of bytes one after the other, from the CRC of each and the length of the second.
+    ///
+    /// Several workers that write ranges of one file need it. A CRC is linear: appending zero bytes multiplies it by a power
+    /// of x modulo the polynomial, and the second CRC is then added.
+    package static func combine(_ first: UInt32, _ second: UInt32, secondLength: UInt64) -> UInt32 {
+        // x^(8 · length) by repeated squaring, the coefficient of x^0 in the highest bit.
+        var factor: UInt32 = 1 << 31
+        var square: UInt32 = 1 << 23
+        var rest = secondLength
+        while rest > 0 {
+            if rest & 1 == 1 { factor = multiply(factor, square) }
+            square = multiply(square, square)
+            rest >>= 1
+        }
+        return multiply(first, factor) ^ second
+    }
+
+    /// The product of two polynomials modulo the CRC's, all in reflected order.
+    private static func multiply(_ a: UInt32, _ b: UInt32) -> UInt32 {
+        var product: UInt32 = 0
+        var shifted = b
+        for bit in stride(from: UInt32(31), through: 0, by: -1) {
+            if a & (1 << bit) != 0 { product ^= shifted }
+            shifted = shifted >> 1 ^ (shifted & 1 == 1 ? 0x82F6_3B78 : 0)
+            if bit == 0 { break }
+        }
+        return product
+    }
+
     /// The CRC of one WAL record that lies in one piece at `record`: all but its last header field, header last
     /// (src/backend/access/transam/xlogreader.c, ValidXLogRecord). `totalLength` is at least 24.
     package static func walRecord(at record: UnsafeRawPointer, totalLength: Int) -> UInt32 {

@@ -50,6 +50,14 @@ package enum Directory {
     ///
     /// Returns false if a directory is there already. Its durability is then not known: see `sync(_:)`.
     package static func create(at path: RawPath, mode: UInt32 = 0o750) throws(KedgeError) -> Bool {
+        guard try createPlain(at: path, mode: mode) else { return false }
+        try sync(path.parent)
+        return true
+    }
+
+    /// Makes one directory with exactly these permission bits, not durably: for many at once, before one sync of the file
+    /// system. Returns false if a directory is there already.
+    package static func createPlain(at path: RawPath, mode: UInt32 = 0o750) throws(KedgeError) -> Bool {
         let failure = try path.withCPath { path throws(KedgeError) in
             // mkdir narrows the mode by the umask, chmod does not.
             mkdir(path, mode) == 0 && chmod(path, mode) == 0 ? 0 : errno
@@ -61,7 +69,6 @@ package enum Directory {
             return false
         }
         guard failure == 0 else { throw systemError("create directory", path, errno: failure) }
-        try sync(path.parent)
         return true
     }
 

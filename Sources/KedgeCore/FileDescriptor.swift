@@ -264,6 +264,14 @@ extension FileDescriptor {
         if fchmod(number, mode) != 0 { throw systemError("set the mode of file", path, errno: errno) }
     }
 
+    /// Sets the access and the modification time, in nanoseconds since 1970.
+    package func setTimes(nanoseconds: Int64) throws(KedgeError) {
+        var (seconds, rest) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
+        if rest < 0 { (seconds, rest) = (seconds - 1, rest + 1_000_000_000) }
+        let time = timespec(tv_sec: Int(seconds), tv_nsec: Int(rest))
+        if futimens(number, [time, time]) != 0 { throw systemError("set the time of file", path, errno: errno) }
+    }
+
     /// Cuts or extends the file.
     package func truncate(to size: UInt64) throws(KedgeError) {
         let length = try fileOffset(size, plus: 0)

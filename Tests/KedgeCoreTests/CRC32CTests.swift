@@ -4,6 +4,17 @@ import KedgeCore
 import Testing
 
 @Suite struct CRC32CTests {
+    @Test("the CRC of two runs together comes from the CRC of each")
+    func combining() {
+        let bytes = (0..<5000).map { UInt8(truncatingIfNeeded: $0 &* 31 ^ $0 >> 3) }
+        for cut in [0, 1, 7, 8, 63, 64, 1000, 4999, 5000] {
+            let first = CRC32C.checksum(Array(bytes[..<cut]))
+            let second = CRC32C.checksum(Array(bytes[cut...]))
+            let joined = CRC32C.combine(first, second, secondLength: UInt64(bytes.count - cut))
+            #expect(joined == CRC32C.checksum(bytes), "cut at \(cut)")
+        }
+    }
+
     /// RFC 3720, appendix B.4.
     @Test(
         "the test vectors of RFC 3720 come out",

@@ -1,0 +1,163 @@
+// Knowledge of WAL from a repository: the facts that were sealed into each file when it was archived, and, for the few
+// segments that decide, the file itself.
+
+package import KedgeCatalog
+package import KedgeCore
+package import KedgePostgres
+import KedgeRepository
+
+/// Facts and details of the WAL of one archive. Used by one thread at a time.
+package final class ArchiveKnowledge: WALKnowledge {
+    private let archive: WALArchive
+    private let version: PostgresVersion
+    private let histories: [TimelineID: TimelineHistory]
+    private let threads: Int
+    /// Facts of the last segments that were asked for: neighbours are needed in pairs.
+    private var recent: [(link: WALLink, facts: WALFacts?, open: LSN?)] = []
+
+    /// `histories` are those of the archive. Throws `not-supported` for a PostgreSQL version that kedge does not know.
+    package init(
+        _ archive: WALArchive, histories: [TimelineID: TimelineHistory], threads: Int
+    ) throws(KedgeError) {
+        guard let version = PostgresVersion(rawValue: archive.registration.postgresVersion) else {
+            throw KedgeError(
+                .notSupported, "cannot read the WAL of PostgreSQL \(archive.registration.postgresVersion)",
+                hint: "Use the kedge version that wrote it, or a newer one.")
+        }
+        self.archive = archive
+        self.version = version
+        self.histories = histories
+        self.threads = threads
+    }
+
+    package func summary(of link: WALLink) throws(KedgeError) -> WALSummary {
+        guard let facts = try known(link).facts else {
+            return WALSummary(unknown: "it was not understood when it was archived")
+        }
+        var summary = WALSummary(lastRecord: facts.walk.lastRecord, ending: ending(of: facts))
+        add(facts.events, to: &summary)
+        guard let previous = try previous(of: link) else { return summary }
+        if summary.lastRecord == nil, facts.walk.end != nil { summary.lastRecord = previous.open }
+        guard let earlier = previous.facts else { return summary }
+        switch WALFacts.straddling(earlier, facts, version: version) {
+        case .nothing: break
+        case .events(let events): add(events, to: &summary)
+        case .unknown: summary.unknown = "the record that crosses its beginning is too large for its facts"
+        case .mismatch:
+            let lsn = previous.open ?? facts.startLSN
+            summary.ending = WALSummary.Ending(lsn: lsn, isDamage: true)
+        }
+        return summary
+    }
+
+    private func add(_ events: WALEvents, to summary: inout WALSummary) {
+        if let earliest = events.earliestTime, let latest = events.latestTime {
+            let times = summary.times ?? earliest...latest
+            summary.times = min(times.lowerBound, earliest)...max(times.upperBound, latest)
+        }
+        if let ended = events.endedTransactions {
+            let whole = TransactionIDSet.Run(first: ended.oldest, length: (ended.newest &- ended.oldest) &+ 1)
+            summary.transactions += ended.runs ?? [whole]
+        }
+        summary.restorePoints += events.restorePoints
+        summary.tablespaces += events.tablespaces
+        if events.restorePointsOmitted + events.tablespacesOmitted > 0 {
+            summary.unknown = "it holds more restore points or tablespaces than its facts list"
+        }
+    }
+
+    /// Where replay of the segment ends early. With `archive_mode = always` a standby archives the last segment of a
+    /// timeline that was left under its full name, though it is filled only up to the switch: that is no damage.
+    private func ending(of facts: WALFacts) -> WALSummary.Ending? {
+        guard let defect = facts.walk.defect else { return nil }
+        let isLeftThere = histories.values.contains { history in
+            history.switchPoint(leaving: facts.timeline).map { $0 >= facts.startLSN && $0 <= defect.lsn } ?? false
+        }
+        return WALSummary.Ending(lsn: defect.lsn, isDamage: !facts.isPartial && !isLeftThere)
+    }
+
+    package func detail(of link: WALLink, upTo limit: LSN) throws(KedgeError) -> WALDetail {
+        let registration = archive.registration
+        let bytes = try archive.read(find(link), threads: threads).bytes
+        guard UInt64(bytes.count) == registration.walSegmentSize else {
+            return WALDetail(events: [], lastRecord: nil, unknown: "it has not the size of a segment")
+        }
+        let format = WALFormat(
+            systemIdentifier: registration.systemIdentifier, version: version,
+            segmentSize: UInt32(registration.walSegmentSize), walBlockSize: registration.walBlockSize)
+        var visitor = BoundedVisitor(list: WALEventList(version: version), limit: limit)
+        let walk = try bytes.withBytes { (bytes) throws(KedgeError) in
+            try WALReader.walk(bytes, segment: link.segment, format: format, visitor: &visitor)
+        }
+        var list = WALEventList(version: version)
+        var unknown: String?
+        var lastRecord = visitor.lastRecord
+        if let previous = try previous(of: link), let later = try known(link).facts {
+            if lastRecord == nil, walk.continued != nil, let end = walk.end, end <= limit || walk.lastRecord == nil {
+                lastRecord = previous.open
+            }
+            switch previous.facts.map({ WALFacts.straddling($0, later, version: version) }) {
+            case .events(let events)?: list.add(events)
+            case .unknown?: unknown = "the record that crosses its beginning is too large for its facts"
+            case .nothing?, .mismatch?, nil: break
+            }
+        }
+        return WALDetail(
+            events: list.events + visitor.list.events, tablespaces: list.tablespaces + visitor.list.tablespaces,
+            lastRecord: lastRecord, unknown: unknown)
+    }
+
+    /// Takes the records that end at the limit or before.
+    private struct BoundedVisitor: WALRecordVisitor {
+        var list: WALEventList
+        let limit: LSN
+        var lastRecord: LSN?
+
+        mutating func visit(_ record: WALRecord) -> String? {
+            // A record that begins before the limit ends there at the latest: limits lie between two records.
+            guard record.lsn < limit else { return nil }
+            lastRecord = record.lsn
+            return list.visit(record)
+        }
+    }
+
+    // MARK: - Facts
+
+    private func previous(of link: WALLink) throws(KedgeError) -> (facts: WALFacts?, open: LSN?)? {
+        guard let previous = link.previous, previous.number + 1 == link.segment.number else { return nil }
+        return try known(WALLink(segment: previous, previous: nil))
+    }
+
+    /// A segment's facts, and where the record begins that it leaves open at its end.
+    private func known(_ link: WALLink) throws(KedgeError) -> (facts: WALFacts?, open: LSN?) {
+        let found = recent.first { $0.link.segment == link.segment && $0.link.isPartial == link.isPartial }
+        if let found { return (found.facts, found.open) }
+        let facts = try archive.facts(of: find(link)).segment
+        var open = facts?.walk.unfinished?.lsn
+        if open == nil, let facts, facts.walk.remaining > 0, let previous = link.previous {
+            // A record longer than a segment runs through this one.
+            open = recent.first { $0.link.segment == previous }?.open
+        }
+        if recent.count == 4 { recent.removeFirst() }
+        recent.append((link, facts, open))
+        return (facts, open)
+    }
+
+    private func find(_ link: WALLink) throws(KedgeError) -> ArchivedFile {
+        let name = link.segment.fileName(segmentSize: archive.registration.walSegmentSize)
+        let file: WALFileName = link.isPartial ? .partial(name + ".partial") : .segment(name)
+        let found = try archive.find(file)
+        guard found.count == 1 else {
+            throw KedgeError(
+                found.isEmpty ? .notFound : .archiveConflict,
+                "could not read archived WAL file \"\(file.text)\"",
+                detail: found.isEmpty
+                    ? "It was listed a moment ago and is gone now."
+                    : "Several different files of that name are archived.",
+                hint: found.isEmpty
+                    ? "Check that nothing else removes files from the repository."
+                    : "Run \"kedge info\" to see what is archived, and choose another backup or timeline.")
+        }
+        return found[0]
+    }
+}

@@ -1,0 +1,144 @@
+// The bytes of one file out of its extents, region by region, each checked against the checksum in the manifest.
+
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgeRepository
+
+/// Reads regions of files. One for each worker; used by one thread at a time.
+final class ContentReader {
+    private let directories: PackDirectories
+    private let packs: PackReader
+    private var buffer = [UInt8](repeating: 0, count: Int(regionSize))
+
+    init(_ directories: PackDirectories) {
+        self.directories = directories
+        packs = PackReader(directories)
+    }
+
+    /// Hands the content of `regions` to `body`, a region at a time with its offset in the file.
+    ///
+    /// Nothing is handed out whose checksum does not fit. `path` is named in errors. Throws `damaged` and what reading
+    /// and `body` throw.
+    func read(
+        _ content: FileContent, regions: Range<Int>, path: ManifestPath,
+        _ body: (UnsafeRawBufferPointer, UInt64) throws(KedgeError) -> Void
+    ) throws(KedgeError) {
+        var cursor = Cursor(extents: content.extents)
+        try skip(UInt64(regions.lowerBound) * regionSize, &cursor)
+        for region in regions {
+            let offset = UInt64(region) * regionSize
+            let count = Int(min(regionSize, content.size - offset))
+            try fill(count, &cursor)
+            try buffer.withBytes { (bytes) throws(KedgeError) in
+                let bytes = UnsafeRawBufferPointer(rebasing: bytes[..<count])
+                if let expected = content.regions[region] {
+                    let found = ContentHash(of: bytes)
+                    guard found == expected else { throw mismatch(path, offset, expected, found) }
+                }
+                try body(bytes, offset)
+            }
+        }
+    }
+
+    /// The whole content of a file that is known to be small.
+    func readAll(_ content: FileContent, path: ManifestPath) throws(KedgeError) -> [UInt8] {
+        var all: [UInt8] = []
+        all.reserveCapacity(Int(content.size))
+        try read(content, regions: 0..<content.regions.count, path: path) { (bytes, _) throws(KedgeError) in
+            all.append(contentsOf: bytes)
+        }
+        return all
+    }
+
+    private func mismatch(
+        _ path: ManifestPath, _ offset: UInt64, _ expected: ContentHash, _ found: ContentHash
+    ) -> KedgeError {
+        KedgeError(
+            .damaged, "cannot restore file \"\(path)\": its content is not what was backed up",
+            detail: "The region at byte \(offset) has checksum \(found); the manifest says \(expected).",
+            hint: "Restore another backup, or this one from another repository.")
+    }
+
+    // MARK: - Extents
+
+    /// A place in a file, as a place in its extents.
+    private struct Cursor {
+        let extents: [Extent]
+        var index = 0
+        /// How much of the extent lies before the place.
+        var done: UInt64 = 0
+        /// The place in the pack, once something of the extent was read or skipped.
+        var place: (frame: UInt64, offset: UInt64)?
+
+        mutating func advance(_ length: UInt64) {
+            done += length
+            if done == extents[index].length { (index, done, place) = (index + 1, 0, nil) }
+        }
+    }
+
+    /// Fills the buffer's first `count` bytes from the cursor on.
+    private func fill(_ count: Int, _ cursor: inout Cursor) throws(KedgeError) {
+        var filled = 0
+        while filled < count {
+            let extent = cursor.extents[cursor.index]
+            let length = min(extent.length - cursor.done, UInt64(count - filled))
+            switch extent.source {
+            case .zeros:
+                buffer.withMutableBytes { bytes in
+                    let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[filled..<filled + Int(length)])
+                    rest.initializeMemory(as: UInt8.self, repeating: 0)
+                }
+                filled += Int(length)
+            case .pack(let pack, let frame, let offset):
+                let place = cursor.place ?? (UInt64(frame), UInt64(offset))
+                guard let first = UInt32(exactly: place.frame), let start = UInt32(exactly: place.offset) else {
+                    throw misplaced(pack)
+                }
+                try packs.read(pack, frame: first, offset: start, length: length) { (piece) throws(KedgeError) in
+                    buffer.withMutableBytes { bytes in
+                        UnsafeMutableRawBufferPointer(rebasing: bytes[filled..<filled + piece.count])
+                            .copyMemory(from: piece)
+                    }
+                    filled += piece.count
+                }
+                cursor.place = try move(place, by: length, in: pack)
+            }
+            cursor.advance(length)
+        }
+    }
+
+    private func skip(_ length: UInt64, _ cursor: inout Cursor) throws(KedgeError) {
+        var rest = length
+        while rest > 0 {
+            let extent = cursor.extents[cursor.index]
+            let step = min(extent.length - cursor.done, rest)
+            if case .pack(let pack, let frame, let offset) = extent.source, step < extent.length {
+                cursor.place = try move((UInt64(frame), UInt64(offset)), by: step, in: pack)
+            }
+            cursor.advance(step)
+            rest -= step
+        }
+    }
+
+    /// The place in a pack's stream `length` bytes further on.
+    private func move(
+        _ place: (frame: UInt64, offset: UInt64), by length: UInt64, in pack: RandomID
+    ) throws(KedgeError) -> (frame: UInt64, offset: UInt64) {
+        let directory = try directories.directory(of: pack)
+        var (frame, offset) = (place.frame, place.offset + length)
+        // At the end of the last frame the place stays in it: nothing more is read from there.
+        while frame + 1 < UInt64(directory.frameCount) {
+            let size = UInt64(try directory.rawLength(ofFrame: frame))
+            guard offset >= size else { break }
+            (frame, offset) = (frame + 1, offset - size)
+        }
+        return (frame, offset)
+    }
+
+    private func misplaced(_ pack: RandomID) -> KedgeError {
+        KedgeError(
+            .damaged, "cannot read pack \"\(pack)\"", detail: "A manifest refers to a place beyond its end.",
+            hint: "Restore another backup, or this one from another repository.")
+    }
+}

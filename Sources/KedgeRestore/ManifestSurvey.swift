@@ -1,0 +1,116 @@
+// One pass over a backup's manifest before anything is written: is every entry one that may be restored, and how much
+// room does each part of the cluster need.
+//
+// A manifest may be hostile. The decoder refuses paths that leave the directory; here every entry is held against the
+// directories before it, so that nothing is ever written through a link that the manifest brought along.
+
+package import KedgeCatalog
+package import KedgeCore
+
+/// What a restore of a manifest will write.
+package struct ManifestSurvey: Sendable {
+    /// Bytes of all files, by tablespace; nil stands for the data directory.
+    package private(set) var bytes: [UInt32?: UInt64] = [:]
+    package private(set) var files: UInt64 = 0
+    /// Configuration files from outside the data directory.
+    package private(set) var extraFiles: [RawPath] = []
+    /// The permission bits for the data directory: the server accepts 0700 and 0750 and makes both alike in it.
+    package private(set) var directoryMode: UInt32 = 0o700
+
+    package var totalBytes: UInt64 { bytes.values.reduce(0, +) }
+
+    private let label: Label
+    private let linked: Set<UInt32>
+    /// The directories that the present path lies in, outermost first.
+    private var open: [ManifestPath] = []
+    private var hasControlFile = false
+    private var hasBackupLabel = false
+
+    /// The most of one small file that is kept in memory.
+    package static let smallFileLimit: UInt64 = 16 << 20
+
+    /// Reads all entries. Throws `damaged` or `unsafe-path`.
+    package init(_ reader: consuming ManifestReader, of backup: CommitRecord) throws(KedgeError) {
+        label = backup.label
+        linked = Set(backup.tablespaces.filter { !$0.inPlace }.map(\.oid))
+        var reader = reader
+        while let entry = try reader.next() { try add(entry) }
+        guard hasControlFile, hasBackupLabel else {
+            throw refusal("It lacks \(hasControlFile ? "backup_label" : "global/pg_control").", .damaged)
+        }
+    }
+
+    private mutating func add(_ entry: ManifestEntry) throws(KedgeError) {
+        if case .extraFile = entry.kind {
+            extraFiles.append(RawPath(bytes: entry.path.bytes))
+            return
+        }
+        try enter(entry.path)
+        switch entry.kind {
+        case .directory:
+            if entry.path == "base" { directoryMode = entry.mode & 0o050 == 0o050 ? 0o750 : 0o700 }
+            open.append(entry.path)
+        case .symbolicLink:
+            guard let oid = entry.path.tablespaceLink, linked.contains(oid) else {
+                throw refusal("\"\(entry.path)\" is a link, but not that of a tablespace of the backup.", .unsafePath)
+            }
+            open.append(entry.path)
+        case .file(let content):
+            files += 1
+            bytes[entry.path.tablespace.flatMap { linked.contains($0) ? $0 : nil }, default: 0] += content.size
+            try note(entry.path, content)
+        case .extraFile: break
+        }
+    }
+
+    /// Checks that the directory of `path` came before it.
+    private mutating func enter(_ path: ManifestPath) throws(KedgeError) {
+        while let last = open.last, !path.isBelow(last) { open.removeLast() }
+        guard path.parent == open.last else {
+            throw refusal("\"\(path)\" lies in a directory that is not in the manifest.", .unsafePath)
+        }
+    }
+
+    private mutating func note(_ path: ManifestPath, _ content: FileContent) throws(KedgeError) {
+        switch path {
+        case "global/pg_control": hasControlFile = true
+        case "backup_label": hasBackupLabel = true
+        case "postgresql.auto.conf": break
+        default: return
+        }
+        guard content.size <= ManifestSurvey.smallFileLimit else {
+            throw refusal("\"\(path)\" has \(content.size) bytes, which cannot be right.", .damaged)
+        }
+    }
+
+    private func refusal(_ detail: String, _ code: ErrorCode) -> KedgeError {
+        KedgeError(
+            code, "cannot restore from the manifest of backup \"\(label)\"", detail: detail,
+            hint: "Somebody may have tampered with the repository.  Restore another backup, or this one from another "
+                + "repository.")
+    }
+}
+
+extension ManifestPath: ExpressibleByStringLiteral {
+    package init(stringLiteral text: String) { self.init(text) }
+
+    /// Whether this lies below `directory`, by its name.
+    func isBelow(_ directory: ManifestPath) -> Bool {
+        bytes.count > directory.bytes.count && bytes[directory.bytes.count] == 0x2F
+            && bytes.starts(with: directory.bytes)
+    }
+
+    /// The oid in `pg_tblspc/OID` and what lies below it.
+    var tablespace: UInt32? {
+        let parts = bytes.split(separator: 0x2F, maxSplits: 2)
+        guard parts.count >= 2, parts[0].elementsEqual("pg_tblspc".utf8),
+            parts[1].allSatisfy({ (0x30...0x39).contains($0) })
+        else { return nil }
+        return UInt32(String(decoding: parts[1], as: UTF8.self))
+    }
+
+    /// The oid, if this is exactly `pg_tblspc/OID` as the server writes it.
+    var tablespaceLink: UInt32? {
+        tablespace.flatMap { self == ManifestPath("pg_tblspc/\($0)") ? $0 : nil }
+    }
+}

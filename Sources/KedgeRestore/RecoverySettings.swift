@@ -1,0 +1,164 @@
+// What the restored server is told: the lines of postgresql.auto.conf and the signal file. Pure.
+//
+// postgresql.auto.conf is read last, so its lines win over postgresql.conf, wherever that lies
+// (src/backend/utils/misc/guc-file.l, ProcessConfigFileInternal). Two different recovery targets are a fatal error of
+// the server, and an empty value takes one back, so every target is emptied before one is set.
+
+package import KedgeCore
+
+/// What the server does when it has reached the target (`recovery_target_action`).
+package enum TargetAction: String, Sendable, CaseIterable {
+    case pause
+    case promote
+    case shutdown
+}
+
+/// Whether the restored cluster archives its own WAL.
+package enum Archiving: String, Sendable, CaseIterable {
+    case keep
+    case off
+}
+
+/// The recovery configuration of a restored cluster.
+package struct RecoverySettings: Hashable, Sendable {
+    package var target: PlannedTarget
+    /// Nil: follow the newest, as a standby does.
+    package var timeline: TimelineID?
+    package var action: TargetAction
+    package var isStandby: Bool
+    /// `restore_command`, as the server's shell gets it.
+    package var restoreCommand: String
+    package var archiving: Archiving
+
+    package init(
+        target: PlannedTarget, timeline: TimelineID?, action: TargetAction, isStandby: Bool, restoreCommand: String,
+        archiving: Archiving
+    ) {
+        self.target = target
+        self.timeline = timeline
+        self.action = action
+        self.isStandby = isStandby
+        self.restoreCommand = restoreCommand
+        self.archiving = archiving
+    }
+
+    /// The name of the file that makes the server recover.
+    package var signalFile: String { isStandby ? "standby.signal" : "recovery.signal" }
+
+    /// Settings that an earlier recovery may have left behind, all in lower case.
+    private static let replaced: Set<String> = [
+        "restore_command", "recovery_end_command", "archive_cleanup_command", "recovery_target",
+        "recovery_target_name", "recovery_target_time", "recovery_target_xid", "recovery_target_lsn",
+        "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action",
+        "recovery_min_apply_delay",
+    ]
+
+    /// The lines to add to postgresql.auto.conf.
+    package var lines: [String] {
+        var lines = [RecoverySettings.line("restore_command", restoreCommand)]
+        // Commands of the original could remove what is not ours.
+        lines += ["recovery_end_command", "archive_cleanup_command"].map { RecoverySettings.line($0, "") }
+        let targets = ["recovery_target", "recovery_target_name", "recovery_target_time", "recovery_target_xid"]
+        lines += (targets + ["recovery_target_lsn"]).map { RecoverySettings.line($0, "") }
+        if let (name, value, isInclusive) = targetSetting {
+            lines.append(RecoverySettings.line(name, value))
+            lines.append(RecoverySettings.line("recovery_target_inclusive", isInclusive ? "on" : "off"))
+            lines.append(RecoverySettings.line("recovery_target_action", action.rawValue))
+        }
+        lines.append(RecoverySettings.line("recovery_target_timeline", timeline?.description ?? "latest"))
+        if !isStandby { lines.append(RecoverySettings.line("recovery_min_apply_delay", "0")) }
+        if archiving == .off {
+            lines.append("# A copy must not archive into the original's repository: kedge restore --archiving off.")
+            lines.append(RecoverySettings.line("archive_mode", "off"))
+        }
+        return lines
+    }
+
+    private var targetSetting: (name: String, value: String, isInclusive: Bool)? {
+        switch target {
+        case .none: nil
+        case .immediate: ("recovery_target", "immediate", true)
+        case .name(let name): ("recovery_target_name", name, true)
+        case .time(let time, let exclusive): ("recovery_target_time", RecoverySettings.text(time), !exclusive)
+        case .lsn(let lsn, let exclusive): ("recovery_target_lsn", lsn.description, !exclusive)
+        case .transaction(let number, let exclusive):
+            // The server keeps the low 32 bits, and 13 and 14 take no more.
+            ("recovery_target_xid", String(UInt32(truncatingIfNeeded: number)), !exclusive)
+        }
+    }
+
+    /// The time as `timestamptz` reads it, whatever DateStyle and TimeZone are.
+    private static func text(_ time: Timestamp) -> String {
+        time.description.dropLast().split(separator: "T").joined(separator: " ") + "+00"
+    }
+
+    /// The file's new content: older recovery settings commented out, ours at the end.
+    package func rewriting(_ old: [UInt8]) -> [UInt8] {
+        var result: [UInt8] = []
+        for line in old.split(separator: 0x0A, omittingEmptySubsequences: false) {
+            if RecoverySettings.replaced.contains(RecoverySettings.name(of: line))
+                || (archiving == .off && RecoverySettings.name(of: line) == "archive_mode")
+            {
+                result += Array("# ".utf8)
+            }
+            result += line
+            result.append(0x0A)
+        }
+        // The split of a file that ends with a newline has an empty last item.
+        if old.isEmpty || old.last == 0x0A { result.removeLast() }
+        result += Array("# Recovery, written by kedge restore\n".utf8)
+        for line in lines { result += Array((line + "\n").utf8) }
+        return result
+    }
+
+    /// The setting that a line sets, in lower case; empty for a comment or an empty line.
+    private static func name(of line: ArraySlice<UInt8>) -> String {
+        let name = line.drop { $0 == 0x20 || $0 == 0x09 }.prefix { byte in
+            (0x30...0x39).contains(byte) || (0x41...0x5A).contains(byte) || (0x61...0x7A).contains(byte)
+                || byte == 0x5F || byte == 0x2E
+        }
+        return String(decoding: name, as: UTF8.self).lowercased()
+    }
+
+    /// `name = 'value'`, escaped as the server's configuration lexer undoes it (guc-file.l, DeescapeQuotedString).
+    package static func line(_ name: String, _ value: String) -> String {
+        var escaped = ""
+        for scalar in value.unicodeScalars {
+            switch scalar {
+            case "'": escaped += "''"
+            case "\\": escaped += "\\\\"
+            case "\n": escaped += "\\n"
+            case "\r": escaped += "\\r"
+            default: escaped.unicodeScalars.append(scalar)
+            }
+        }
+        return "\(name) = '\(escaped)'"
+    }
+}
+
+/// The command line that the restored server fetches WAL with.
+package struct RestoreCommandLine: Hashable, Sendable {
+    /// The words before `archive-get`, such as the path of kedge and its options.
+    package let words: [String]
+
+    package init(words: [String]) { self.words = words }
+
+    /// For `restore_command`: each word quoted for the shell, `%` doubled for the server
+    /// (src/backend/access/transam/xlogarchive.c, BuildRestoreCommand).
+    package var text: String {
+        let words = words.map { RestoreCommandLine.double("%", in: RestoreCommandLine.quoted($0)) }
+        return (words + ["archive-get", "%f", "\"%p\""]).joined(separator: " ")
+    }
+
+    /// The word as a POSIX shell reads it back.
+    static func quoted(_ word: String) -> String {
+        let plain = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+".utf8)
+        if !word.isEmpty, word.utf8.allSatisfy(plain.contains) { return word }
+        let pieces = word.split(separator: "'", omittingEmptySubsequences: false)
+        return "'" + pieces.joined(separator: "'\\''") + "'"
+    }
+
+    private static func double(_ character: Character, in text: String) -> String {
+        text.split(separator: character, omittingEmptySubsequences: false).joined(separator: "\(character)\(character)")
+    }
+}

@@ -1,0 +1,120 @@
+// Restore: a data directory out of a backup, ready to recover to a moment.
+//
+//   plan → survey of the manifest → checks of the target → directories → files → sync → configuration, signal file,
+//   backup_manifest → sync → pg_control
+//
+// 1. Nothing is written before the plan is proven, the manifest was read to its end and the target is known to be free.
+// 2. `global/pg_control` is written last, after all else is durable: no server starts without it, so a restore that was
+//    interrupted at any point leaves nothing that could be taken for a cluster.
+// 3. In it the checkpoint location is impossible. Recovery takes the real one from backup_label; where somebody deletes
+//    that, the server refuses to start instead of running on an inconsistent copy (lesson 37).
+
+package import KedgeCatalog
+package import KedgeCore
+import KedgePostgres
+package import KedgeRepository
+
+/// Restores one backup of one cluster.
+package struct Restore {
+    /// What to restore, where, and what the restored server is told.
+    package struct Options: Sendable {
+        package var clusterName: String
+        package var request: RestoreRequest
+        /// Absolute.
+        package var pgdata: RawPath
+        /// The directory of the original, as the configuration has it.
+        package var configuredPgdata: RawPath
+        package var tablespaces: [UInt32: RawPath]
+        package var action: TargetAction
+        /// Nil: keep into the configured pgdata, off anywhere else.
+        package var archiving: Archiving?
+        package var restoreCommand: RestoreCommandLine
+        /// Where the backup's extra files go, each below its own path; nil leaves them out.
+        package var extraFilesDirectory: RawPath?
+        package var processMax: Int
+        package var workDirectory: RawPath
+        package var isDryRun: Bool
+
+        package init(
+            clusterName: String, request: RestoreRequest, pgdata: RawPath, configuredPgdata: RawPath,
+            tablespaces: [UInt32: RawPath] = [:], action: TargetAction = .pause, archiving: Archiving? = nil,
+            restoreCommand: RestoreCommandLine, extraFilesDirectory: RawPath? = nil, processMax: Int,
+            workDirectory: RawPath, isDryRun: Bool = false
+        ) {
+            self.clusterName = clusterName
+            self.request = request
+            self.pgdata = pgdata
+            self.configuredPgdata = configuredPgdata
+            self.tablespaces = tablespaces
+            self.action = action
+            self.archiving = archiving
+            self.restoreCommand = restoreCommand
+            self.extraFilesDirectory = extraFilesDirectory
+            self.processMax = processMax
+            self.workDirectory = workDirectory
+            self.isDryRun = isDryRun
+        }
+    }
+
+    /// What was decided and done.
+    package struct Outcome: Sendable {
+        package let plan: RestorePlan
+        package let repository: String
+        package let pgdata: RawPath
+        package let placements: [TablespacePlacement]
+        package let settings: RecoverySettings
+        package let files: UInt64
+        package let totalBytes: UInt64
+        /// Configuration files of the original that lay outside its data directory.
+        package let extraFiles: [RawPath]
+        package let extraFilesDirectory: RawPath?
+        /// Commit records that could not be read.
+        package let unreadable: [UnreadableRecord]
+        /// False for a dry run.
+        package let isWritten: Bool
+        package let milliseconds: UInt64
+    }
+
+    private let source: RepositorySource
+    private let options: Options
+    private let progress: WorkProgress
+    private let time: any TimeSource
+    private let random: any RandomSource
+    private let interruption: Interruption
+
+    package init(
+        _ source: RepositorySource, _ options: Options, progress: WorkProgress = WorkProgress(),
+        time: any TimeSource = SystemTimeSource(), random: any RandomSource = SystemRandomSource(),
+        interruption: Interruption = Interruption()
+    ) {
+        self.source = source
+        self.options = options
+        self.progress = progress
+        self.time = time
+        self.random = random
+        self.interruption = interruption
+    }
+
+    /// Plans, checks, and, unless it is a dry run, writes.
+    ///
+    /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `server-running`, `no-space`, `damaged`,
+    /// `interrupted` and what reading and writing throw. After an error during the writing the directory cannot be
+    /// started.
+    package func run() throws(KedgeError) -> Outcome {
+        let start = time.monotonicNanoseconds()
+        let cluster = try source.openCluster(options.clusterName, for: .read, random: random)
+        progress.begin("planning")
+        let preparation = try RestorePreparation(cluster, options, interruption: interruption)
+        if !options.isDryRun {
+            let writer = RestoreWriter(
+                preparation, options, progress: progress, random: random, interruption: interruption)
+            try writer.run()
+        }
+        return Outcome(
+            plan: preparation.plan, repository: cluster.repository.name, pgdata: options.pgdata,
+            placements: preparation.placements, settings: preparation.settings, files: preparation.survey.files,
+            totalBytes: preparation.survey.totalBytes, extraFiles: preparation.survey.extraFiles,
+            extraFilesDirectory: options.extraFilesDirectory, unreadable: preparation.unreadable,
+            isWritten: !options.isDryRun, milliseconds: (time.monotonicNanoseconds() - start) / 1_000_000)
+    }
+}

@@ -1,0 +1,209 @@
+// Which backup, along which timeline, through which WAL, to which stop: decided before the first byte is written.
+//
+// Pure but for the knowledge of WAL that comes in as an argument. The plan is either proven or refused; what cannot be
+// proven needs `--backup`, and is then said.
+
+package import KedgeCatalog
+package import KedgeCore
+package import KedgePostgres
+
+/// How a restore will go.
+package struct RestorePlan: Sendable {
+    package let backup: CommitRecord
+    /// Why this backup, as a sentence without the full stop.
+    package let reason: String
+    package let timeline: TimelineID
+    package let chain: WALChain
+    /// What recovery is told; differs from what was asked for where PostgreSQL could not express that.
+    package let target: PlannedTarget
+    /// Nil where replay goes on to the end.
+    package let stop: ReplayStop?
+    /// The last archived record that can be replayed, where recovery goes that far.
+    package let lastRecord: LSN?
+    /// Tablespaces that replay will create at their recorded paths.
+    package let tablespaces: [CreatedTablespace]
+    /// What was found to be true, one sentence each.
+    package let proofs: [String]
+    /// What is not as it should be, or could not be proven, one sentence each.
+    package let warnings: [String]
+
+    /// The `.partial` file that has to lie in `pg_wal` under the segment's own name.
+    package var partial: WALSegment? { chain.partial.flatMap { needs($0) ? $0 : nil } }
+
+    /// Whether replay reads `segment` before it stops.
+    private func needs(_ segment: WALSegment) -> Bool {
+        guard let stop else { return true }
+        return stop.segment.number >= segment.number
+    }
+}
+
+/// The end of recovery as it is written into the configuration.
+package enum PlannedTarget: Hashable, Sendable {
+    /// A standby, or all that can be fetched: no target at all.
+    case none
+    case immediate
+    case time(Timestamp, exclusive: Bool)
+    case transaction(UInt64, exclusive: Bool)
+    case lsn(LSN, exclusive: Bool)
+    case name(String)
+}
+
+/// Makes the plan for one request.
+package struct RestorePlanner {
+    package let request: RestoreRequest
+    /// The committed backups of one database system.
+    package let backups: [CommitRecord]
+    package let archive: ArchivedWAL
+    package let knowledge: any WALKnowledge
+
+    package init(
+        _ request: RestoreRequest, backups: [CommitRecord], archive: ArchivedWAL, knowledge: any WALKnowledge
+    ) {
+        self.request = request
+        self.backups = backups
+        self.archive = archive
+        self.knowledge = knowledge
+    }
+
+    /// The plan. Throws `target-unreachable`, `target-ambiguous`, or `not-found` where there is no such backup.
+    package func plan() throws(KedgeError) -> RestorePlan {
+        let chosen = try requestedBackup()
+        let history = try targetHistory(for: chosen)
+        let candidates = candidates(along: history, chosen: chosen)
+        guard !candidates.isEmpty else { throw try withAlternatives(noCandidate(along: history), to: history) }
+        var failure: KedgeError?
+        var bound = LSN(.max)
+        for backup in candidates {
+            let attempt = try RestoreAttempt(self, backup, history, before: bound)
+            switch attempt.result() {
+            case .success(let plan):
+                try refuseIfAmbiguous(plan)
+                return plan
+            case .failure(let refusal):
+                failure = failure ?? refusal.error
+                guard refusal.olderMayServe else { throw try withAlternatives(failure ?? refusal.error, to: history) }
+            }
+            // What lies after this backup's stop it has searched itself.
+            if case .name = request.target { bound = backup.span.stopLSN }
+        }
+        throw try withAlternatives(failure ?? noCandidate(along: history), to: history)
+    }
+
+    // MARK: - Timeline
+
+    private func requestedBackup() throws(KedgeError) -> CommitRecord? {
+        guard let label = request.backup else {
+            guard !backups.isEmpty else { throw noBackup() }
+            return nil
+        }
+        guard let backup = backups.first(where: { $0.label == label }) else { throw unknownBackup(label) }
+        return backup
+    }
+
+    /// The path of timelines that recovery will follow.
+    private func targetHistory(for chosen: CommitRecord?) throws(KedgeError) -> TimelineHistory {
+        switch request.timeline {
+        case .number(let timeline):
+            guard let history = archive.history(of: timeline) else { throw missingHistory(timeline) }
+            return history
+        case .latest where request.target != .immediate:
+            let usable = archive.timelines.reversed().lazy.compactMap { archive.history(of: $0) }
+            let wanted = chosen.map { [$0] } ?? backups
+            guard let history = usable.first(where: { history in wanted.contains { $0.lies(on: history) } }) else {
+                throw missingHistory(wanted.map(\.span.timeline).max() ?? TimelineID(1))
+            }
+            return history
+        case .current, .latest:
+            // A backup is consistent on its own timeline, whatever came after it (lesson 43).
+            let newest =
+                chosen ?? backups.max { ($0.span.timeline, $0.span.stopLSN) < ($1.span.timeline, $1.span.stopLSN) }
+            guard let newest else { throw noBackup() }
+            guard let history = archive.history(of: newest.span.timeline) else {
+                throw missingHistory(newest.span.timeline)
+            }
+            return history
+        }
+    }
+
+    /// The backups that may serve, newest first.
+    private func candidates(along history: TimelineHistory, chosen: CommitRecord?) -> [CommitRecord] {
+        if let chosen { return chosen.lies(on: history) ? [chosen] : [] }
+        return backups.filter { $0.lies(on: history) && mayPrecedeTarget($0) }.sorted {
+            ($0.span.stopLSN, $0.label) > ($1.span.stopLSN, $1.label)
+        }
+    }
+
+    /// Whether the target can lie at or after the backup's stop. The search then proves it.
+    private func mayPrecedeTarget(_ backup: CommitRecord) -> Bool {
+        switch request.target {
+        case .latest, .immediate, .name: true
+        case .time(let time, _): backup.span.stopTime <= time
+        case .lsn(let lsn, _): backup.span.stopLSN <= lsn
+        case .transaction(let number, _):
+            BackupSnapshot(backup.span.snapshot).map { !$0.hasEnded(transaction: number) } ?? true
+        }
+    }
+
+    // MARK: - Branches
+
+    /// Refuses a time that means different states on two branches, unless a timeline was asked for.
+    private func refuseIfAmbiguous(_ plan: RestorePlan) throws(KedgeError) {
+        guard case .time(let time, let exclusive) = request.target, request.timeline == .latest else { return }
+        func isReplayed(_ end: TransactionEnd?) -> Bool {
+            end.map { exclusive ? $0.time < time : $0.time <= time } ?? false
+        }
+        for other in archive.timelines where other != plan.timeline {
+            guard let branch = archive.history(of: other), let fork = plan.chain.history.fork(from: branch),
+                fork >= plan.backup.span.stopLSN, (plan.stop?.record ?? LSN(.max)) >= fork
+            else { continue }
+            let own = try ReplaySearch.firstTransactionEnd(plan.chain, from: fork, knowledge: knowledge)
+            guard !isReplayed(own) else { continue }
+            let first = fork.position / archive.segmentSize
+            let chain = WALChain(archive, along: branch, from: first)
+            let others = try ReplaySearch.firstTransactionEnd(chain, from: fork, knowledge: knowledge)
+            if let others, isReplayed(others) { throw ambiguous(time, plan, own, other, others, fork) }
+        }
+    }
+
+    /// `error`, with the timelines added to its hint on which the target can be reached.
+    private func withAlternatives(_ error: KedgeError, to history: TimelineHistory) throws(KedgeError) -> KedgeError {
+        guard error.code == .targetUnreachable, request.timeline == .latest else { return error }
+        switch request.target {
+        case .latest, .immediate: return error
+        case .time, .transaction, .lsn, .name: break
+        }
+        var reaching: [TimelineID] = []
+        for other in archive.timelines where other != history.timeline {
+            var alternative = request
+            alternative.timeline = .number(other)
+            let planner = RestorePlanner(alternative, backups: backups, archive: archive, knowledge: knowledge)
+            do throws(KedgeError) {
+                _ = try planner.plan()
+                reaching.append(other)
+            } catch  where error.code == .targetUnreachable || error.code == .notFound {
+                continue
+            }
+        }
+        guard let newest = reaching.last else { return error }
+        var hinted = error
+        hinted.hint = "It can be reached on timeline \(newest): add \"--target-timeline \(newest)\"."
+        return hinted
+    }
+}
+
+extension CommitRecord {
+    /// Whether recovery along `history` can begin with this backup.
+    package func lies(on history: TimelineHistory) -> Bool { history.contains(span.timeline, upTo: span.stopLSN) }
+}
+
+extension TimelineHistory {
+    /// Where the two paths part; nil if one is the other, or they have nothing in common.
+    package func fork(from other: TimelineHistory) -> LSN? {
+        for (index, (mine, theirs)) in zip(entries, other.entries).enumerated() {
+            guard mine.timeline == theirs.timeline else { return index > 0 ? mine.begin : nil }
+            if mine.end == theirs.end { continue }
+            return min(mine.end ?? LSN(.max), theirs.end ?? LSN(.max))
+        }
+        return nil
+    }
+}

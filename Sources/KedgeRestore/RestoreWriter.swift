@@ -1,0 +1,273 @@
+// The writing half of a restore. See Restore.swift for the order and why it is that one.
+
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// Writes what was prepared.
+struct RestoreWriter {
+    private let preparation: RestorePreparation
+    private let options: Restore.Options
+    private let progress: WorkProgress
+    private let random: any RandomSource
+    private let interruption: Interruption
+
+    private var backup: CommitRecord { preparation.plan.backup }
+    private var majorVersion: Int { backup.server.postgresVersion }
+    private var pgdata: RawPath { options.pgdata }
+
+    private static let controlFile: ManifestPath = "global/pg_control"
+    private static let autoConfiguration: ManifestPath = "postgresql.auto.conf"
+    private static let manifestFile = "backup_manifest"
+    private static let tablespaceMap = "tablespace_map"
+    /// A backup from a standby holds its signal file; ours says what this restore is for.
+    private static let leftOut: Set<ManifestPath> = ["recovery.signal", "standby.signal", "backup_manifest"]
+
+    init(
+        _ preparation: RestorePreparation, _ options: Restore.Options, progress: WorkProgress,
+        random: any RandomSource, interruption: Interruption
+    ) {
+        self.preparation = preparation
+        self.options = options
+        self.progress = progress
+        self.random = random
+        self.interruption = interruption
+    }
+
+    /// Writes everything, durably.
+    func run() throws(KedgeError) {
+        do throws(KedgeError) {
+            try write()
+        } catch {
+            let others = preparation.placements.map { " and what is in \"\($0.target)\"" }.joined()
+            throw error.wrapped(
+                "could not finish the restore into directory \"\(pgdata)\"",
+                detail: "What was written is incomplete, and no server will start on it.",
+                hint: "Remove \"\(pgdata)\"\(others), then run the command again.  \(error.hint ?? "")")
+        }
+    }
+
+    private func write() throws(KedgeError) {
+        progress.begin("restoring", totalBytes: preparation.survey.totalBytes)
+        let directories = PackDirectories(preparation.cluster)
+        try createRoots()
+        let checksums = try ChecksumList(
+            count: preparation.survey.files, in: options.workDirectory, random: random)
+        let held = try writeFiles(directories, checksums)
+        progress.begin("making durable")
+        try syncFileSystems()
+        let control = try ControlFile.poisoned(held.control.bytes)
+        let (automatic, map) = try writeConfiguration(held)
+        try placePartial()
+        var replaced = [RestoreWriter.controlFile: control]
+        if held.automatic != nil { replaced[RestoreWriter.autoConfiguration] = automatic }
+        try writeServerManifest(directories, checksums, replaced: replaced, tablespaceMap: map)
+        try syncFileSystems()
+        try interruption.checkpoint()
+        _ = try DurableFile.write(
+            control, to: path(RestoreWriter.controlFile), mode: held.control.mode, random: random)
+    }
+
+    private func path(_ path: ManifestPath) -> RawPath { pgdata.appending(RawPath(bytes: path.bytes)) }
+
+    // MARK: - Directories
+
+    /// Makes the data directory and those of the tablespaces, with the mode that the server asks for.
+    private func createRoots() throws(KedgeError) {
+        let mode = preparation.survey.directoryMode
+        var roots = [pgdata] + preparation.placements.map(\.target)
+        // Replay makes no directories for the tablespaces that it creates: they have to be there.
+        roots += preparation.plan.tablespaces.map(\.path).filter { !$0.bytes.isEmpty }
+        for root in roots {
+            try Directory.createWithParents(at: root, mode: mode)
+            let directory = try FileDescriptor.open(root, [.read, .directory])
+            if try directory.status().mode & 0o777 != mode { try directory.setMode(mode) }
+        }
+    }
+
+    private func syncFileSystems() throws(KedgeError) {
+        var seen: Set<UInt64> = []
+        for root in [pgdata] + preparation.placements.map(\.target) {
+            let directory = try FileDescriptor.open(root, [.read, .directory])
+            if seen.insert(try directory.status().device).inserted { try directory.syncFileSystem() }
+        }
+        // The entries of the roots themselves lie in their parents.
+        for root in [pgdata] + preparation.placements.map(\.target) { try Directory.sync(root.parent) }
+    }
+
+    // MARK: - Files
+
+    /// Files that are not written as they are.
+    private struct Held {
+        struct File {
+            var bytes: [UInt8]
+            var mode: UInt32
+        }
+
+        var control = File(bytes: [], mode: 0o600)
+        var automatic: File?
+    }
+
+    /// Writes all files but those that are held, and returns these.
+    private func writeFiles(
+        _ directories: PackDirectories, _ checksums: ChecksumList
+    ) throws(KedgeError) -> Held {
+        let (pgdata, progress, interruption) = (pgdata, progress, interruption)
+        var queue = try WriteQueue(workers: options.processMax, pgdata: pgdata) {
+            FileWorker(
+                pgdata: pgdata, directories: directories, checksums: checksums, progress: progress,
+                interruption: interruption)
+        }
+        let content = ContentReader(directories)
+        var held = Held()
+        var number: UInt64 = 0
+        var reader = ManifestReader(preparation.root, reader: PackReader(directories))
+        while let entry = try reader.next() {
+            switch entry.kind {
+            case .directory: try createDirectory(entry)
+            case .symbolicLink: try createLink(entry)
+            case .extraFile(let file): try writeExtraFile(entry, file, content)
+            case .file(let file):
+                let task = FileTask(
+                    number: number, path: entry.path, mode: entry.mode, modificationTime: entry.modificationTime,
+                    content: file)
+                number += 1
+                if RestoreWriter.leftOut.contains(entry.path) { continue }
+                let small = { () throws(KedgeError) in
+                    Held.File(bytes: try content.readAll(file, path: entry.path), mode: entry.mode & 0o777)
+                }
+                if entry.path == RestoreWriter.controlFile {
+                    held.control = try small()
+                } else if entry.path == RestoreWriter.autoConfiguration {
+                    held.automatic = try small()
+                } else {
+                    try queue.add(task)
+                }
+            }
+        }
+        try queue.finish()
+        return held
+    }
+
+    private func createDirectory(_ entry: ManifestEntry) throws(KedgeError) {
+        // What the server does not own by mode it could not use: the owner's rights are always there.
+        guard try Directory.createPlain(at: path(entry.path), mode: (entry.mode & 0o777) | 0o700) else {
+            throw KedgeError(
+                .alreadyExists, "cannot create directory \"\(path(entry.path))\"", detail: "It is there already.",
+                hint: "Check whether somebody else writes there.")
+        }
+    }
+
+    private func createLink(_ entry: ManifestEntry) throws(KedgeError) {
+        guard let oid = entry.path.tablespaceLink,
+            let placement = preparation.placements.first(where: { $0.oid == oid })
+        else { preconditionFailure("the survey accepts no other links") }
+        try FileSystem.createSymbolicLink(at: path(entry.path), target: placement.target)
+    }
+
+    private func writeExtraFile(
+        _ entry: ManifestEntry, _ file: FileContent, _ content: ContentReader
+    ) throws(KedgeError) {
+        guard let directory = options.extraFilesDirectory else { return }
+        let target = RawPath(bytes: directory.bytes + entry.path.bytes)
+        try Directory.createWithParents(at: target.parent)
+        let bytes = try content.readAll(file, path: entry.path)
+        guard try DurableFile.write(bytes, to: target, mode: entry.mode & 0o777, random: random) == .created else {
+            throw KedgeError(
+                .alreadyExists, "cannot write extra file \"\(target)\"", detail: "It is there already.",
+                hint: "Name an empty directory for the extra files.")
+        }
+    }
+
+    // MARK: - Configuration
+
+    /// Writes what makes the server recover. Returns the content of postgresql.auto.conf and of tablespace_map.
+    private func writeConfiguration(
+        _ held: Held
+    ) throws(KedgeError) -> (automatic: [UInt8], tablespaceMap: [UInt8]?) {
+        let automatic = preparation.settings.rewriting(held.automatic?.bytes ?? [])
+        try create(
+            path(RestoreWriter.autoConfiguration), automatic, mode: held.automatic?.mode ?? 0o600)
+        var map: [UInt8]?
+        if !preparation.placements.isEmpty {
+            let entries = preparation.placements.map { TablespaceMap.Entry(oid: $0.oid, path: $0.target.bytes) }
+            let bytes = TablespaceMap(entries).bytes(majorVersion: majorVersion)
+            try create(pgdata.appending(RestoreWriter.tablespaceMap), bytes, mode: 0o600)
+            map = bytes
+        }
+        try create(pgdata.appending(preparation.settings.signalFile), [], mode: 0o600)
+        return (automatic, map)
+    }
+
+    private func create(_ path: RawPath, _ bytes: [UInt8], mode: UInt32) throws(KedgeError) {
+        let file = try FileDescriptor.open(path, [.write, .create, .exclusive, .noFollow], mode: mode)
+        try file.setMode(mode)
+        try file.write(bytes, at: 0)
+        try file.sync()
+    }
+
+    /// The server never asks for a `.partial` file, but it looks into pg_wal for what the archive does not have.
+    private func placePartial() throws(KedgeError) {
+        guard let segment = preparation.plan.partial else { return }
+        let name = segment.fileName(segmentSize: preparation.archive.registration.walSegmentSize)
+        let found = try preparation.archive.find(.partial(name + ".partial"))
+        guard found.count == 1 else {
+            throw KedgeError(
+                .archiveConflict, "cannot use WAL file \"\(name).partial\"",
+                detail: "\(found.count) files of that name are archived.",
+                hint: "Run \"kedge info\" to see what is archived.")
+        }
+        let bytes = try preparation.archive.read(found[0], threads: options.processMax).bytes
+        try create(pgdata.appending("pg_wal").appending(name), bytes, mode: 0o600)
+    }
+
+    // MARK: - backup_manifest
+
+    private func writeServerManifest(
+        _ directories: PackDirectories, _ checksums: ChecksumList, replaced: [ManifestPath: [UInt8]],
+        tablespaceMap: [UInt8]?
+    ) throws(KedgeError) {
+        let file = try FileDescriptor.open(
+            pgdata.appending(RestoreWriter.manifestFile), [.write, .create, .exclusive, .noFollow], mode: 0o600)
+        try file.setMode(0o600)
+        let manifest = try ServerBackupManifest(
+            in: file, majorVersion: majorVersion, system: backup.server.systemIdentifier)
+        var reader = ManifestReader(preparation.root, reader: PackReader(directories))
+        var number: UInt64 = 0
+        while let entry = try reader.next() {
+            guard case .file(let content) = entry.kind else { continue }
+            defer { number += 1 }
+            if RestoreWriter.leftOut.contains(entry.path) { continue }
+            let modified = Timestamp(microseconds: entry.modificationTime / 1000)
+            if let bytes = replaced[entry.path] {
+                try manifest.add(
+                    path: entry.path.bytes, sizeBytes: UInt64(bytes.count), modified: modified,
+                    crc32c: CRC32C.checksum(bytes))
+            } else {
+                try manifest.add(
+                    path: entry.path.bytes, sizeBytes: content.size, modified: modified,
+                    crc32c: try checksums.checksum(of: number))
+            }
+        }
+        if let tablespaceMap {
+            try manifest.add(
+                path: Array(RestoreWriter.tablespaceMap.utf8), sizeBytes: UInt64(tablespaceMap.count),
+                modified: backup.span.stopTime, crc32c: CRC32C.checksum(tablespaceMap))
+        }
+        try manifest.finish(walRanges)
+    }
+
+    /// The WAL that recovery to consistency needs, one stretch for each timeline that it lies on.
+    private var walRanges: [ServerBackupManifest.WALRange] {
+        var ranges: [ServerBackupManifest.WALRange] = []
+        var start = backup.span.startLSN
+        for left in backup.span.history where left.switchLSN > start && left.switchLSN < backup.span.stopLSN {
+            ranges.append(.init(timeline: left.timeline, start: start, end: left.switchLSN))
+            start = left.switchLSN
+        }
+        ranges.append(.init(timeline: backup.span.timeline, start: start, end: backup.span.stopLSN))
+        return ranges
+    }
+}

@@ -1,0 +1,99 @@
+// May we write there? Everything that can be found out about the target before the first byte.
+//
+// Nothing is ever written over: a directory is absent or empty. What belongs to a living cluster is never touched.
+
+import Glibc
+package import KedgeCore
+package import KedgePostgres
+
+/// The checks of a restore's directories.
+package struct TargetCheck {
+    package let pgdata: RawPath
+    /// Whether that is the directory that the configuration names.
+    package let isConfigured: Bool
+    package let placements: [TablespacePlacement]
+    /// What recovery will create.
+    package let created: [CreatedTablespace]
+    /// `PG_15_202209061`: the directory of this version in each tablespace (GetTablespaceVersionDirectory).
+    package let versionDirectory: String
+
+    package init(
+        pgdata: RawPath, isConfigured: Bool, placements: [TablespacePlacement], created: [CreatedTablespace],
+        versionDirectory: String
+    ) {
+        self.pgdata = pgdata
+        self.isConfigured = isConfigured
+        self.placements = placements
+        self.created = created
+        self.versionDirectory = versionDirectory
+    }
+
+    /// Throws `server-running`, `not-empty` or what looking throws.
+    package func run() throws(KedgeError) {
+        try checkDataDirectory()
+        for placement in placements { try check(placement) }
+        for tablespace in created where !tablespace.path.bytes.isEmpty { try check(tablespace) }
+    }
+
+    /// The entries of a directory; nil where nothing is there.
+    private func entries(_ path: RawPath) throws(KedgeError) -> [DirectoryEntry]? {
+        do throws(KedgeError) {
+            return try Directory.entries(at: path)
+        } catch  where error.code == .notFound {
+            return nil
+        }
+    }
+
+    private func checkDataDirectory() throws(KedgeError) {
+        guard let entries = try entries(pgdata), !entries.isEmpty else { return }
+        if entries.contains(where: { $0.name == "postmaster.pid" }), let process = try runningServer() {
+            throw KedgeError(
+                .serverRunning, "cannot restore into directory \"\(pgdata)\": a server runs there",
+                detail: "Its postmaster.pid names process \(process), which is alive.",
+                hint: "Stop that server and move its directory away, or restore into another with \"--pgdata\".")
+        }
+        throw KedgeError(
+            .notEmpty, "cannot restore into directory \"\(pgdata)\": it is not empty",
+            detail: "It holds \"\(entries[0].name)\"" + (entries.count > 1 ? " and \(entries.count - 1) more." : "."),
+            hint: "Move what is there away, or restore into another directory with \"--pgdata\".")
+    }
+
+    /// The process that postmaster.pid names, if it lives (src/backend/utils/init/miscinit.c, CreateLockFile).
+    private func runningServer() throws(KedgeError) -> Int32? {
+        let file = try FileDescriptor.open(pgdata.appending("postmaster.pid"), [.read])
+        let text = String(decoding: try file.read(count: 64, at: 0), as: UTF8.self)
+        guard let line = text.split(separator: "\n").first, let process = Int32(line), process > 0 else { return nil }
+        return kill(process, 0) == 0 || errno == EPERM ? process : nil
+    }
+
+    private func check(_ placement: TablespacePlacement) throws(KedgeError) {
+        guard let entries = try entries(placement.target), !entries.isEmpty else { return }
+        let isOwn = isConfigured && !placement.isMapped
+        // The tablespace's own directory may hold those of other versions (lesson 32).
+        if isOwn && !entries.contains(where: { $0.name == RawPath(versionDirectory) }) { return }
+        let hint =
+            isOwn
+            ? "Move \"\(placement.target.appending(versionDirectory))\" away, or map the tablespace to an empty directory "
+                + "with \"--tablespace \(placement.oid)=DIR\"."
+            : "Map it to an empty directory with \"--tablespace \(placement.oid)=DIR\"."
+        throw KedgeError(
+            .notEmpty,
+            "cannot restore tablespace \(placement.oid) into directory \"\(placement.target)\": it is not empty",
+            detail: "It holds \"\(entries[0].name)\", which may belong to a living cluster.", hint: hint)
+    }
+
+    /// Replay would take over the directory that is there, a living one too (src/backend/commands/tablespace.c,
+    /// create_tablespace_directories).
+    private func check(_ tablespace: CreatedTablespace) throws(KedgeError) {
+        guard let entries = try entries(tablespace.path) else { return }
+        guard entries.contains(where: { $0.name == RawPath(versionDirectory) }) else { return }
+        throw KedgeError(
+            .notEmpty, "cannot restore: recovery would write into tablespace directory \"\(tablespace.path)\"",
+            detail: "Tablespace \(tablespace.oid) was created after the backup, at LSN \(tablespace.lsn), so recovery "
+                + "creates it at that path; it holds \"\(versionDirectory)\", which may belong to a living cluster.",
+            hint: isConfigured
+                ? "Move that directory away, or recover to a point before the tablespace was created."
+                : "Restore on another host, recover to a point before the tablespace was created, or make a new backup "
+                    + "and restore that one with \"--tablespace\".")
+    }
+}

@@ -1,0 +1,207 @@
+// Which archived files recovery will read, in which order, and where it runs out of them.
+//
+// The server's rule (src/backend/access/transam/xlogrecovery.c, XLogFileReadAnyTLI): for each segment number it asks
+// for the file of the newest timeline of the target's history that had begun by then, goes back to older ones while
+// there is none, and never returns to a timeline older than the file it read last. It does not look at where a
+// timeline was left: from a file of the parent it would replay records that are not part of the target's history. So a
+// chain ends at the switch point when the child's file is missing.
+
+package import KedgeCatalog
+package import KedgeCore
+package import KedgePostgres
+
+/// What a repository holds of one database system's WAL, known from names alone, and its timeline histories.
+package struct ArchivedWAL: Sendable {
+    package let inventory: WALInventory
+    package let histories: [TimelineID: TimelineHistory]
+
+    package init(inventory: WALInventory, histories: [TimelineID: TimelineHistory]) {
+        self.inventory = inventory
+        self.histories = histories
+    }
+
+    package var segmentSize: UInt64 { inventory.segmentSize }
+
+    /// Every timeline of which anything is archived, and timeline 1, which needs no history file.
+    package var timelines: [TimelineID] {
+        Set(inventory.timelines.map(\.id)).union(histories.keys).union([TimelineID(1)]).sorted()
+    }
+
+    /// The path from the root to `timeline`. Nil where its history file is missing: the server would refuse it.
+    package func history(of timeline: TimelineID) -> TimelineHistory? {
+        timeline == TimelineID(1) ? TimelineHistory(root: timeline) : histories[timeline]
+    }
+
+    /// The archived segments from `number` on without a gap, if that one is there and `archive-get` would give it out.
+    func run(of timeline: TimelineID, from number: UInt64) -> Range<UInt64>? {
+        guard let archived = inventory.timeline(timeline), let run = archived.run(containing: number) else {
+            return nil
+        }
+        let conflict = archived.conflicts.filter { $0 >= number }.min()
+        let end = min(run.upperBound + 1, conflict ?? .max)
+        return end > number ? number..<end : nil
+    }
+
+    func hasPartial(_ segment: WALSegment) -> Bool {
+        guard let archived = inventory.timeline(segment.timeline) else { return false }
+        return archived.partials.contains(segment.number) && !archived.conflicts.contains(segment.number)
+    }
+
+    func hasConflict(_ segment: WALSegment) -> Bool {
+        inventory.timeline(segment.timeline)?.conflicts.contains(segment.number) ?? false
+    }
+
+    /// The first archived segment of `timeline` after `number`.
+    func firstSegment(_ timeline: TimelineID, after number: UInt64) -> UInt64? {
+        inventory.timeline(timeline)?.runs.first { $0.upperBound > number }.map { max($0.lowerBound, number + 1) }
+    }
+}
+
+/// The files that recovery will read from a segment on, along one history.
+package struct WALChain: Sendable {
+    /// Neighbouring segments of one timeline.
+    package struct Run: Hashable, Sendable {
+        package let timeline: TimelineID
+        package let numbers: Range<UInt64>
+        /// A single `.partial` segment, which the restore has to put into pg_wal under the segment's own name.
+        package let isPartial: Bool
+    }
+
+    package let history: TimelineHistory
+    package let segmentSize: UInt64
+    package let runs: [Run]
+    /// No record that ends after this can be replayed.
+    package let limit: LSN
+    /// The first segment that is missing.
+    package let missing: WALSegment
+    /// The next segment that is there again, if this is a hole and not the end.
+    package let resumesAt: WALSegment?
+    /// Whether `missing` has several different `.partial` files, none of which can be trusted.
+    package let hasConflict: Bool
+
+    /// Follows `history` from segment number `first` on.
+    package init(_ archive: ArchivedWAL, along history: TimelineHistory, from first: UInt64) {
+        var builder = Builder(archive: archive, history: history, number: first)
+        builder.build()
+        self.history = history
+        segmentSize = archive.segmentSize
+        runs = builder.runs
+        limit = builder.limit
+        missing = builder.missing
+        hasConflict = archive.hasConflict(builder.missing)
+        let later = history.entries.compactMap { entry in
+            archive.firstSegment(entry.timeline, after: builder.missing.number).map {
+                WALSegment(timeline: entry.timeline, number: $0)
+            }
+        }
+        resumesAt = later.filter { entry in
+            history.entries.contains { $0.timeline == entry.timeline && $0.holds(entry.number, archive.segmentSize) }
+        }.min { $0.number < $1.number }
+    }
+
+    /// The partial segment that the chain ends with.
+    package var partial: WALSegment? {
+        runs.last.flatMap { $0.isPartial ? WALSegment(timeline: $0.timeline, number: $0.numbers.lowerBound) : nil }
+    }
+
+    package var segmentCount: UInt64 { runs.reduce(0) { $0 + UInt64($1.numbers.count) } }
+
+    /// The last file of the chain; nil where the very first one is missing.
+    package var last: WALSegment? {
+        runs.last.map { WALSegment(timeline: $0.timeline, number: $0.numbers.upperBound - 1) }
+    }
+
+    /// Calls `body` for each file in order, from the one that holds `start` on, until it returns false.
+    package func forEachLink<Failure: Error>(
+        from start: LSN = .invalid, _ body: (WALLink) throws(Failure) -> Bool
+    ) throws(Failure) {
+        var previous: WALSegment?
+        let firstNumber = start.position / segmentSize
+        for run in runs where run.numbers.upperBound > firstNumber {
+            for number in max(run.numbers.lowerBound, firstNumber)..<run.numbers.upperBound {
+                let segment = WALSegment(timeline: run.timeline, number: number)
+                guard try body(WALLink(segment: segment, isPartial: run.isPartial, previous: previous)) else { return }
+                previous = segment
+            }
+        }
+    }
+}
+
+extension WALChain {
+    /// Adds one run after the other until a segment is missing.
+    private struct Builder {
+        let archive: ArchivedWAL
+        let history: TimelineHistory
+        var number: UInt64
+        var fileTimeline = TimelineID(0)
+        var runs: [Run] = []
+        var limit = LSN.invalid
+        var missing = WALSegment(timeline: TimelineID(0), number: 0)
+
+        mutating func build() {
+            while true {
+                let eligible = history.entries.reversed().filter { entry in
+                    entry.timeline >= fileTimeline && entry.begin.position / archive.segmentSize <= number
+                }
+                guard let newest = eligible.first ?? history.entries.first else { return }
+                missing = WALSegment(timeline: newest.timeline, number: number)
+                limit = LSN(number * archive.segmentSize)
+                guard let entry = eligible.first(where: { archive.run(of: $0.timeline, from: number) != nil }),
+                    let run = archive.run(of: entry.timeline, from: number)
+                else {
+                    addPartial(of: eligible)
+                    return
+                }
+                guard add(entry, upTo: run.upperBound) else { return }
+            }
+        }
+
+        /// Adds segments of one timeline. Returns false where the chain ends at the timeline's switch point.
+        private mutating func add(_ entry: TimelineHistory.Entry, upTo end: UInt64) -> Bool {
+            let (present, segmentSize) = (number, archive.segmentSize)
+            let nextBegin = history.entries
+                .filter { $0.timeline > entry.timeline }
+                .map { $0.begin.position / segmentSize }
+                .filter { $0 > present }
+                .min()
+            let stop = min(end, nextBegin ?? .max)
+            let own = entry.end.map { ($0.position + archive.segmentSize - 1) / archive.segmentSize } ?? .max
+            guard own > number else { return false }
+            append(entry.timeline, number..<min(stop, own))
+            number = min(stop, own)
+            limit = LSN(number * archive.segmentSize)
+            guard let end = entry.end, end < limit else { return true }
+            // The last of these files goes on after the switch point with WAL that is not of this history.
+            limit = end
+            return false
+        }
+
+        private mutating func append(_ timeline: TimelineID, _ numbers: Range<UInt64>) {
+            fileTimeline = timeline
+            if let last = runs.last, last.timeline == timeline, last.numbers.upperBound == numbers.lowerBound {
+                runs[runs.count - 1] = Run(
+                    timeline: timeline, numbers: last.numbers.lowerBound..<numbers.upperBound, isPartial: false)
+            } else {
+                runs.append(Run(timeline: timeline, numbers: numbers, isPartial: false))
+            }
+        }
+
+        private mutating func addPartial(of eligible: [TimelineHistory.Entry]) {
+            let segments = eligible.map { ($0, WALSegment(timeline: $0.timeline, number: number)) }
+            let end = LSN((number + 1) * archive.segmentSize)
+            guard let (entry, segment) = segments.first(where: { archive.hasPartial($0.1) }),
+                entry.end ?? end > limit
+            else { return }
+            runs.append(Run(timeline: segment.timeline, numbers: number..<number + 1, isPartial: true))
+            limit = min(end, entry.end ?? end)
+            if limit == end { missing = segment.next }
+        }
+    }
+}
+
+extension TimelineHistory.Entry {
+    /// Whether segment `number` holds WAL of this stretch.
+    fileprivate func holds(_ number: UInt64, _ segmentSize: UInt64) -> Bool {
+        begin.position / segmentSize <= number && end.map { number * segmentSize < $0.position } ?? true
+    }
+}

@@ -1,0 +1,142 @@
+// That the planner's verdict is the server's: for hundreds of random histories with branching timelines, gaps, partial
+// segments and clocks that step back, every verdict is compared with a replay of the records one by one.
+
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRestore
+import Testing
+
+@Suite struct RestorePlanSimulationTests {
+    /// Targets at and around everything that happened.
+    private func targets(_ model: HistoryModel, _ dice: inout Dice) -> [RecoveryTarget] {
+        var targets: [RecoveryTarget] = [.name("p\(dice.below(7))"), .transaction(5, exclusive: false)]
+        for records in model.lineages.values {
+            for _ in 0..<6 {
+                let record = records[dice.below(records.count)]
+                let exclusive = dice.chance(40)
+                targets.append(.lsn(LSN(record.start.position + UInt64(dice.below(2)) * 8), exclusive: exclusive))
+                if case .end(let xid, let time) = record.kind {
+                    targets.append(.transaction(UInt64(xid), exclusive: exclusive))
+                    let step = Int64(dice.below(3) - 1) * 500_000
+                    targets.append(.time(Timestamp(microseconds: time.microseconds + step), exclusive: exclusive))
+                }
+            }
+        }
+        return targets
+    }
+
+    private func plan(_ model: HistoryModel, _ request: RestoreRequest) throws -> RestorePlan? {
+        do {
+            let planner = RestorePlanner(
+                request, backups: model.backups, archive: model.archive, knowledge: model)
+            return try planner.plan()
+        } catch {
+            #expect(error.code == .targetUnreachable, "\(error)")
+            #expect(error.hint != nil, "\(error)")
+            return nil
+        }
+    }
+
+    @Test(
+        "a plan for a given backup is made exactly where replaying the records reaches the target", arguments: 1...150)
+    func explicitBackup(_ seed: UInt64) throws {
+        let model = HistoryModel(seed: seed)
+        var dice = Dice(seed &* 77)
+        var reached = 0
+        for backup in model.backups {
+            for timeline in model.lineages.keys.sorted() {
+                guard let history = model.archive.history(of: TimelineID(timeline)), backup.lies(on: history) else {
+                    continue
+                }
+                for target in targets(model, &dice) {
+                    let request = RestoreRequest(
+                        backup: backup.label, target: target, timeline: .number(TimelineID(timeline)))
+                    let found = try plan(model, request)
+                    let expected = model.replay(backup, along: timeline, to: target)
+                    let about: Comment =
+                        "seed \(seed), \(request), expected \(expected), got \(String(describing: found?.proofs))"
+                    if case .lsn(let lsn, _) = target, lsn < backup.span.stopLSN {
+                        // The server would also stop within the record that ends the backup; nobody means that.
+                        #expect(found == nil, about)
+                        continue
+                    }
+                    switch expected {
+                    case .stopped(let record, let isConsistent):
+                        #expect((found?.stop != nil) == isConsistent, about)
+                        guard let stop = found?.stop, isConsistent else { continue }
+                        if stop.event != nil { #expect(stop.record == record, about) }
+                        reached += 1
+                    case .ranOut(let last, let isConsistent):
+                        #expect(found?.stop == nil, about)
+                        guard let found else { continue }
+                        guard case .time = target else {
+                            Issue.record(about)
+                            continue
+                        }
+                        #expect(isConsistent && found.lastRecord == last, about)
+                    }
+                }
+            }
+        }
+        #expect(reached > 0 || model.backups.count < 4, "seed \(seed) tested nothing")
+    }
+
+    @Test("the newest backup that can reach the target is chosen", arguments: 1...100)
+    func automaticBackup(_ seed: UInt64) throws {
+        let model = HistoryModel(seed: seed)
+        var dice = Dice(seed &* 99)
+        for timeline in model.lineages.keys.sorted() {
+            guard let history = model.archive.history(of: TimelineID(timeline)) else { continue }
+            for target in targets(model, &dice) {
+                let able = model.backups.filter { backup in
+                    guard backup.lies(on: history) else { return false }
+                    switch target {
+                    case .time(let time, _) where backup.span.stopTime > time: return false
+                    case .lsn(let lsn, _) where backup.span.stopLSN > lsn: return false
+                    default: break
+                    }
+                    guard case .stopped(_, true) = model.replay(backup, along: timeline, to: target) else {
+                        return false
+                    }
+                    return true
+                }
+                let found = try plan(model, RestoreRequest(target: target, timeline: .number(TimelineID(timeline))))
+                let best = able.max { ($0.span.stopLSN, $0.label) < ($1.span.stopLSN, $1.label) }
+                if found?.stop != nil || best != nil {
+                    #expect(found?.backup.label == best?.label, "seed \(seed), timeline \(timeline), \(target)")
+                }
+            }
+        }
+    }
+
+    @Test(
+        "the end of the archive is planned as the last record that can be replayed, or refused at a hole",
+        arguments: 1...150)
+    func latest(_ seed: UInt64) throws {
+        let model = HistoryModel(seed: seed)
+        for backup in model.backups {
+            for timeline in model.lineages.keys.sorted() {
+                guard let history = model.archive.history(of: TimelineID(timeline)), backup.lies(on: history) else {
+                    continue
+                }
+                let request = RestoreRequest(
+                    backup: backup.label, target: .latest, timeline: .number(TimelineID(timeline)))
+                let found = try plan(model, request)
+                let expected = model.replay(backup, along: timeline, to: .latest)
+                guard case .ranOut(let last, let isConsistent) = expected else { continue }
+                let about: Comment = "seed \(seed), \(request)"
+                guard let found else {
+                    let chain = WALChain(
+                        model.archive, along: history,
+                        from: backup.span.startLSN.position / HistoryModel.segmentSize)
+                    #expect(!isConsistent || chain.resumesAt != nil, about)
+                    continue
+                }
+                #expect(isConsistent, about)
+                #expect(found.lastRecord == last, about)
+                #expect(found.target == last.map { .lsn($0, exclusive: false) }, about)
+            }
+        }
+    }
+}
