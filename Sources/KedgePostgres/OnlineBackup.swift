@@ -15,6 +15,8 @@ package final class OnlineBackup {
     package struct Start: Sendable, Equatable {
         /// Replay begins here: the redo pointer of the checkpoint that the start made.
         package let lsn: LSN
+        /// The timeline of that checkpoint. A standby may have followed its primary to a newer one already, and may make a
+        /// restartpoint there before the label is written: the label has the last word.
         package let timeline: TimelineID
         package let isFromStandby: Bool
         /// The server's clock, read before the start.
@@ -56,11 +58,12 @@ package final class OnlineBackup {
         let call =
             connection.majorVersion >= 15 ? "pg_backup_start($1, true)" : "pg_start_backup($1, true, false)"
         let lsn: LSN
-        let after: ServerPosition
+        let timeline: TimelineID
         let session: String
         do throws(KedgeError) {
             lsn = try connection.row("SELECT \(call)", [label], attempt: "start a backup").lsn(0, "start of the backup")
-            after = try connection.position()
+            timeline = try connection.row("SELECT timeline_id FROM pg_control_checkpoint()", attempt: "start a backup")
+                .timeline(0, "timeline of the checkpoint")
             session = try OnlineBackup.session(of: connection)
         } catch {
             connection.close()
@@ -69,7 +72,7 @@ package final class OnlineBackup {
         self.connection = connection
         self.session = session
         self.start = Start(
-            lsn: lsn, timeline: after.timeline, isFromStandby: before.isInRecovery, time: before.time)
+            lsn: lsn, timeline: timeline, isFromStandby: before.isInRecovery, time: before.time)
     }
 
     /// Asks the server whether the backup still stands. To be called every few seconds while files are copied.
@@ -136,7 +139,11 @@ package final class OnlineBackup {
 
     /// The stop must be about the backup that was started, and lie behind it.
     private func check(_ stop: Stop) throws(KedgeError) {
-        guard stop.label.startLSN == start.lsn, stop.label.startTimeline == start.timeline, stop.lsn >= start.lsn,
+        let timelineFits =
+            start.isFromStandby
+            ? stop.label.startTimeline >= start.timeline && stop.label.startTimeline <= stop.after.timeline
+            : stop.label.startTimeline == start.timeline
+        guard stop.label.startLSN == start.lsn, timelineFits, stop.lsn >= start.lsn,
             stop.label.isFromStandby == start.isFromStandby
         else {
             throw KedgeError(
