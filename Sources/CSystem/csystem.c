@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -75,6 +76,11 @@ int csystem_start_writeback(int descriptor, off_t offset, off_t count, bool wait
 }
 
 int csystem_syncfs(int descriptor) { return syncfs(descriptor); }
+
+int csystem_terminal_columns(int descriptor) {
+    struct winsize size;
+    return ioctl(descriptor, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
 
 int csystem_pipe(int descriptors[2]) { return pipe2(descriptors, O_CLOEXEC); }
 

@@ -71,6 +71,8 @@ package struct Surroundings: Sendable {
     package var writeOutput: @Sendable ([UInt8]) throws(KedgeError) -> Void
     /// Writes one line to standard error.
     package var writeErrorLine: @Sendable (String) -> Void
+    /// Nil where standard error is no terminal.
+    package var terminal: Terminal?
     package var time: any TimeSource
     package var random: any RandomSource
     /// What long work looks at to learn that it should stop.
@@ -80,7 +82,8 @@ package struct Surroundings: Sendable {
         environment: [EnvironmentVariable], host: HostFacts, readFile: @escaping FileReader,
         runShell: @escaping ShellRunner, fileExists: @escaping @Sendable (String) -> Bool,
         writeOutput: @escaping @Sendable ([UInt8]) throws(KedgeError) -> Void,
-        writeErrorLine: @escaping @Sendable (String) -> Void, time: any TimeSource, random: any RandomSource,
+        writeErrorLine: @escaping @Sendable (String) -> Void, terminal: Terminal? = nil,
+        time: any TimeSource, random: any RandomSource,
         interruption: Interruption
     ) {
         self.environment = environment
@@ -90,6 +93,7 @@ package struct Surroundings: Sendable {
         self.fileExists = fileExists
         self.writeOutput = writeOutput
         self.writeErrorLine = writeErrorLine
+        self.terminal = terminal
         self.time = time
         self.random = random
         self.interruption = interruption

@@ -2,6 +2,7 @@
 //
 // Nothing here exits or touches the outside but through `Surroundings`, so tests compare whole runs.
 import KedgeCore
+import KedgeRepository
 
 /// How the process ends.
 package enum Ending: Hashable, Sendable {
@@ -32,7 +33,7 @@ package struct CommandLineTool: Sendable {
             switch try parser.parse(words) {
             case .help(nil): try print(HelpText.overview(specifications))
             case .help(let command?): try print(HelpText.command(command))
-            case .version: try print(["kedge \(Version.text) (repository format \(Version.repositoryFormat))"])
+            case .version: try print(["kedge \(Version.text) (repository format \(RepositoryIdentity.format))"])
             case .run(let specification, let arguments):
                 rule.note(arguments)
                 let result = try run(specification, arguments, wantsJSON: wantsJSON)

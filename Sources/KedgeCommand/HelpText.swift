@@ -1,4 +1,5 @@
 // `kedge --help` and `kedge COMMAND --help`, written from the specifications.
+import KedgeCore
 
 /// Help texts for a terminal of 80 columns.
 package enum HelpText {

@@ -35,8 +35,8 @@ package enum HumanText {
         let milliseconds = Int(attoseconds / 1_000_000_000_000_000)
         switch whole {
         case 0: return "\(milliseconds) ms"
-        case 1..<10: return "\(whole).\(milliseconds / 100) s"
-        case 10..<60: return "\(whole) s"
+        case 1..<10 where milliseconds >= 100: return "\(whole).\(milliseconds / 100) s"
+        case 1..<60: return "\(whole) s"
         case 60..<3600: return pair(whole / 60, "min", whole % 60, "s")
         case 3600..<86_400: return pair(whole / 3600, "h", whole % 3600 / 60, "min")
         default: return pair(whole / 86_400, "d", whole % 86_400 / 3600, "h")

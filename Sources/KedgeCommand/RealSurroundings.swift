@@ -5,18 +5,21 @@ import KedgeCore
 extension Surroundings {
     /// The process's own environment, host, files and standard streams.
     package static var real: Surroundings {
-        Surroundings(
+        // Nobody is left to tell when standard error fails.
+        let status = StatusLine { text in
+            do { try StandardStream.error.write(Array(text.utf8)) } catch {}
+        }
+        return Surroundings(
             environment: kedgeVariables(),
             host: HostFacts(
                 processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid(), name: hostName(),
                 executable: linkTarget("/proc/self/exe", otherwise: "kedge"),
                 workingDirectory: linkTarget("/proc/self/cwd", otherwise: "/")),
             readFile: SmallFile.read, runShell: runShell, fileExists: { access($0, F_OK) == 0 },
-            writeOutput: { (bytes: [UInt8]) throws(KedgeError) in try write(bytes, to: STDOUT_FILENO) },
-            writeErrorLine: { line in
-                // Nobody is left to tell when standard error fails.
-                do { try write(Array("\(line)\n".utf8), to: STDERR_FILENO) } catch {}
-            },
+            writeOutput: { (bytes: [UInt8]) throws(KedgeError) in try StandardStream.output.write(bytes) },
+            writeErrorLine: status.writeLine,
+            terminal: StandardStream.error.isTerminal
+                ? Terminal(status: status) { StandardStream.error.columns } : nil,
             time: SystemTimeSource(), random: SystemRandomSource(), interruption: .process)
     }
 
@@ -57,22 +60,5 @@ extension Surroundings {
             entry += 1
         }
         return variables
-    }
-
-    private static func write(_ bytes: [UInt8], to descriptor: Int32) throws(KedgeError) {
-        var written = 0
-        while written < bytes.count {
-            let count = bytes.withUnsafeBytes { buffer in
-                Glibc.write(descriptor, buffer.baseAddress.map { $0 + written }, buffer.count - written)
-            }
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else {
-                let reason = String(cString: strerror(errno))
-                throw KedgeError(
-                    .inputOutput, "could not write to standard output", detail: "\(reason).",
-                    hint: "Check where the output goes.")
-            }
-            written += count
-        }
     }
 }

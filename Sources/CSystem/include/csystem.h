@@ -47,6 +47,9 @@ int csystem_syncfs(int descriptor);
 // pipe2(2) with O_CLOEXEC is hidden.
 int csystem_pipe(int descriptors[2]);
 
+// The width of the terminal behind a descriptor, 0 where it is none: ioctl(2) is variadic.
+int csystem_terminal_columns(int descriptor);
+
 // Names the calling thread as `ps -L` shows it, at most 15 bytes (pthread_setname_np is hidden).
 void csystem_name_thread(const char *name);
 
