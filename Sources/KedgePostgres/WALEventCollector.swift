@@ -184,8 +184,8 @@ extension WALEventCollector {
     private mutating func visitCheckpoint(_ record: WALRecord) -> String? {
         guard let data = data(record, atLeast: 88) else { return WALEventCollector.notUnderstood("checkpoint") }
         let seconds: Int64 = data.load(64)
-        let timeline: UInt32 = data.load(8)
-        guard Timestamp.believableSeconds.contains(seconds), timeline > 0 else {
+        let (timeline, previousTimeline): (UInt32, UInt32) = (data.load(8), data.load(12))
+        guard Timestamp.believableSeconds.contains(seconds), timeline > 0, previousTimeline > 0 else {
             return WALEventCollector.notUnderstood("checkpoint")
         }
         events.checkpoints += 1
@@ -193,6 +193,11 @@ extension WALEventCollector {
             lsn: record.lsn, redo: LSN(data.load(0)), timeline: TimelineID(timeline),
             isShutdown: record.operation == WALRecord.XLOGOperation.checkpointShutdown,
             time: Timestamp(secondsSince1970: seconds))
+        if previousTimeline != timeline {
+            events.lastEndOfRecovery = EndOfRecovery(
+                lsn: record.lsn, time: Timestamp(secondsSince1970: seconds), timeline: TimelineID(timeline),
+                previousTimeline: TimelineID(previousTimeline))
+        }
         return version >= .v17 ? noteWALLevel(record, at: 20, "checkpoint") : nil
     }
 

@@ -72,7 +72,8 @@ package struct CheckpointRecord: Hashable, Sendable {
     }
 }
 
-/// The end of a recovery: the first record of a new timeline.
+/// The end of a recovery on a new timeline: its first record. After a promotion that somebody asked for it is an
+/// END_OF_RECOVERY record, at a recovery target a shutdown checkpoint that names another timeline before it.
 package struct EndOfRecovery: Hashable, Sendable {
     package let lsn: LSN
     package let time: Timestamp
