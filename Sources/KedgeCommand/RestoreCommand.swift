@@ -1,9 +1,11 @@
 // `kedge restore`.
+import KedgeCatalog
 import KedgeCore
+import KedgeRestore
 
 /// The command line of `restore`.
 enum RestoreCommand {
-    static let command = Command(planned: specification)
+    static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
         name: "restore", summary: "write a data directory and prepare its recovery to a moment",
@@ -13,6 +15,8 @@ enum RestoreCommand {
                 + "afterwards.",
             "A time is written as 2026-11-20 14:30:00+02 or 2026-11-20T12:30:00Z; without a zone it is refused unless "
                 + "--time-zone is given.",
+            "At a target the server pauses, so that you can look, until you call pg_wal_replay_resume(); at the end of "
+                + "the archived WAL it is promoted. --target-action says otherwise.",
         ],
         options: [
             .value("pgdata", "DIR", "Restore into this directory instead of the configured pgdata."),
@@ -24,15 +28,98 @@ enum RestoreCommand {
             .flag("target-immediate", "Stop as soon as the backup is consistent."),
             .flag("target-exclusive", "Stop just before the target instead of just after it."),
             .value("target-timeline", "TL", "Recover along this timeline: a number, current or latest."),
-            .choice("target-action", ["pause", "promote", "shutdown"], "What the server does at the target."),
+            .choice("target-action", TargetAction.allCases.map(\.rawValue), "What the server does at the target."),
             .value("time-zone", "NAME", "Read a time without a zone in this one, such as Europe/Berlin."),
             .flag("standby", "Restore a standby: write standby.signal and no target."),
+            .flag("delta", "Keep what is right in an existing directory (not supported yet)."),
             .value(
                 "tablespace", "OID=DIR", "Restore this tablespace into another directory. May be repeated.",
                 isRepeatable: true),
             .choice(
-                "archiving", ["keep", "off"],
+                "archiving", Archiving.allCases.map(\.rawValue),
                 "Whether the restored cluster archives its WAL: keep in the configured pgdata, off elsewhere."),
+            .value("extra-files", "DIR", "Write configuration files from outside the data directory below this one."),
             .flag("dry-run", "Print the plan and write nothing."),
         ])
+
+    private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        let arguments = context.arguments
+        guard !arguments.has("delta") else {
+            throw KedgeError(
+                .notSupported, "cannot restore with \"--delta\": it is not written yet",
+                hint: "Restore into an empty directory.")
+        }
+        let request = try RestoreTargetOptions(context).request()
+        let configuration = try context.loadConfiguration()
+        let cluster = try configuration.cluster()
+        let source = try context.source(of: try configuration.repository(of: cluster))
+        try WorkDirectory.prepare(cluster.workDirectory, user: context.surroundings.host.userID)
+        let configured = try settled(RawPath(context.absolute(cluster.pgdata)))
+        let pgdata = try arguments.value("pgdata").map { (path) throws(KedgeError) in
+            try settled(RawPath(context.absolute(path)))
+        }
+        let options = Restore.Options(
+            clusterName: cluster.name, request: request, pgdata: pgdata ?? configured, configuredPgdata: configured,
+            tablespaces: try tablespaces(context), action: action(arguments, request.target),
+            archiving: arguments.value("archiving").flatMap(Archiving.init),
+            restoreCommand: restoreCommand(context, configuration, cluster),
+            extraFilesDirectory: arguments.value("extra-files").map { RawPath(context.absolute($0)) },
+            processMax: cluster.processMax, workDirectory: RawPath(cluster.workDirectory),
+            isDryRun: arguments.has("dry-run"))
+        let progress = WorkProgress()
+        let restore = Restore(
+            source, options, progress: progress, time: context.surroundings.time,
+            random: context.surroundings.random, interruption: context.surroundings.interruption)
+        let outcome = try restore.run()
+        for record in outcome.unreadable {
+            context.log.warn("commit record \"\(record.name)\" cannot be read: \(record.error.message)")
+        }
+        for warning in outcome.plan.warnings { context.log.warn(warning) }
+        if outcome.isWritten && context.surroundings.host.userID == 0 {
+            context.log.warn("the files belong to root: give them to the server's user before you start it")
+        }
+        return RestoreReport(outcome, binDirectory: cluster.binDirectory).result
+    }
+
+    /// What PostgreSQL itself would do: pause at a target, promote at the end of the WAL.
+    private static func action(_ arguments: ParsedArguments, _ target: RecoveryTarget) -> TargetAction {
+        arguments.value("target-action").flatMap(TargetAction.init) ?? (target == .latest ? .promote : .pause)
+    }
+
+    /// The path without links, as far as it exists.
+    private static func settled(_ path: RawPath) throws(KedgeError) -> RawPath {
+        var path = path
+        while path.bytes.count > 1, path.bytes.last == 0x2F { path = path.parent }
+        do throws(KedgeError) {
+            return try FileSystem.canonicalPath(of: path)
+        } catch  where error.code == .notFound && path.parent != path {
+            return try settled(path.parent).appending(path.lastComponent)
+        }
+    }
+
+    private static func tablespaces(_ context: CommandContext) throws(KedgeError) -> [UInt32: RawPath] {
+        var mapping: [UInt32: RawPath] = [:]
+        for text in context.arguments.values("tablespace") {
+            let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count == 2, let oid = UInt32(parts[0]), !parts[1].isEmpty else {
+                throw KedgeError(
+                    .usage, "cannot read \"--tablespace \(text)\"",
+                    hint: "Write it as OID=DIR, such as \"--tablespace 16385=/srv/fast\".")
+            }
+            guard mapping.updateValue(try settled(RawPath(context.absolute(String(parts[1])))), forKey: oid) == nil
+            else {
+                throw KedgeError(.usage, "cannot map tablespace \(oid) twice", hint: "Give one directory for it.")
+            }
+        }
+        return mapping
+    }
+
+    private static func restoreCommand(
+        _ context: CommandContext, _ configuration: Configuration, _ cluster: ClusterConfiguration
+    ) -> RestoreCommandLine {
+        RestoreCommandLine(words: [
+            context.surroundings.host.executable, "--config", context.absolute(configuration.path), "--cluster",
+            cluster.name,
+        ])
+    }
 }

@@ -1,0 +1,117 @@
+// What `kedge restore` prints when it is done, or when it was asked for the plan alone.
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRestore
+
+/// The text and the JSON of one outcome.
+struct RestoreReport {
+    private let outcome: Restore.Outcome
+    private let binDirectory: String?
+
+    init(_ outcome: Restore.Outcome, binDirectory: String?) {
+        self.outcome = outcome
+        self.binDirectory = binDirectory
+    }
+
+    var result: CommandResult { CommandResult(lines: lines, json: json) }
+
+    private var plan: RestorePlan { outcome.plan }
+    private var isStandby: Bool { outcome.settings.isStandby }
+
+    private var lines: [String] {
+        let size = HumanText.size(outcome.totalBytes)
+        let verb = outcome.isWritten ? "restored" : "would restore"
+        var lines = [
+            "\(verb) backup \(plan.backup.label) into \"\(outcome.pgdata)\": \(outcome.files) files, \(size)"
+                + (outcome.isWritten ? " in \(HumanText.duration(.milliseconds(Int64(outcome.milliseconds))))" : ""),
+            "backup: from repository \"\(outcome.repository)\", stopped at \(plan.backup.span.stopTime), LSN "
+                + "\(plan.backup.span.stopLSN); \(plan.reason)",
+            "recovery: \(targetText)",
+        ]
+        lines += plan.proofs.map { "proven: \($0)" }
+        for placement in outcome.placements {
+            lines.append("tablespace \(placement.oid): \"\(placement.target)\"")
+        }
+        for tablespace in plan.tablespaces {
+            lines.append("tablespace \(tablespace.oid): recovery will create it in \"\(tablespace.path)\"")
+        }
+        lines.append(
+            outcome.settings.archiving == .keep
+                ? "archiving: as configured; this is the original's place"
+                : "archiving: off (archive_mode in postgresql.auto.conf), so that a copy does not archive into the "
+                    + "original's repository")
+        lines.append("replication slots are not restored: create those that are needed again")
+        lines += extraFileLines
+        if outcome.isWritten { lines += ["", "Start the server: \(startCommand)"] }
+        return lines
+    }
+
+    private var targetText: String {
+        if isStandby { return "as a standby, along the newest timeline" }
+        let end: String =
+            switch plan.target {
+            case .none: "as far as WAL can be fetched"
+            case .immediate: "to the end of the backup"
+            case .name(let name): "to restore point \"\(name)\""
+            case .time(let time, let exclusive): exclusive ? "to just before \(time)" : "to \(time)"
+            case .lsn(let lsn, let exclusive): exclusive ? "to just before LSN \(lsn)" : "to LSN \(lsn)"
+            case .transaction(let number, let exclusive):
+                exclusive ? "to just before transaction \(number)" : "to transaction \(number)"
+            }
+        return "\(end) on timeline \(plan.timeline), then \(outcome.settings.action.rawValue)"
+    }
+
+    private var extraFileLines: [String] {
+        guard !outcome.extraFiles.isEmpty else { return [] }
+        let list = outcome.extraFiles.map { "\"\($0)\"" }.joined(separator: ", ")
+        if let directory = outcome.extraFilesDirectory {
+            return ["configuration files from outside the data directory, below \"\(directory)\": \(list)"]
+        }
+        return [
+            "configuration files from outside the data directory, left out: \(list) (--extra-files DIR writes them)"
+        ]
+    }
+
+    private var startCommand: String {
+        let program = binDirectory.map { $0 + "/pg_ctl" } ?? "pg_ctl"
+        return "\(program) -D \(outcome.pgdata) -w start"
+    }
+
+    private var json: JSONValue {
+        [
+            "written": .bool(outcome.isWritten), "backup": .string(plan.backup.label.text),
+            "repository": .string(outcome.repository), "reason": .string(plan.reason),
+            "pgdata": .string(outcome.pgdata.description), "timeline": .int(plan.timeline.number),
+            "standby": .bool(isStandby), "action": .string(outcome.settings.action.rawValue), "target": targetJSON,
+            "stopLSN": .optional((plan.stop?.record ?? plan.lastRecord)?.description),
+            "proven": .array(plan.proofs.map(JSONValue.string)),
+            "warnings": .array(plan.warnings.map(JSONValue.string)),
+            "tablespaces": .array(
+                outcome.placements.map {
+                    ["oid": .int($0.oid), "directory": .string($0.target.description), "mapped": .bool($0.isMapped)]
+                }),
+            "createdByRecovery": .array(
+                plan.tablespaces.map { ["oid": .int($0.oid), "directory": .string($0.path.description)] }),
+            "archiving": .string(outcome.settings.archiving.rawValue), "files": .int(outcome.files),
+            "bytes": .int(outcome.totalBytes), "milliseconds": .int(outcome.milliseconds),
+            "extraFiles": .array(outcome.extraFiles.map { .string($0.description) }),
+            "unreadableBackups": .array(outcome.unreadable.map { .string($0.name) }),
+            "start": .string(startCommand),
+        ]
+    }
+
+    private var targetJSON: JSONValue {
+        func target(_ kind: String, _ value: String, exclusive: Bool = false) -> JSONValue {
+            ["kind": .string(kind), "value": .string(value), "exclusive": .bool(exclusive)]
+        }
+        return switch plan.target {
+        case .none: .null
+        case .immediate: target("immediate", "immediate")
+        case .name(let name): target("name", name)
+        case .time(let time, let exclusive): target("time", time.description, exclusive: exclusive)
+        case .lsn(let lsn, let exclusive): target("lsn", lsn.description, exclusive: exclusive)
+        case .transaction(let number, let exclusive): target("xid", String(number), exclusive: exclusive)
+        }
+    }
+}
