@@ -23,6 +23,17 @@ enum ArchiveGetCommand {
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
+        do throws(KedgeError) {
+            return try fetch(context, cluster, configuration)
+        } catch {
+            let rule = ArchiveGetRule(fileName: context.arguments.positionals[0], context.surroundings)
+            return .failed(error, status: rule.status(of: error.code, onUnavailable: cluster.onUnavailable))
+        }
+    }
+
+    private static func fetch(
+        _ context: CommandContext, _ cluster: ClusterConfiguration, _ configuration: Configuration
+    ) throws(KedgeError) -> CommandResult {
         let options = ArchiveGet.Options(
             fileName: context.arguments.positionals[0], destination: RawPath(context.arguments.positionals[1]),
             clusterName: cluster.name, dataDirectory: context.dataDirectory(of: cluster),

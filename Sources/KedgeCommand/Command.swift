@@ -67,6 +67,8 @@ package struct Surroundings: Sendable {
     package var runShell: ShellRunner
     /// Whether something exists at a path; relative ones start from the working directory.
     package var fileExists: @Sendable (String) -> Bool
+    /// The names in a directory; nil where it cannot be read.
+    package var listDirectory: @Sendable (String) -> [String]?
     /// Writes all bytes to standard output.
     package var writeOutput: @Sendable ([UInt8]) throws(KedgeError) -> Void
     /// Writes one line to standard error.
@@ -81,6 +83,7 @@ package struct Surroundings: Sendable {
     package init(
         environment: [EnvironmentVariable], host: HostFacts, readFile: @escaping FileReader,
         runShell: @escaping ShellRunner, fileExists: @escaping @Sendable (String) -> Bool,
+        listDirectory: @escaping @Sendable (String) -> [String]?,
         writeOutput: @escaping @Sendable ([UInt8]) throws(KedgeError) -> Void,
         writeErrorLine: @escaping @Sendable (String) -> Void, terminal: Terminal? = nil,
         time: any TimeSource, random: any RandomSource,
@@ -91,6 +94,7 @@ package struct Surroundings: Sendable {
         self.readFile = readFile
         self.runShell = runShell
         self.fileExists = fileExists
+        self.listDirectory = listDirectory
         self.writeOutput = writeOutput
         self.writeErrorLine = writeErrorLine
         self.terminal = terminal

@@ -101,13 +101,14 @@ package struct CommandLineTool: Sendable {
 /// Which rule of `ExitStatus` holds for a command line, even for one that cannot be parsed.
 private struct StatusRule {
     private let command: String?
-    private let situation: RecoverySituation
+    private let archiveGet: ArchiveGetRule?
     private var onUnavailable: UnavailableAnswer?
     private let interruption: Interruption
 
     init(words: [String], surroundings: Surroundings) {
         command = words.first { $0 == "archive-get" || $0 == "archive-push" }
-        situation = command == "archive-get" ? .detect(fileExists: surroundings.fileExists) : .noSignalFile
+        let fileName = words.first { WALFileName($0) != nil }
+        archiveGet = command == "archive-get" ? ArchiveGetRule(fileName: fileName, surroundings) : nil
         interruption = surroundings.interruption
         onUnavailable = surroundings.environment.first { $0.name == "KEDGE_ON_UNAVAILABLE" }
             .flatMap { UnavailableAnswer(rawValue: $0.value) }
@@ -119,20 +120,14 @@ private struct StatusRule {
     }
 
     func status(of error: KedgeError) -> Int32 {
-        switch command {
-        case "archive-get":
-            ExitStatus.archiveGet(.failed(error.code), in: situation, onUnavailable: onUnavailable)
-        case "archive-push": ExitStatus.archivePush(error.code)
-        default: ExitStatus.other(error.code)
-        }
+        if let archiveGet { return archiveGet.status(of: error.code, onUnavailable: onUnavailable) }
+        return command == "archive-push" ? ExitStatus.archivePush(error.code) : ExitStatus.other(error.code)
     }
 
     /// PostgreSQL tells a `restore_command` that was ended by SIGTERM from one that failed: it then shuts down rather
     /// than report an error (xlogarchive.c). So `archive-get` ends by the signal that it got.
     func ending(of error: KedgeError, status: Int32) -> Ending {
-        if command == "archive-get", error.code == .interrupted, let signal = interruption.signal {
-            return .die(signal)
-        }
+        if archiveGet != nil, error.code == .interrupted, let signal = interruption.signal { return .die(signal) }
         return .exit(status)
     }
 }

@@ -32,11 +32,35 @@ package enum ArchiveGetAnswer: Sendable {
     case failed(ErrorCode)
 }
 
+/// What the data directory knows about the timeline whose history file is asked for.
+package enum LocalTimeline: Hashable, Sendable, CaseIterable {
+    /// Its history file is in pg_wal, where the server looks next.
+    case hasHistory
+    /// This timeline, or a later one, has left files in pg_wal: so it exists.
+    case exists
+    /// Nothing here says that it exists.
+    case unknown
+
+    /// From the names of the files in pg_wal.
+    package static func look(up timeline: TimelineID, in names: [String]) -> LocalTimeline {
+        let files = names.compactMap(WALFileName.init)
+        if files.contains(.history(timeline)) { return .hasHistory }
+        return files.contains { $0.timeline >= timeline } ? .exists : .unknown
+    }
+}
+
 /// The rules from outcome to exit status (docs/design.md section 5).
 package enum ExitStatus {
-    /// The status of `archive-get`. `answer` is `on-unavailable`, where it is set.
+    /// The status of `archive-get`. `answer` is `on-unavailable`, where it is set; `history` is given where the file
+    /// asked for is a history file.
+    ///
+    /// A standby that cannot learn whether a history file exists is told that it does not: it asks for those of the
+    /// next timelines again and again, and goes on with what it has. But a server that is promoted takes the first
+    /// timeline without a history file (timeline.c, findNewestTimeLine); so one that is known to exist is never called
+    /// absent.
     package static func archiveGet(
-        _ outcome: ArchiveGetAnswer, in situation: RecoverySituation, onUnavailable answer: UnavailableAnswer?
+        _ outcome: ArchiveGetAnswer, in situation: RecoverySituation, onUnavailable answer: UnavailableAnswer?,
+        history: LocalTimeline? = nil
     ) -> Int32 {
         switch outcome {
         case .found: return 0
@@ -44,7 +68,7 @@ package enum ExitStatus {
         // The server or the user ended us; whoever asked must not read an answer into that.
         case .failed(.interrupted): return 130
         case .failed:
-            switch answer ?? (situation == .standby ? .absent : .abort) {
+            switch answer ?? (situation == .standby && history != .exists ? .absent : .abort) {
             case .abort: return 126
             case .absent: return 1
             }
@@ -58,4 +82,27 @@ package enum ExitStatus {
 
     /// The status of any other command for an error.
     package static func other(_ code: ErrorCode) -> Int32 { code.exitStatus }
+}
+
+/// The rule for one run of `archive-get`: what decides besides the outcome.
+package struct ArchiveGetRule: Sendable {
+    private let situation: RecoverySituation
+    private let history: LocalTimeline?
+
+    /// Looks at the working directory, which is the data directory where PostgreSQL runs the command. `fileName` is the
+    /// file asked for, nil where that could not be told.
+    package init(fileName: String?, _ surroundings: Surroundings) {
+        situation = .detect(fileExists: surroundings.fileExists)
+        guard situation == .standby, let fileName, case .history(let timeline)? = WALFileName(fileName) else {
+            history = nil
+            return
+        }
+        // Where pg_wal cannot be listed nothing is known, and nothing must be called absent for that.
+        history = surroundings.listDirectory("pg_wal").map { LocalTimeline.look(up: timeline, in: $0) } ?? .exists
+    }
+
+    /// The status of a failure.
+    package func status(of code: ErrorCode, onUnavailable answer: UnavailableAnswer?) -> Int32 {
+        ExitStatus.archiveGet(.failed(code), in: situation, onUnavailable: answer, history: history)
+    }
 }

@@ -28,7 +28,8 @@ enum InitCommand {
             let outcome = try NewKeyFile.create(at: RawPath(path), random: context.surroundings.random)
             lines.append(
                 outcome == .created
-                    ? "created key file \"\(path)\": without a copy of it in another place, losing this host loses the backups"
+                    ? "created key file \"\(path)\": without a copy of it in another place, losing this host loses the "
+                        + "backups"
                     : "left key file \"\(path)\" as it is")
         }
         let initialization = Init(

@@ -16,6 +16,13 @@ extension Surroundings {
                 executable: linkTarget("/proc/self/exe", otherwise: "kedge"),
                 workingDirectory: linkTarget("/proc/self/cwd", otherwise: "/")),
             readFile: SmallFile.read, runShell: runShell, fileExists: { access($0, F_OK) == 0 },
+            listDirectory: { path in
+                do {
+                    return try Directory.entries(at: RawPath(path)).map(\.name.description)
+                } catch {
+                    return nil
+                }
+            },
             writeOutput: { (bytes: [UInt8]) throws(KedgeError) in try StandardStream.output.write(bytes) },
             writeErrorLine: status.writeLine,
             terminal: StandardStream.error.isTerminal

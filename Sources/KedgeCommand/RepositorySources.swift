@@ -38,8 +38,8 @@ extension CommandContext {
         path.hasPrefix("/") ? path : surroundings.host.workingDirectory + "/" + path
     }
 
-    /// Where `global/pg_control` is to be read for a command that PostgreSQL calls: it runs those in its data directory,
-    /// which may be another one than is configured (a copy, or one behind a link; lesson 30).
+    /// Where `global/pg_control` is to be read for a command that PostgreSQL calls: it runs those in its data
+    /// directory, which may be another one than is configured (a copy, or one behind a link; lesson 30).
     package func dataDirectory(of cluster: ClusterConfiguration) -> RawPath {
         surroundings.fileExists("global/pg_control") ? "." : RawPath(cluster.pgdata)
     }

@@ -126,6 +126,28 @@ private func working(
                 .ending == .exit(126))
     }
 
+    @Test("on a standby, archive-get asked for a history file looks into pg_wal")
+    func archiveGetHistory() {
+        let words = ["archive-get", "00000002.history", "x", "--config", "/missing"]
+        let standby = ["standby.signal", "pg_wal"]
+        #expect(ToolRun(words, existing: standby).ending == .exit(1))
+        #expect(ToolRun(words, existing: standby + ["pg_wal/000000020000000000000009"]).ending == .exit(126))
+        #expect(ToolRun(words, existing: standby + ["pg_wal/00000002.history"]).ending == .exit(1))
+        #expect(ToolRun(words, existing: ["standby.signal"]).ending == .exit(126))
+        #expect(ToolRun(words, existing: ["recovery.signal", "pg_wal"]).ending == .exit(126))
+    }
+
+    @Test("archive-get follows on-unavailable of the configuration file", arguments: [("absent", 1), ("abort", 126)])
+    func archiveGetConfigured(_ answer: String, _ status: Int32) {
+        let file =
+            "[repository r]\npath = /none/at/all\nencryption = none\n"
+            + "[cluster c]\npgdata = /none\non-unavailable = \(answer)\n"
+        let run = ToolRun(
+            ["archive-get", "000000010000000000000001", "/tmp/none/x"], files: ["/etc/kedge/kedge.conf": file])
+        #expect(run.ending == .exit(status))
+        #expect(run.errors.contains("code: repository-unavailable"))
+    }
+
     @Test("archive-get that is interrupted ends by that signal, other commands with 130, archive-push with 1")
     func interrupted() {
         let interruption = Interruption()

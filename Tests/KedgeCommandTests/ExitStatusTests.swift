@@ -26,6 +26,35 @@ import Testing
         }
     }
 
+    @Test("a standby is never told that a timeline which is known to exist has no history")
+    func historyOnStandby() {
+        func status(_ history: LocalTimeline, _ answer: UnavailableAnswer? = nil) -> Int32 {
+            ExitStatus.archiveGet(
+                .failed(.repositoryUnavailable), in: .standby, onUnavailable: answer, history: history)
+        }
+        #expect(status(.exists) == 126)
+        #expect(status(.unknown) == 1)
+        #expect(status(.hasHistory) == 1)
+        #expect(status(.exists, .absent) == 1)
+        #expect(status(.unknown, .abort) == 126)
+        for history in LocalTimeline.allCases {
+            #expect(
+                ExitStatus.archiveGet(.provenAbsent, in: .standby, onUnavailable: nil, history: history) == 1)
+            #expect(
+                ExitStatus.archiveGet(.failed(.damaged), in: .recovery, onUnavailable: nil, history: history) == 126)
+        }
+    }
+
+    @Test("which timelines exist is read off the names in pg_wal")
+    func localTimelines() {
+        let names = ["00000003.history", "000000020000000000000001", "archive_status", "xlogtemp.7"]
+        func look(_ number: UInt32) -> LocalTimeline { .look(up: TimelineID(number), in: names) }
+        #expect(look(2) == .exists)
+        #expect(look(3) == .hasHistory)
+        #expect(look(4) == .unknown)
+        #expect(LocalTimeline.look(up: TimelineID(1), in: []) == .unknown)
+    }
+
     @Test("archive-push stays at 125 or below and is never 0 for an error (lesson 29)")
     func archivePush() {
         for code in ErrorCode.allCases {

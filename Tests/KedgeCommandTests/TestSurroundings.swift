@@ -21,6 +21,9 @@ struct ToolRun {
         let surroundings = Surroundings(
             environment: environment, host: testHost, readFile: reader(files), runShell: Surroundings.real.runShell,
             fileExists: { existing.contains($0) },
+            listDirectory: { directory in
+                existing.contains(directory) ? existing.compactMap { name(of: $0, in: directory) } : nil
+            },
             writeOutput: { (bytes: [UInt8]) throws(KedgeError) in
                 if outputFails { throw KedgeError(.inputOutput, "could not write to standard output") }
                 output.withLock { $0 += String(decoding: bytes, as: UTF8.self) }
@@ -31,6 +34,11 @@ struct ToolRun {
         self.output = output.withLock { $0 }
         self.errors = errors.withLock { $0 }
     }
+}
+
+/// The name that a path has in a directory, nil for a path elsewhere.
+private func name(of path: String, in directory: String) -> String? {
+    path.hasPrefix(directory + "/") ? String(path.dropFirst(directory.utf8.count + 1)) : nil
 }
 
 /// Four processors, user 1000.
