@@ -8,6 +8,7 @@ from .names import COMPONENT, ID
 from .values import Failure, clean, damage, member, unknown
 
 FORMAT = "0-draft"
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", re.ASCII)
 
 
 def hkdf(ikm, salt, info, length=32):
@@ -28,7 +29,7 @@ def aes_gcm_open(key, nonce, sealed, additional):
 
 
 def open_slot(slot, repository_id, secret, what):
-    """(key id, data key) of a key slot, or None if this secret does not open it."""
+    """(key id, data key) of a key slot, or None if it is not for this kind of secret."""
     key_id = member(slot, "key", str, what, ID)
     slot_id = member(slot, "slot", str, what, r"[0-9a-f]{16}")
     if member(slot, "format", str, what) != FORMAT:
@@ -49,8 +50,8 @@ def open_slot(slot, repository_id, secret, what):
         if n not in [1 << bits for bits in range(15, 21)] or (r, p) != (8, 1):
             raise damage(what, f"its scrypt parameters are out of range (n {n}, r {r}, p {p})")
         bound += [n, r, p]
-    if not COMPONENT.fullmatch(slot["label"]) or any(ord(c) < 0x20 for c in slot["createdAt"]):
-        raise damage(what, "its label or its time is not what it must be")  # each ends at a newline where it is bound
+    if slot["sequence"] == 0 or not COMPONENT.fullmatch(slot["label"]) or not MOMENT.fullmatch(slot["createdAt"]):
+        raise damage(what, "its sequence, label or time is not what it must be")
     if secret is None or secret[0] != name:
         return None
     if name == "scrypt":
@@ -59,7 +60,9 @@ def open_slot(slot, repository_id, secret, what):
         wrapping = hkdf(secret[1], salt, b"kedge-key-slot")
     additional = "\n".join(["kedge-key-slot", *map(str, bound)]).encode()
     key = aes_gcm_open(wrapping, nonce, wrapped, additional)
-    return (bytes.fromhex(key_id), key) if key else None
+    if not key:
+        raise Failure("key-wrong", f"the given secret does not open {what}")
+    return bytes.fromhex(key_id), key
 
 
 def read_secret(options):

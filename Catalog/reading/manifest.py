@@ -11,6 +11,7 @@ from .values import Cursor, Failure, clean, damage, member, members_of, unknown
 
 FILE, DIRECTORY, LINK, EXTRA = 1, 2, 3, 4  # types of entries
 REGION = 1 << 20
+CONTROL_FILE = b"global/pg_control"
 MAX_PART = 64 << 20
 MAX_FILE = 1 << 40
 
@@ -54,10 +55,15 @@ class Manifest:
         if ids != sorted(set(ids)):
             raise damage(self.what, "its packs are not in order")
         self._pack_ids = set(ids)
+        firsts = [member(part, "first", str, self.what, r"([0-9a-f]{2})*") for part in members_of(root, "parts", self.what)]
+        places = [path_place(bytes.fromhex(first)) for first in firsts]
+        if any(one >= two for one, two in zip(places, places[1:])):
+            raise damage(self.what, "its parts are not in path order")
 
     def check(self):
         """Reads all of it, so that nothing is written for a manifest that has a fault anywhere."""
         counts, live, links = collections.Counter(), collections.Counter(), set()
+        needed = {b"backup_label", CONTROL_FILE}
         for part in members_of(self.root, "parts", self.what):
             live[part.get("pack")] += part["length"] if isinstance(part.get("length"), int) else 0
         for entry in self.entries():
@@ -67,8 +73,11 @@ class Manifest:
                 if pack is not None:
                     self._packs.pack(pack).check_run(frame, offset, length, f'"{clean(entry.path)}" in {self.what}')
                     live[pack] += length
-            if entry.type == LINK and tablespace_oid(entry.path):
+            if entry.type == LINK:
                 links.add(tablespace_oid(entry.path))
+            needed.discard(entry.path if entry.type == FILE else None)
+        if needed:
+            raise damage(self.what, f"it lacks {clean(min(needed))}")
         for name in ("files", "directories", "links", "bytes"):
             if self.root.get(name) != counts[name]:
                 raise damage(self.what, f"its number of {name} is not that of its entries")
@@ -123,8 +132,10 @@ class Manifest:
     def _entry(self, cursor, previous, packs):
         entry = Entry()
         shared, rest = cursor.varint(), cursor.varint()
-        if shared > len(previous) or shared + rest > 4096:
-            raise damage(cursor.what, "it has a path of an impossible length")
+        if shared > len(previous):
+            raise damage(cursor.what, "it shares more with a path than that has")
+        if shared + rest > 4096:
+            raise Failure("unsafe-path", f"{cursor.what} has a path of an impossible length")
         entry.path = previous[:shared] + cursor.take(rest)
         what = f'"{clean(entry.path)}" in {cursor.what}'
         entry.type, entry.mode, entry.mtime = cursor.take(1)[0], cursor.varint(), cursor.svarint()
@@ -180,7 +191,7 @@ class PathOrder:
 
     def check(self, entry):
         path, what = entry.path, f'"{clean(entry.path)}" in {self._what}'
-        place = path.replace(b"/", b"\0")  # the order of paths: "/" is lower than any other byte
+        place = path_place(path)
         names = path.split(b"/")
         if entry.type == EXTRA and names.pop(0) != b"":
             raise Failure("unsafe-path", f"{what} must be an absolute path")
@@ -197,8 +208,15 @@ class PathOrder:
             raise Failure("unsafe-path", f"{what} does not lie in a directory that comes before it")
         if (path == b"pg_wal" and entry.type != DIRECTORY) or path == b"tablespace_map":
             raise Failure("unsafe-path", f"{what} cannot be what it is")
-        if entry.type == DIRECTORY or (entry.type == LINK and tablespace_oid(path)):
+        if entry.type == LINK and not tablespace_oid(path):
+            raise Failure("unsafe-path", f"{what} is a link, but not that of a tablespace")
+        if entry.type in (DIRECTORY, LINK):
             self._open.append(path)
+
+
+def path_place(path):
+    """What paths are ordered by: "/" is lower than any other byte."""
+    return path.replace(b"/", b"\0")
 
 
 def tablespace_oid(path):

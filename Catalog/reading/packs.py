@@ -4,7 +4,7 @@ import array
 import collections
 
 from .sealed import DATA, TABLE
-from .values import Cursor, damage, unknown
+from .values import Cursor, Failure, damage, unknown
 
 KEPT_BYTES = 64 << 20  # decoded frames that are kept, as neighbouring files share them
 OPEN_PACKS = 64
@@ -102,7 +102,12 @@ class Packs:
 
     def pack(self, pack_id):
         if pack_id not in self._open:
-            self._open[pack_id] = Pack(self._repository, pack_id)
+            try:
+                self._open[pack_id] = Pack(self._repository, pack_id)
+            except Failure as problem:
+                if problem.code != "not-found":
+                    raise
+                raise damage(f'pack "{pack_id}"', "it is missing, and a backup refers to it") from None
             if len(self._open) > OPEN_PACKS:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(pack_id)

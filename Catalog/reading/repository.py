@@ -72,6 +72,7 @@ class Repository:
         return parse_json(self.plain_bytes(name), f'object "{name}"', kedge)
 
     def _read_slots(self):
+        """Opens what the secret opens. That nothing opens is an error at once, as every command would fail."""
         for key in self.names("key"):
             for slot in self.names(f"key/{key}"):
                 name = f"key/{key}/{slot}"
@@ -81,10 +82,14 @@ class Repository:
                         raise damage(f'object "{name}"', "it belongs under another name")
                     self.add_slot(value, f'object "{name}"')
                 except Failure as problem:  # one bad slot must not hide a good one
-                    self._slot_problems.append(str(problem))
+                    self._slot_problems.append(problem)
+        if self.encrypted and not self._keys:
+            if self._slot_problems:
+                raise self._slot_problems[0]
+            raise Failure("key-missing", "the repository has no key slot for this kind of secret")
 
     def add_slot(self, slot, what):
-        """Takes in the key of a slot, if the secret opens it."""
+        """Takes in the key of a slot, if it is for this kind of secret."""
         if isinstance(slot.get("key"), str) and ID.fullmatch(slot["key"]) and bytes.fromhex(slot["key"]) in self._keys:
             return
         opened = open_slot(slot, self.id, self._secret, what)
@@ -146,7 +151,10 @@ class Repository:
             raise damage(what, "no registration has its system identifier")
         for slot in members_of(record, "keySlots", what):
             if self.encrypted:
-                self.add_slot(slot, f"a key slot in {what}")
+                try:
+                    self.add_slot(slot, f"a key slot in {what}")
+                except Failure as problem:
+                    self._slot_problems.append(problem)
         return record
 
 

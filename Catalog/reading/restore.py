@@ -4,10 +4,8 @@ import os
 import re
 
 from . import xxh3
-from .manifest import DIRECTORY, EXTRA, LINK, REGION, tablespace_oid
+from .manifest import CONTROL_FILE, DIRECTORY, EXTRA, LINK, REGION, tablespace_oid
 from .values import Failure, clean, damage, member, members_of, path_of, warn
-
-CONTROL_FILE = b"global/pg_control"
 
 
 def plan_tablespaces(record, links, options):
@@ -22,7 +20,7 @@ def plan_tablespaces(record, links, options):
         if not member(space, "inPlace", bool, what):
             needed[member(space, "oid", int, what)] = path_of(space.get("path"), what)
     if not links <= set(needed):
-        raise damage(what, "its manifest has a tablespace that its commit record does not have")
+        raise Failure("unsafe-path", f"{what} has a link of a tablespace that its commit record does not have")
     for oid in set(mapping) - set(needed):
         raise Failure("usage", f"{what} has no tablespace {oid}")
     for oid, path in sorted(needed.items()):
@@ -65,7 +63,7 @@ class Restore:
                 os.mkdir(path, 0o700)
                 self._open.append(entry)
             elif entry.type == LINK:
-                os.symlink(self._spaces.get(tablespace_oid(entry.path), entry.target), path)
+                os.symlink(self._spaces[tablespace_oid(entry.path)], path)
                 set_time(path, entry)
             elif entry.path == CONTROL_FILE:
                 entry.extents = list(entry.extents)
@@ -76,8 +74,7 @@ class Restore:
             self._close_directory(self._open.pop())
         self._write_tablespace_map()
         os.sync()  # all else is durable before the file without which nothing starts
-        if self._control:
-            self._write(os.path.join(self._target, CONTROL_FILE), self._control)
+        self._write(os.path.join(self._target, CONTROL_FILE), self._control)
         for entry in self._late:
             self._finish(os.path.join(self._target, entry.path), entry)
         os.sync()

@@ -1,13 +1,16 @@
 """Repositories that must be refused: a table of faults, each in an otherwise sound repository, with the expected error.
 
-    python3 scenarios.py                         lists the faults
-    python3 scenarios.py write DIR [--plain]     writes a repository for each, DIR/NAME, its key file DIR/NAME.key, and
-                                                 DIR/index.json; "sound" has no fault; --plain is cipher none
+    python3 scenarios.py list
+        prints the faults
+    python3 scenarios.py write [--plain] [--only NAME] DIR
+        writes a repository for each, DIR/NAME, with its key file DIR/NAME.key, and DIR/index.json; "sound" has no fault;
+        --plain is cipher none
 
 Every repository holds cluster "main", backup LABEL and the WAL files of `sample`. A fault in what is authenticated is
 written with the right key, as an attacker who holds it could: what a reader refuses must not depend on the cipher.
 """
 
+import argparse
 import copy
 import functools
 import json
@@ -32,8 +35,10 @@ SEGMENT = "000000010000000000000020"
 TABLESPACES = [{"oid": 16400, "path": "/srv/fast disk", "inPlace": False},
                {"oid": 16500, "path": "pg_tblspc/16500", "inPlace": True}]
 SCENARIOS = {}
+PASSPHRASE = "passphrase"
 
 
+@functools.cache
 def some_bytes(count, seed):
     """Bytes that compress a little: text and noise."""
     source = random.Random(seed)
@@ -87,6 +92,16 @@ def put_segment(writer, **options):
 def backup(writer, **options):
     return writer.put_backup(options.pop("label", LABEL), options.pop("entries", None) or entries(),
                              options.pop("tablespaces", TABLESPACES), **options)
+
+
+# What reading all of a backup cannot tell, but only a restore: it compares entries with each other and with the record.
+ONLY_A_RESTORE_CAN_TELL = {
+    "commit-record-with-wrong-system", "commit-record-with-wrong-tablespace-missing", "entry-with-no-directory",
+    "entry-with-below-a-file", "entry-with-below-a-link", "entry-with-below-a-link-like-a-tablespace",
+    "entry-with-link-elsewhere", "entry-with-pg-wal-is-a-link", "entry-with-pg-wal-is-a-file",
+    "entry-with-tablespace-map", "entry-with-tablespace-unknown", "entry-with-no-control-file",
+    "entry-with-no-backup-label", "entry-with-checksum",
+}
 
 
 def scenario(code, text, command="restore", encrypted=None, codec="zstd"):
@@ -170,7 +185,7 @@ def damaged_segment(writer, edit):
     change(writer, f"main/{writer.wal_name(SEGMENT)}", edit)
 
 
-@scenario("not-found", "there is no object")
+@scenario("damaged", "it is missing, and a backup refers to it")
 def missing_pack(writer):
     os.unlink(writer.path(pack_file(writer)))
 
@@ -522,7 +537,7 @@ def commit_record_beyond_belief(writer):
      {"manifest": {"length": 5, "checksum": ""}}),
     ("manifest-checksum", "damaged", "not the one that the commit record names", {"manifest": "checksum"}),
     ("no-key-slots", "damaged", 'its member "keySlots" is missing', {"keySlots": None}),
-    ("tablespace-missing", "damaged", "a tablespace that its commit record does not have", {"tablespaces": []}),
+    ("tablespace-missing", "unsafe-path", "a tablespace that its commit record does not have", {"tablespaces": []}),
     ("tablespace-oid", "damaged", 'its member "oid"', {"tablespaces": [{"oid": "1", "path": "/x", "inPlace": False}]}),
     ("tablespace-oid-true", "damaged", 'its member "oid"',
      {"tablespaces": [{"oid": True, "path": "/x", "inPlace": False}]}),
@@ -552,17 +567,17 @@ def replace_slots(writer, *slots):
 
 
 @variants(
-    ("label", "key-missing", "opens no slot", dict(bind={"label": "other"})),
-    ("sequence", "key-missing", "opens no slot", dict(bind={"sequence": 2})),
-    ("created-at", "key-missing", "opens no slot", dict(bind={"createdAt": "2020-01-01T00:00:00Z"})),
-    ("wrapped", "key-missing", "opens no slot", dict(bind={"wrapped": "00" * 48})),
-    ("repository", "key-missing", "it belongs to another repository", dict(repository="0" * 32)),
-    ("format", "key-missing", 'its format is "1"', dict(format="1")),
-    ("cipher", "key-missing", "its derivation or cipher is unknown", dict(cipher="none")),
-    ("control-characters", "key-missing", "its label or its time", dict(label="main\n2020")),
-    ("derivation", "key-missing", "its derivation or cipher is unknown",
+    ("label", "key-wrong", "does not open", dict(bind={"label": "other"})),
+    ("sequence", "key-wrong", "does not open", dict(bind={"sequence": 2})),
+    ("created-at", "key-wrong", "does not open", dict(bind={"createdAt": "2020-01-01T00:00:00Z"})),
+    ("wrapped", "key-wrong", "does not open", dict(bind={"wrapped": "00" * 48})),
+    ("repository", "damaged", "it belongs to another repository", dict(repository="0" * 32)),
+    ("format", "format-unknown", 'its format is "1"', dict(format="1")),
+    ("cipher", "format-unknown", "its derivation or cipher is unknown", dict(cipher="none")),
+    ("control-characters", "damaged", "its sequence, label or time", dict(label="main\n2020")),
+    ("derivation", "format-unknown", "its derivation or cipher is unknown",
      dict(bind={"derivation": {"name": "md5", "salt": "0" * 64}})),
-    ("short", "key-missing", 'its member "wrapped"', dict(bind={"wrapped": "00" * 47})),
+    ("short", "damaged", 'its member "wrapped"', dict(bind={"wrapped": "00" * 47})),
 )
 def key_slot_with_wrong(writer, changes):
     """list"""
@@ -575,16 +590,16 @@ for _name in [name for name in SCENARIOS if name.startswith("key-slot-with-wrong
 
 
 @variants(
-    ("n-too-large", "key-missing", "out of range (n 2097152", dict(n=1 << 21)),
-    ("n-too-small", "key-missing", "out of range (n 16384", dict(n=1 << 14)),
-    ("n-no-power", "key-missing", "out of range (n 40000", dict(n=40000)),
-    ("r", "key-missing", "r 16", dict(r=16)),
-    ("p", "key-missing", "p 2", dict(p=2)),
+    ("n-too-large", "damaged", "out of range (n 2097152", dict(n=1 << 21)),
+    ("n-too-small", "damaged", "out of range (n 16384", dict(n=1 << 14)),
+    ("n-no-power", "damaged", "out of range (n 40000", dict(n=40000)),
+    ("r", "damaged", "r 16", dict(r=16)),
+    ("p", "damaged", "p 2", dict(p=2)),
 )
 def scrypt_with_wrong(writer, changes):
     """list"""
     if writer.key:
-        slot = key_slot(writer.repository_id, writer.key, "passphrase")
+        slot = key_slot(writer.repository_id, writer.key, PASSPHRASE)
         replace_slots(writer, slot | {"derivation": slot["derivation"] | changes})
 
 
@@ -592,7 +607,7 @@ for _name in [name for name in SCENARIOS if name.startswith("scrypt-with-wrong-"
     SCENARIOS[_name] = SCENARIOS[_name][:4] + (True, "zstd")
 
 
-@scenario("key-missing", "it belongs under another name", "list", encrypted=True)
+@scenario("damaged", "it belongs under another name", "list", encrypted=True)
 def key_slot_under_another_name(writer):
     slot = writer.slots[0]
     replace_slots(writer)
@@ -643,9 +658,9 @@ def edit_first_part(**changes):
     ("links", "damaged", "its number of links", lambda root: root | {"links": 0}),
     ("bytes", "damaged", "its number of bytes", lambda root: root | {"bytes": 0}),
     ("part-missing", "damaged", "", lambda root: root | {"parts": root["parts"][:-1]}),
-    ("parts-swapped", "unsafe-path", "does not lie in a directory", lambda root: root | {"parts": root["parts"][::-1]}),
-    ("part-twice", "damaged", "not in path order", lambda root: root | {"parts": root["parts"][:1] + root["parts"]}),
-    ("part-first", "damaged", "does not begin with the path", edit_first_part(first="00")),
+    ("parts-swapped", "damaged", "its parts are not in path order", lambda root: root | {"parts": root["parts"][::-1]}),
+    ("part-twice", "damaged", "its parts are not in path order", lambda root: root | {"parts": root["parts"][:1] + root["parts"]}),
+    ("part-first", "damaged", "does not begin with the path", edit_first_part(first="01")),
     ("part-entries", "damaged", "another number of entries", edit_first_part(entries=2)),
     ("part-checksum", "damaged", "does not have the checksum that the root says", edit_first_part(checksum="0" * 32)),
     ("part-pack", "damaged", "its length or its pack", edit_first_part(pack="0" * 32)),
@@ -667,7 +682,7 @@ def manifest_with_wrong(writer, edit):
     ("longer", "damaged", "bytes follow its end", lambda raw: raw + b"\0"),
     ("cut", "damaged", "it ends too early", lambda raw: raw[:-1]),
     ("varint", "damaged", "a number that is too long", lambda raw: raw[:1] + b"\x83\0" + raw[2:]),
-    ("shared", "damaged", "a path of an impossible length", lambda raw: raw[:51] + b"\1" + raw[52:]),
+    ("shared", "damaged", "it shares more with a path than that has", lambda raw: raw[:51] + b"\1" + raw[52:]),
 )
 def part_with_wrong(writer, edit):
     """restore"""
@@ -717,13 +732,17 @@ REL = b"base/1/1261"
     ("zero-byte", "unsafe-path", "is not a safe path", with_entry(Entry(b"base/x\0y", data=b"x"))),
     ("extra-relative", "unsafe-path", "must be an absolute path", with_entry(Entry(b"etc", EXTRA, data=b"x"))),
     ("extra-parent", "unsafe-path", "is not a safe path", with_entry(Entry(b"/etc/../x", EXTRA, data=b"x"))),
-    ("too-long", "damaged", "a path of an impossible length", with_entry(Entry(b"x" * 4097, data=b"x"))),
+    ("too-long", "unsafe-path", "a path of an impossible length", with_entry(Entry(b"x" * 4097, data=b"x"))),
     ("no-directory", "unsafe-path", "does not lie in a directory", with_entry(Entry(b"nowhere/x", data=b"x"))),
     ("below-a-file", "unsafe-path", "does not lie in a directory", with_entry(Entry(b"PG_VERSION/x", data=b"x"))),
-    ("below-a-link", "unsafe-path", "does not lie in a directory",
+    ("below-a-link", "unsafe-path", "is a link, but not that of a tablespace",
      with_entry(Entry(b"link", LINK, target=b"/tmp"), Entry(b"link/x", data=b"x"))),
-    ("below-a-link-like-a-tablespace", "unsafe-path", "does not lie in a directory",
+    ("below-a-link-like-a-tablespace", "unsafe-path", "is a link, but not that of a tablespace",
      with_entry(Entry(b"pg_tblspc/016400", LINK, target=b"/tmp"), Entry(b"pg_tblspc/016400/x", data=b"x"))),
+    ("link-elsewhere", "unsafe-path", "is a link, but not that of a tablespace",
+     with_entry(Entry(b"base/link", LINK, target=b"/etc/passwd"))),
+    ("no-control-file", "damaged", "it lacks global/pg_control", with_entry(without=(b"global/pg_control",))),
+    ("no-backup-label", "damaged", "it lacks backup_label", with_entry(without=(b"backup_label",))),
     ("pg-wal-is-a-link", "unsafe-path", "cannot be what it is",
      with_entry(Entry(b"pg_wal", LINK, target=b"/tmp"), without=(b"pg_wal", b"pg_wal/archive_status"))),
     ("pg-wal-is-a-file", "unsafe-path", "cannot be what it is",
@@ -757,7 +776,7 @@ REL = b"base/1/1261"
     ("extent-past-the-frame", "damaged", "refers to what", changed(REL, extents=[(REGION, 0, 0, REGION)])),
     ("extent-past-the-pack", "damaged", "refers to what",
      changed(REL, extents=lambda entry: [(REGION, 0, 1, 500_000)])),
-    ("tablespace-unknown", "damaged", "a tablespace that its commit record does not have",
+    ("tablespace-unknown", "unsafe-path", "a tablespace that its commit record does not have",
      with_entry(Entry(b"pg_tblspc/16600", LINK, target=b"/tmp"))),
 )
 def entry_with(writer, edit):
@@ -824,27 +843,42 @@ class Samples:
         return writer
 
 
-def write_all(directory, encrypted):
+def needs_passphrase(name):
+    """Whether the fault lies in a slot that only a passphrase opens, and not a key file."""
+    return name.startswith("scrypt-")
+
+
+def write_all(directory, encrypted, wanted=None):
     """A repository for each scenario that there is for this cipher, and an index of them."""
     samples, index = Samples(), []
     os.makedirs(directory, exist_ok=True)
     rows = {"sound": (lambda writer: None, None, "", "restore", None, "zstd")} | SCENARIOS
     for name, (function, code, text, command, only, codec) in rows.items():
-        if only not in (None, encrypted):
+        if only not in (None, encrypted) or wanted not in (None, name):
             continue
         writer = samples.copy(os.path.join(directory, name), encrypted, codec)
         function(writer)
         if encrypted:
             with open(os.path.join(directory, f"{name}.key"), "w") as file:
                 file.write(writer.secret.hex() + "\n")
-        index.append({"name": name, "code": code, "command": command})
+        row = {"name": name, "code": code, "command": command, "onlyRestoring": name in ONLY_A_RESTORE_CAN_TELL}
+        row["passphrase"] = PASSPHRASE if needs_passphrase(name) else None
+        index.append(row)
     with open(os.path.join(directory, "index.json"), "wb") as file:
         file.write(json_bytes({"kedge": "scenarios", "label": LABEL, "segment": SEGMENT, "scenarios": index}))
 
 
 def main(arguments):
-    if arguments and arguments[0] == "write":
-        write_all(arguments[1], encrypted="--plain" not in arguments)
+    parser = argparse.ArgumentParser(description="Repositories that a reader must refuse.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="print the faults")
+    command = commands.add_parser("write", help="write a repository for each fault, and a sound one")
+    command.add_argument("--plain", action="store_true", help="cipher none")
+    command.add_argument("--only", metavar="NAME")
+    command.add_argument("directory", metavar="DIR")
+    options = parser.parse_args(arguments)
+    if options.command == "write":
+        write_all(options.directory, not options.plain, options.only)
         return
     for name, (_, code, text, command, encrypted, _) in SCENARIOS.items():
         only = {None: "", True: " (sealed)", False: " (plain)"}[encrypted]

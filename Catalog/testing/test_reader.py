@@ -132,7 +132,7 @@ class RoundTrips(ReaderTest):
         (self.scratch / "passphrase").write_text("wrong horse\n")
         status, _, err = self.read("list")
         self.assertEqual(status, 1)
-        self.assertIn("code: key-missing", err)
+        self.assertIn("code: key-wrong", err)
 
     def test_objects_of_an_older_key_are_opened_by_the_slot_in_the_commit_record(self):
         writer = self.repository()
@@ -309,7 +309,8 @@ class Commands(ReaderTest):
         block = random.Random(1).randbytes(1 << 20)
         files = [scenarios.Entry(b"f%d" % i, data=bytes([i]) + block[1:]) for i in range(192)]
         big = scenarios.Entry(b"zeros", data=b"", size=1 << 34, checksums=[None] * (1 << 14), extents=[(1 << 34, None)])
-        writer.put_backup(LABEL, files + [big])
+        needed = [entry for entry in entries() if entry.path in (b"backup_label", b"global", b"global/pg_control")]
+        writer.put_backup(LABEL, files + needed + [big])
         command = [sys.executable, str(CATALOG / "reader.py"), *map(str, self.options), "restore", LABEL, "--target",
                    str(self.scratch / "data")]
 
@@ -319,7 +320,7 @@ class Commands(ReaderTest):
         done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(os.path.getsize(self.scratch / "data/zeros"), 1 << 34)
-        self.assertEqual(len(os.listdir(self.scratch / "data")), 193)
+        self.assertEqual(len(os.listdir(self.scratch / "data")), 195)
 
 
 class Refusals(ReaderTest):
@@ -330,7 +331,8 @@ def add_refusals():
     for name, (function, code, text, command, only, codec) in scenarios.SCENARIOS.items():
         for encrypted in (True, False):
             if only in (None, encrypted):
-                test = refusal(function, code, text, command, encrypted, codec)
+                passphrase = scenarios.PASSPHRASE if scenarios.needs_passphrase(name) else None
+                test = refusal(function, code, text, command, encrypted, codec, passphrase)
                 suffix = "sealed" if encrypted else "plain"
                 setattr(Refusals, f"test_{name.replace('-', '_')}_{suffix}", test)
 
@@ -353,11 +355,14 @@ class SoundSamples(scenarios.Samples):
 SAMPLES = SoundSamples()
 
 
-def refusal(function, code, text, command, encrypted, codec):
+def refusal(function, code, text, command, encrypted, codec, passphrase):
     def test(self):
         writer = self.use(SAMPLES.copy(self.scratch / "repository", encrypted, codec))
         SAMPLES.prove(self, command, encrypted, codec)
         function(writer)
+        if passphrase:
+            (self.scratch / "passphrase").write_text(passphrase + "\n")
+            self.options[-2:] = ["--passphrase-file", self.scratch / "passphrase"]
         status, _, err = self.command(command)
         self.assertNotEqual(status, 0, "it was accepted")
         self.assertEqual([line for line in err.splitlines() if line.startswith("code: ")], [f"code: {code}"], err)

@@ -455,7 +455,7 @@ class Writer:
                 "clusterName": self.cluster, "systemIdentifier": self.system, "postgresVersion": 15,
                 "serverVersion": "15.14 (Debian 15.14-0+deb12u1)", "timeline": 1, "startLSN": "0/2000028",
                 "stopLSN": "0/2000138", "checkpointLSN": "0/2000060", "startTime": MOMENT,
-                "stopTime": "2026-11-21T02:00:01.5Z", "walFrom": "000000010000000000000020",
+                "stopTime": "2026-11-21T02:00:01.500000Z", "walFrom": "000000010000000000000020",
                 "walTo": "000000010000000000000020", "history": [], "snapshot": "735:735:",
                 "afterStopTime": "2026-11-21T02:00:02Z", "afterStopLSN": "0/3000000", "fromStandby": False,
                 "dataChecksums": True, "blockSize": 8192, "walSegmentSize": self.segment_size,

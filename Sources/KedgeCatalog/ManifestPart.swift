@@ -107,11 +107,15 @@ package struct ManifestPartDecoder {
     /// A part's most raw bytes.
     package static let maximumBytes = 64 << 20
 
-    /// A decoder of `bytes`, which must outlive it. Throws `damaged`; `what` is named in errors.
+    /// A decoder of `bytes`, which must outlive it. Throws `damaged`, or `format-unknown`; `what` is named in errors.
     package init(_ bytes: UnsafeRawBufferPointer, what: String) throws(KedgeError) {
         var reader = BinaryReader(bytes, what: what)
         let format = try reader.u8()
-        guard format == 1 else { throw reader.malformed("the part has format \(format), not 1") }
+        guard format == 1 else {
+            throw KedgeError(
+                .formatUnknown, "cannot read \(what)", detail: "This kedge does not know its format \(format).",
+                hint: "A newer kedge wrote it: use that version or a later one.")
+        }
         let packCount = try reader.count(itemBytes: 16)
         var packs: [RandomID] = []
         packs.reserveCapacity(packCount)

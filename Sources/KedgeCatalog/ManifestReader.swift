@@ -1,7 +1,9 @@
 // The entries of a manifest, streamed part by part.
 //
 // Beyond what each part's decoder checks: parts follow each other in path order, each has the checksum and the number of
-// entries that the root says, and it begins with the path that the root says.
+// entries that the root says, and it begins with the path that the root says. After the last entry, all of them together
+// are what the root says: as many, as large, and with their data in the packs that it lists, which is all that keeps
+// these packs from being expired.
 
 import KedgeCodec
 package import KedgeCore
@@ -14,6 +16,7 @@ package struct ManifestReader: ~Copyable {
     private var nextPart = 0
     private var entries: ArraySlice<ManifestEntry> = []
     private var lastPath: ManifestPath?
+    private var tally = ManifestTally()
 
     /// A reader of the manifest with this root, whose parts `reader` fetches.
     package init(_ root: ManifestRoot, reader: PackReader) {
@@ -24,10 +27,15 @@ package struct ManifestReader: ~Copyable {
     /// The next entry, nil after the last. Throws `damaged`, `unsafe-path` and what reading throws.
     package mutating func next() throws(KedgeError) -> ManifestEntry? {
         while entries.isEmpty {
-            guard nextPart < root.parts.count else { return nil }
+            guard nextPart < root.parts.count else {
+                try compareTally()
+                return nil
+            }
             try readPart()
         }
-        return entries.popFirst()
+        let entry = entries.popFirst()
+        if let entry { tally.add(entry) }
+        return entry
     }
 
     private mutating func readPart() throws(KedgeError) {
@@ -57,9 +65,50 @@ package struct ManifestReader: ~Copyable {
         entries = decoded[...]
     }
 
+    private func compareTally() throws(KedgeError) {
+        let what = "the manifest of backup \"\(root.label)\""
+        guard
+            (tally.files, tally.directories, tally.links, tally.bytes)
+                == (root.files, root.directories, root.links, root.bytes)
+        else {
+            throw damaged(
+                what,
+                "It has \(tally.files) files of \(tally.bytes) bytes, \(tally.directories) directories and \(tally.links) "
+                    + "links; its root says \(root.files) of \(root.bytes), \(root.directories) and \(root.links).")
+        }
+        var liveBytes = tally.liveBytes
+        for part in root.parts { liveBytes[part.pack, default: 0] &+= part.length }
+        guard liveBytes == Dictionary(root.packs.map { ($0.id, $0.liveBytes) }, uniquingKeysWith: max) else {
+            throw damaged(what, "The packs that its root lists are not those that its entries refer to.")
+        }
+    }
+
     private func damaged(_ what: String, _ detail: String) -> KedgeError {
         KedgeError(
             .damaged, "cannot read \(what)", detail: detail,
             hint: "Restore another backup, or this one from another repository.")
+    }
+}
+
+/// What a manifest's entries add up to.
+private struct ManifestTally {
+    private(set) var files: UInt64 = 0
+    private(set) var directories: UInt64 = 0
+    private(set) var links: UInt64 = 0
+    private(set) var bytes: UInt64 = 0
+    private(set) var liveBytes: [RandomID: UInt64] = [:]
+
+    mutating func add(_ entry: ManifestEntry) {
+        switch entry.kind {
+        case .file(let content), .extraFile(let content):
+            files += 1
+            // A file has at most 2^40 bytes, and a manifest fewer entries than would overflow this.
+            bytes &+= content.size
+            for extent in content.extents {
+                if case .pack(let pack, _, _) = extent.source { liveBytes[pack, default: 0] &+= extent.length }
+            }
+        case .directory: directories += 1
+        case .symbolicLink: links += 1
+        }
     }
 }

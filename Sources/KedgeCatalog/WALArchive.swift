@@ -125,6 +125,9 @@ package struct WALArchive: Sendable {
                 archived,
                 "Its facts promise \(facts.length) bytes with the tag \(facts.tag); it has \(bytes.count) with \(tag).")
         }
+        if case .segment = archived.file, facts.length != registration.walSegmentSize {
+            throw damaged(archived, "It has \(facts.length) bytes and no segment of this system has that many.")
+        }
         return (facts, bytes)
     }
 

@@ -66,8 +66,8 @@ package final class Repository: Sendable {
             return Repository(
                 settings: settings, identity: identity, store: store, keyRing: .plain, slots: [], random: random)
         }
-        let slots = try readSlots(store, settings)
-        let keyRing = try unlock(slots, with: secret, identity: identity, settings)
+        let (slots, unusable) = try readSlots(store, settings)
+        let keyRing = try unlock(slots, unusable, with: secret, identity: identity, settings)
         return Repository(
             settings: settings, identity: identity, store: store, keyRing: keyRing, slots: slots, random: random)
     }
@@ -110,25 +110,38 @@ package final class Repository: Sendable {
             hint: "Check the repository's location in the configuration.  If it is new, run \"kedge init\".")
     }
 
+    /// The slots, and why the first unusable one is: one bad slot must not hide a good one of the same key.
     private static func readSlots(
         _ store: any ObjectStore, _ settings: RepositorySettings
-    ) throws(KedgeError) -> [KeySlot] {
+    ) throws(KedgeError) -> (slots: [KeySlot], unusable: KedgeError?) {
         var slots: [KeySlot] = []
+        var unusable: KedgeError?
         try store.forEachObject(below: RepositoryLayout.keys) { (entry) throws(KedgeError) in
             let what = "key slot \"\(entry.name)\" of repository \"\(settings.name)\""
-            slots.append(try KeySlot(parsing: store.readAll(entry.name, limit: plainLimit), what: what))
+            do throws(KedgeError) {
+                let slot = try KeySlot(parsing: store.readAll(entry.name, limit: plainLimit), what: what)
+                guard RepositoryLayout.keySlot(key: slot.keyID, slot: slot.slotID) == entry.name else {
+                    throw KedgeError(
+                        .damaged, "cannot use \(what)", detail: "It is slot \"\(slot.slotID)\" of key \(slot.keyID).",
+                        hint: "Restore the slot from a copy of the repository.")
+                }
+                slots.append(slot)
+            } catch {
+                guard error.code == .damaged || error.code == .formatUnknown else { throw error }
+                unusable = unusable ?? error
+            }
         }
-        return slots
+        return (slots, unusable)
     }
 
     /// Opens one slot of each key. A key that the secret does not open is left out: what it sealed is then refused as
     /// `key-missing`. That no key at all opens is an error at once, since every command would fail in its own way.
     private static func unlock(
-        _ slots: [KeySlot], with secret: KeyEncryptionSecret, identity: RepositoryIdentity,
+        _ slots: [KeySlot], _ unusable: KedgeError?, with secret: KeyEncryptionSecret, identity: RepositoryIdentity,
         _ settings: RepositorySettings
     ) throws(KedgeError) -> KeyRing {
         var keys: [RandomID: DataKey] = [:]
-        var refusal: KedgeError?
+        var refusal = unusable
         for slot in slots where keys[slot.keyID] == nil && slot.accepts(secret) {
             do throws(KedgeError) {
                 guard slot.repositoryID == identity.id else { throw foreignSlot(slot, settings) }
