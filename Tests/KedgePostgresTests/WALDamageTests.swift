@@ -2,6 +2,7 @@
 // unseen. Seeded: the same in every run.
 import KedgeCore
 import KedgePostgres
+import KedgeTestSupport
 import Testing
 
 @Suite struct WALDamageTests {

@@ -1,6 +1,7 @@
 // What is learned from a segment, how it is written down, and the record that two segments share.
 import KedgeCore
 import KedgePostgres
+import KedgeTestSupport
 import Testing
 
 @Suite struct WALFactsTests {

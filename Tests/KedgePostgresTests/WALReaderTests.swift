@@ -2,6 +2,7 @@
 // demand. WALServerTests does the same on real WAL.
 import KedgeCore
 import KedgePostgres
+import KedgeTestSupport
 import Testing
 
 @Suite struct WALReaderTests {

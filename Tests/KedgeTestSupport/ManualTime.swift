@@ -8,6 +8,7 @@ package final class ManualTime: TimeSource {
         var now: Timestamp
         var monotonicNanoseconds: UInt64 = 1_000_000_000
         var sleeps: [UInt64] = []
+        var onSleep: (@Sendable () -> Void)?
     }
 
     private let state: Mutex<State>
@@ -22,12 +23,17 @@ package final class ManualTime: TimeSource {
     package func monotonicNanoseconds() -> UInt64 { state.withLock { $0.monotonicNanoseconds } }
 
     package func sleep(nanoseconds: UInt64) {
-        state.withLock { state in
+        let action = state.withLock { state in
             state.sleeps.append(nanoseconds)
             state.monotonicNanoseconds += nanoseconds
             state.now = Timestamp(microseconds: state.now.microseconds + Int64(nanoseconds / 1000))
+            return state.onSleep
         }
+        action?()
     }
+
+    /// Runs `action` in every sleep: what goes on in the world meanwhile.
+    package func onSleep(_ action: @escaping @Sendable () -> Void) { state.withLock { $0.onSleep = action } }
 
     /// Moves both clocks on.
     package func advance(seconds: Int64) {

@@ -1,59 +1,68 @@
 // Writes WAL as a server does, so that tests can put any record at any place.
-import KedgeCore
-import KedgePostgres
+package import KedgeCore
+package import KedgePostgres
 
 /// A log under construction, from the start of one segment on.
-struct WALBuilder {
-    let format: WALFormat
-    var timeline: TimelineID
+package struct WALBuilder {
+    package static let system = SystemIdentifier(7_000_000_000_000_000_001)
+
+    package let format: WALFormat
+    package var timeline: TimelineID
     /// The log's bytes; whole pages, the last one zero from `position` on.
-    private(set) var bytes: [UInt8] = []
+    package private(set) var bytes: [UInt8] = []
     private let start: LSN
     /// Where the next record begins.
     private var position = 0
-    private(set) var previous: LSN
+    package private(set) var previous: LSN
     /// The record that was begun and never ended.
     private var abandoned: LSN?
     /// Where every record begins, with its header's fields.
-    private(set) var records: [Record] = []
+    package private(set) var records: [Record] = []
 
-    struct Record: Equatable {
-        let lsn: LSN
-        let manager: UInt8
-        let length: UInt32
-        let xid: UInt32
+    package struct Record: Equatable {
+        package let lsn: LSN
+        package let manager: UInt8
+        package let length: UInt32
+        package let xid: UInt32
+
+        package init(lsn: LSN, manager: UInt8, length: UInt32, xid: UInt32) {
+            self.lsn = lsn
+            self.manager = manager
+            self.length = length
+            self.xid = xid
+        }
     }
 
     private var pageSize: Int { Int(format.walBlockSize) }
 
-    init(
+    package init(
         version: PostgresVersion = .v15, timeline: UInt32 = 1, firstSegment: UInt64 = 5, segmentMiB: UInt32 = 1,
         walBlockSize: UInt32 = 8192
     ) {
         format = WALFormat(
-            systemIdentifier: SystemIdentifier(7_000_000_000_000_000_001), version: version,
+            systemIdentifier: WALBuilder.system, version: version,
             segmentSize: segmentMiB << 20, walBlockSize: walBlockSize)
         self.timeline = TimelineID(timeline)
         start = LSN(firstSegment * UInt64(segmentMiB) << 20)
         previous = LSN(start.position - 64)
     }
 
-    var lsn: LSN { LSN(start.position + UInt64(position)) }
+    package var lsn: LSN { LSN(start.position + UInt64(position)) }
 
     /// Bytes left on the present page.
-    var leftOnPage: Int { pageSize - position % pageSize }
+    package var leftOnPage: Int { pageSize - position % pageSize }
     /// Bytes left in the present segment.
-    var leftInSegment: Int { Int(format.segmentSize) - position % Int(format.segmentSize) }
+    package var leftInSegment: Int { Int(format.segmentSize) - position % Int(format.segmentSize) }
 
     /// Appends a record with `data` as its main data and returns where it begins.
     @discardableResult
-    mutating func append(manager: UInt8, info: UInt8, xid: UInt32 = 0, data: [UInt8]) -> LSN {
+    package mutating func append(manager: UInt8, info: UInt8, xid: UInt32 = 0, data: [UInt8]) -> LSN {
         append(manager: manager, info: info, xid: xid, body: WALBuilder.body(data))
     }
 
     /// Appends a record with any body.
     @discardableResult
-    mutating func append(manager: UInt8, info: UInt8, xid: UInt32, body: [UInt8]) -> LSN {
+    package mutating func append(manager: UInt8, info: UInt8, xid: UInt32, body: [UInt8]) -> LSN {
         if position % pageSize == 0 { beginPage(flags: 0, remaining: 0) }
         let lsn = self.lsn
         let record = WALBuilder.record(manager: manager, info: info, xid: xid, previous: previous, body: body)
@@ -65,7 +74,7 @@ struct WALBuilder {
 
     /// Writes only the first `count` pages of a record that crosses pages, as a server that crashed; the next record is the
     /// one that gives it up.
-    mutating func appendAbandoned(length: Int, pages: Int) -> LSN {
+    package mutating func appendAbandoned(length: Int, pages: Int) -> LSN {
         let lsn = self.lsn
         let body = WALBuilder.body([UInt8](repeating: 0xAB, count: length))
         let record = WALBuilder.record(manager: 10, info: 0, xid: 3, previous: previous, body: body)
@@ -77,7 +86,7 @@ struct WALBuilder {
 
     /// XLOG_OVERWRITE_CONTRECORD: which record is given up, and when.
     @discardableResult
-    mutating func appendOverwrite(of lsn: LSN) -> LSN {
+    package mutating func appendOverwrite(of lsn: LSN) -> LSN {
         var data: [UInt8] = []
         data.append(littleEndian: lsn.position)
         data.append(littleEndian: Int64(0))
@@ -85,14 +94,14 @@ struct WALBuilder {
     }
 
     /// XLOG_SWITCH: the rest of the segment stays zero, and the next record begins in the next one.
-    mutating func appendSwitch() {
+    package mutating func appendSwitch() {
         append(manager: 0, info: 0x40, xid: 0, body: [])
         position += leftInSegment % Int(format.segmentSize)
         bytes += [UInt8](repeating: 0, count: position - bytes.count)
     }
 
     /// Heap records up to exactly `left` bytes before the segment's end; `left` is a multiple of eight below 6000.
-    mutating func fill(leaving left: Int) {
+    package mutating func fill(leaving left: Int) {
         while leftInSegment > left + 1200 { append(manager: 10, info: 0x20, xid: 700, data: filler(records.count)) }
         let length = leftInSegment - left
         let prefix = length < 24 + 2 + 256 ? 2 : 5
@@ -105,7 +114,7 @@ struct WALBuilder {
     }
 
     /// The segments that the log reaches into, whole, the last one zero behind the log's end.
-    var segments: [(segment: WALSegment, bytes: [UInt8])] {
+    package var segments: [(segment: WALSegment, bytes: [UInt8])] {
         let size = Int(format.segmentSize)
         let count = (bytes.count + size - 1) / size
         let all = bytes + [UInt8](repeating: 0, count: count * size - bytes.count)
@@ -118,7 +127,7 @@ struct WALBuilder {
 
     // MARK: Bytes
 
-    static func body(_ data: [UInt8]) -> [UInt8] {
+    package static func body(_ data: [UInt8]) -> [UInt8] {
         if data.isEmpty { return [] }
         if data.count < 256 { return [255, UInt8(data.count)] + data }
         var body: [UInt8] = [254]
@@ -177,7 +186,7 @@ struct WALBuilder {
 extension WALBuilder {
     /// A commit or abort, plain (`prepared` nil) or of a prepared transaction, with `subtransactions` in its body.
     @discardableResult
-    mutating func appendEnd(
+    package mutating func appendEnd(
         commit: Bool, xid: UInt32, time: Timestamp, prepared: UInt32? = nil, subtransactions: [UInt32] = []
     ) -> LSN {
         var data: [UInt8] = []
@@ -198,21 +207,21 @@ extension WALBuilder {
     }
 
     @discardableResult
-    mutating func appendRestorePoint(_ name: [UInt8], time: Timestamp) -> LSN {
+    package mutating func appendRestorePoint(_ name: [UInt8], time: Timestamp) -> LSN {
         var data: [UInt8] = []
         data.append(littleEndian: time.postgresMicroseconds)
         return append(manager: 0, info: 0x70, data: data + name + [UInt8](repeating: 0, count: 64 - name.count))
     }
 
     @discardableResult
-    mutating func appendTablespace(_ oid: UInt32, path: [UInt8]) -> LSN {
+    package mutating func appendTablespace(_ oid: UInt32, path: [UInt8]) -> LSN {
         var data: [UInt8] = []
         data.append(littleEndian: oid)
         return append(manager: 5, info: 0x00, data: data + path + [0])
     }
 
     @discardableResult
-    mutating func appendCheckpoint(redo: LSN, shutdown: Bool, time: Timestamp, walLevel: UInt32 = 1) -> LSN {
+    package mutating func appendCheckpoint(redo: LSN, shutdown: Bool, time: Timestamp, walLevel: UInt32 = 1) -> LSN {
         var data = [UInt8](repeating: 0, count: 88)
         data.replace(at: 0, redo.position)
         data.replace(at: 8, timeline.number)
@@ -223,7 +232,7 @@ extension WALBuilder {
     }
 
     @discardableResult
-    mutating func appendParameterChange(walLevel: UInt32) -> LSN {
+    package mutating func appendParameterChange(walLevel: UInt32) -> LSN {
         var data = [UInt8](repeating: 0, count: 28)
         data.replace(at: 20, walLevel)
         return append(manager: 0, info: 0x60, data: data)
@@ -232,7 +241,7 @@ extension WALBuilder {
 
 extension Array<UInt8> {
     /// Writes `number` little-endian over the bytes at `offset`.
-    mutating func replace(at offset: Int, _ number: some FixedWidthInteger) {
+    package mutating func replace(at offset: Int, _ number: some FixedWidthInteger) {
         Swift.withUnsafeBytes(of: number.littleEndian) { source in
             replaceSubrange(offset..<offset + source.count, with: source)
         }

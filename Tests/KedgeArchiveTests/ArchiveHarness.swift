@@ -1,0 +1,46 @@
+// Runs push and get against a fixture as PostgreSQL would.
+import KedgeArchive
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+
+struct ArchiveHarness {
+    let fixture: ArchiveFixture
+    let repositories: [RepositorySource]
+    var refusesDamagedWAL = false
+    let time = ManualTime()
+
+    func push(_ name: String) throws(KedgeError) -> ArchivePush.Outcome {
+        try ArchivePush(
+            ArchivePush.Options(
+                path: fixture.path("pg_wal/" + name), clusterName: "main", dataDirectory: fixture.path("."),
+                repositories: repositories, threads: 2, refusesDamagedWAL: refusesDamagedWAL, hostName: "db1"),
+            random: SystemRandomSource(), time: time
+        ).run()
+    }
+
+    func get(_ name: String, timeoutSeconds: UInt64 = 60) throws(KedgeError) -> ArchiveGet.Outcome {
+        try ArchiveGet(
+            ArchiveGet.Options(
+                fileName: name, destination: destination, clusterName: "main", dataDirectory: fixture.path("."),
+                repositories: repositories, threads: 2, timeoutNanoseconds: timeoutSeconds * 1_000_000_000),
+            random: SystemRandomSource(), time: time, interruption: Interruption()
+        ).run()
+    }
+
+    var destination: RawPath { fixture.path("pg_wal/RECOVERYXLOG") }
+
+    func local(_ name: String) throws -> [UInt8] {
+        try FileDescriptor.open(fixture.path("pg_wal/" + name), .read).readAll(limit: 1 << 30)
+    }
+
+    func fetched() throws -> [UInt8] { try FileDescriptor.open(destination, .read).readAll(limit: 1 << 30) }
+}
+
+/// The parts of an error that a user reads.
+func text(_ error: KedgeError?) -> String {
+    guard let error else { return "no error" }
+    var text = "\(error.code.rawValue): \(error.message)"
+    if let cause = error.cause { text += "\n\(cause.message)\n\(cause.detail ?? "")\n\(cause.hint ?? "")" }
+    return text
+}
