@@ -1,5 +1,7 @@
 // Time comes in as an argument, so that tests decide what time it is and wait for nothing.
 
+// `timespec` belongs to whichever C module the compiler meets first.
+import CSystem
 import Glibc
 
 /// A clock.
