@@ -38,7 +38,9 @@ for library in "${libraries[@]}" libstdc++; do
     }
     ln -s "$(readlink -f "$archive")" "$links/$library.a"
 done
-build --static-swift-stdlib -Xlinker "-L$links" -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker -s
+# PRIVATE_LIBCRYPTO: nobody else uses the libcrypto inside (Sources/OpenSSL/OpenSSL.swift).
+build --static-swift-stdlib -Xswiftc -DPRIVATE_LIBCRYPTO -Xlinker "-L$links" -Xswiftc -Xclang-linker \
+    -Xswiftc -static-libgcc -Xlinker -s
 install -m 0755 "$(swift build --configuration release --show-bin-path)/kedge" build/kedge
 
 needs=$(ldd build/kedge | awk '{print $1}' | grep -vE '^(linux-vdso|libm|libc)\.so|^/lib64/ld-linux' || true)

@@ -22,10 +22,24 @@ struct Algorithms: @unchecked Sendable {
         self.hkdf = hkdf
     }
 
-    /// libcrypto's own set-up, which it does once however often it is asked. Without a configuration file: what
-    /// somebody writes there must not change how a repository is sealed. Without atexit: workers may still run then.
-    static func setUp() -> Bool {
-        OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_LOAD_CONFIG) | UInt64(OPENSSL_INIT_NO_ATEXIT), nil) == 1
+    /// libcrypto's own set-up, which it does once however often it is asked.
+    static func setUp() -> Bool { OPENSSL_init_crypto(options, nil) == 1 }
+
+    /// Without a configuration file: what somebody writes there must not change how a repository is sealed. Without
+    /// atexit: workers may still run then.
+    ///
+    /// The old tables of algorithms by name and the error texts take half of the set-up's time. They can be left out
+    /// only where this copy of libcrypto is linked into the program: libpq's TLS needs those of a shared one. Without
+    /// texts an error shows its number, which `openssl errstr` explains.
+    private static var options: UInt64 {
+        let always = OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT
+        #if PRIVATE_LIBCRYPTO
+            return UInt64(
+                always | OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ADD_ALL_DIGESTS
+                    | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS)
+        #else
+            return UInt64(always)
+        #endif
     }
 }
 
