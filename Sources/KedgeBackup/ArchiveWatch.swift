@@ -50,7 +50,8 @@ struct ArchiveWatch {
         let cluster = archive.cluster
         let directory = cluster.name(ClusterLayout.walDirectory(system, timeline: first.timeline))
         var expected = first
-        // Listings begin after a name: that of the segment before. Its own copies with a tag come first, and are skipped.
+        // Listings begin after a name: that of the segment before. Its own copies with a tag come first, and are
+        // skipped.
         var after: ObjectName?
         if first.number > 0 {
             let previous = WALSegment(timeline: first.timeline, number: first.number - 1)
@@ -107,7 +108,8 @@ struct ArchiveWatch {
             guard try archive.find(file).isEmpty else { continue }
             throw KedgeError(
                 .archivingBroken,
-                "could not find timeline history file \"\(file.text)\" in repository \"\(archive.cluster.repository.name)\"",
+                "could not find timeline history file \"\(file.text)\" in repository "
+                    + "\"\(archive.cluster.repository.name)\"",
                 detail:
                     "Recovery needs it to find its way from the backup's timeline \(history.timeline) to later ones.",
                 hint: "Run \"kedge archive-push \(pgWAL.appending(file.text))\" and then the backup again.")

@@ -7,8 +7,8 @@
 //   4. the intent still stands, and every pack is there
 //   5. commit record: now the backup exists
 //   6. the intent goes
-// Whatever fails before 5 leaves no backup: the session ends, which ends the server's side of it, uploads are aborted, and
-// the intent is removed. Packs that were complete stay behind unreferenced.
+// Whatever fails before 5 leaves no backup: the session ends, which ends the server's side of it, uploads are aborted,
+// and the intent is removed. Packs that were complete stay behind unreferenced.
 
 package import KedgeCatalog
 import KedgeCodec
@@ -180,8 +180,8 @@ package struct Backup: Sendable {
                 createdBy: Version.writer))
     }
 
-    /// Finds out now, and not when all is copied, whether WAL reaches this repository (lesson 42): the first segment that
-    /// the backup needs is ended and waited for.
+    /// Finds out now, and not when all is copied, whether WAL reaches this repository (lesson 42): the first segment
+    /// that the backup needs is ended and waited for.
     private func checkArchiving(_ session: Session) throws(KedgeError) {
         tools.progress.begin("checking that WAL is archived")
         _ = try session.connection.switchWAL()

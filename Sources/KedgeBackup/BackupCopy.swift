@@ -1,6 +1,7 @@
 // The data directory into packs, and the manifest that says where everything went.
 //
-// Order: walk → workers copy → pg_control, last of all files → (the backup stops) → backup_label → manifest → last pack.
+// Order: walk → workers copy → pg_control, last of all files → (the backup stops) → backup_label → manifest → last
+// pack.
 
 import KedgeCatalog
 import KedgeCodec
@@ -125,7 +126,8 @@ struct BackupCopy {
         context.progress.advance(bytes.count)
     }
 
-    /// Stores `backup_label` as the stop returned it, all parts of the manifest and the last pack, and returns the root.
+    /// Stores `backup_label` as the stop returned it, all parts of the manifest and the last pack, and returns the
+    /// root.
     func finish(label: Label, backupLabel: [UInt8], at time: Timestamp) throws(KedgeError) -> ManifestRoot {
         let path = ManifestPath("backup_label")
         let content = FileContent(

@@ -1,5 +1,5 @@
-// Cuts the listing into work items, and puts what came of them together again. Pure but for the two functions at the end
-// that stream from one disk file to another.
+// Cuts the listing into work items, and puts what came of them together again. Pure but for the two functions at the
+// end that stream from one disk file to another.
 //
 //   listing ──CopyPlan──▶ items ──workers──▶ results
 //   listing + results ──ManifestAssembly──▶ entries of the manifest
@@ -51,8 +51,8 @@ package struct CopyPlan: Sendable {
 
 /// Makes the manifest's entries from what was listed and what became of it.
 package enum ManifestAssembly {
-    /// The manifest's entry for a listed one. Nil for a file that had vanished. Throws `defect` for a file that no worker
-    /// reported on (lesson 2).
+    /// The manifest's entry for a listed one. Nil for a file that had vanished. Throws `defect` for a file that no
+    /// worker reported on (lesson 2).
     package static func entry(
         _ listed: ListedEntry, results: [CopyResult]
     ) throws(KedgeError) -> ManifestEntry? {
@@ -79,8 +79,8 @@ package enum ManifestAssembly {
             kind: isExtra ? .extraFile(copied.content) : .file(copied.content))
     }
 
-    /// Hands all entries to `body` in path order: those of the listing, and `added` (few, in any order), which are files
-    /// that are not in the listing.
+    /// Hands all entries to `body` in path order: those of the listing, and `added` (few, in any order), which are
+    /// files that are not in the listing.
     package static func forEachEntry(
         of listing: FileListing, results: CopyResults, adding added: [ManifestEntry],
         _ body: (ManifestEntry) throws(KedgeError) -> Void

@@ -1,5 +1,5 @@
-// What became of each file, as the workers found it: on disk by the entry's index, so that memory does not grow with the
-// cluster and workers may finish in any order.
+// What became of each file, as the workers found it: on disk by the entry's index, so that memory does not grow with
+// the cluster and workers may finish in any order.
 //
 //   slots:    16 bytes an entry: where its newest result lies and how long it is; zero: none
 //   results:  each with the place of the entry's result before it, so that the ranges of a large file form a chain

@@ -115,7 +115,8 @@ package final class FileCopier {
         }
     }
 
-    /// Adds bytes that come from no file of the listing, as content of `path`, and gives what the manifest says of them.
+    /// Adds bytes that come from no file of the listing, as content of `path`, and gives what the manifest says of
+    /// them.
     package func store(_ bytes: [UInt8], path: ManifestPath) throws(KedgeError) -> [Extent] {
         var extents: [Extent] = []
         for start in stride(from: 0, to: bytes.count, by: Int(CopyLimits.regionBytes)) {
@@ -313,8 +314,8 @@ private struct SharedFrame: ~Copyable {
 }
 
 extension [Extent] {
-    /// Adds the extent after the last; as a part of it where both are zero bytes, or where it `continues` the last one's
-    /// run of a pack.
+    /// Adds the extent after the last; as a part of it where both are zero bytes, or where it `continues` the last
+    /// one's run of a pack.
     fileprivate mutating func append(adding extent: Extent, continues: Bool) {
         switch (last?.source, extent.source) {
         case (.zeros, .zeros): self[count - 1].length += extent.length

@@ -1,8 +1,8 @@
 // What a backup does with each file of a data directory: pure decisions by name and place.
 //
 // The lists are those of src/backend/backup/basebackup.c (excludeDirContents, excludeFiles, sendDir), and the shapes of
-// names those of src/common/relpath.c and src/backend/storage/file/reinit.c. What we leave out besides: backup_label.old
-// and tablespace_map.old, and leftovers of Kedge's own. What nobody knows is copied.
+// names those of src/common/relpath.c and src/backend/storage/file/reinit.c. What we leave out besides:
+// backup_label.old and tablespace_map.old, and leftovers of Kedge's own. What nobody knows is copied.
 
 package import KedgeCore
 
@@ -47,7 +47,8 @@ package enum FileDecision: Hashable, Sendable {
 
 /// What a file's content means to the one who copies it.
 package enum FileContentKind: Hashable, Sendable {
-    /// Made of pages, changed in place, and brought up to date by replay: copied up to the size that it had when listed.
+    /// Made of pages, changed in place, and brought up to date by replay: copied up to the size that it had when
+    /// listed.
     case relation(RelationFileName)
     /// `global/pg_control`: read last.
     case controlFile
@@ -68,8 +69,8 @@ package struct FilePolicy: Hashable, Sendable {
 
     /// What to do with `name` of the given kind in `place`.
     ///
-    /// `hasInitFork` tells whether the same directory holds `<number>_init` for a relation's number: that is what makes a
-    /// relation unlogged (lesson 33).
+    /// `hasInitFork` tells whether the same directory holds `<number>_init` for a relation's number: that is what makes
+    /// a relation unlogged (lesson 33).
     package func decide(
         _ name: RawPath, kind: FileKind, in place: Place, hasInitFork: (UInt32) -> Bool
     ) -> FileDecision {

@@ -66,6 +66,7 @@ package enum CopyLimits {
     package static let rangeBytes: UInt64 = 16 << 20
     /// The most files in one work item.
     package static let batchFiles = 64
-    /// A file that grows faster than it can be read is cut here beyond its size when it was opened. Only a log grows so.
+    /// A file that grows faster than it can be read is cut here beyond its size when it was opened. Only a log grows
+    /// so.
     package static let growthBytes: UInt64 = 64 << 20
 }

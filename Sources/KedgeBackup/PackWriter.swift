@@ -83,8 +83,8 @@ package final class PackWriter {
 
     deinit { pack?.new.upload.abort() }
 
-    /// Stores `raw` (1 byte to 1 MiB) as one frame. `sources` tile it in order; none for a manifest part. With `mayClose`
-    /// false it goes into the pack that is open, even if that is full.
+    /// Stores `raw` (1 byte to 1 MiB) as one frame. `sources` tile it in order; none for a manifest part. With
+    /// `mayClose` false it goes into the pack that is open, even if that is full.
     package func append(
         _ raw: UnsafeRawBufferPointer, sources: [PackSource], mayClose: Bool = true
     ) throws(KedgeError) -> FramePlace {

@@ -1,9 +1,9 @@
 // Data checksums, checked while a file is copied.
 //
-// A page that fails may just be being written, so it is read again after a pause (lesson 35). If it still fails, its LSN
-// decides: replay writes every page anew that was changed between the backup's start and its stop (full_page_writes is
-// forced meanwhile), so only a page whose LSN lies outside of that is damaged. Where the stop lies is known only at the
-// end: until then a page with a newer LSN is a suspect.
+// A page that fails may just be being written, so it is read again after a pause (lesson 35). If it still fails, its
+// LSN decides: replay writes every page anew that was changed between the backup's start and its stop (full_page_writes
+// is forced meanwhile), so only a page whose LSN lies outside of that is damaged. Where the stop lies is known only at
+// the end: until then a page with a newer LSN is a suspect.
 
 package import KedgeCatalog
 package import KedgeCore

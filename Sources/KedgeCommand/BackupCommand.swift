@@ -1,15 +1,170 @@
 // `kedge backup`.
+import Glibc
+import KedgeBackup
+import KedgeCatalog
 import KedgeCore
+import KedgePostgres
+import KedgeRepository
 
 /// The command line of `backup`.
 enum BackupCommand {
-    static let command = Command(planned: specification)
+    static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
         name: "backup", summary: "take a base backup",
         description: [
-            "Copies the data directory of the running server into the repository. It checks data page checksums on "
-                + "the way; damaged pages are listed, and the exit status is then 3."
+            "Copies the data directory of the running server into the repository, and waits until all WAL that the "
+                + "backup needs is there too. A backup goes to one repository: the one that --repository names, or "
+                + "else the cluster's first.",
+            "Data page checksums are checked on the way; damaged pages are listed, the backup is kept, and the exit "
+                + "status is then 3.",
         ],
-        options: [.choice("type", ["full"], "The type of backup; full is the default.")])
+        options: [
+            .choice(
+                "type", ["full", "delta", "auto"],
+                "The type of backup; auto is the default. This version takes full backups only.")
+        ])
+
+    private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        if context.arguments.value("type") == "delta" {
+            throw KedgeError(
+                .notSupported, "cannot take a delta backup", detail: "This version of kedge takes full backups only.",
+                hint: "Use --type full.")
+        }
+        let configuration = try context.loadConfiguration()
+        let cluster = try configuration.cluster()
+        let repository = try repository(of: cluster, configuration, context.log)
+        try WorkDirectory.prepare(cluster.workDirectory, user: context.surroundings.host.userID)
+        let progress = WorkProgress()
+        let backup = Backup(
+            options(
+                cluster, configuration, repository: try context.source(of: repository),
+                host: context.surroundings.host),
+            Backup.Tools(
+                time: context.surroundings.time, random: context.surroundings.random,
+                interruption: context.surroundings.interruption, progress: progress))
+        let outcome = try context.showing(progress) { () throws(KedgeError) in try backup.run() }
+        for warning in outcome.warnings { context.log.warn(warning) }
+        if let error = outcome.afterCommit {
+            context.log.warn(OutputRenderer.errorLines(error).joined(separator: "\n"))
+        }
+        context.log.info(phases(outcome.record))
+        return result(outcome)
+    }
+
+    private static func repository(
+        of cluster: ClusterConfiguration, _ configuration: Configuration, _ log: Log
+    ) throws(KedgeError) -> RepositoryConfiguration {
+        if configuration.selectsRepository { return try configuration.repository(of: cluster) }
+        let all = configuration.repositories(of: cluster)
+        guard let first = all.first, all.count > 1 else { return try configuration.repository(of: cluster) }
+        log.info(
+            "the backup goes to repository \"\(first.name)\", the first of \(all.count); --repository names another")
+        return first
+    }
+
+    private static func options(
+        _ cluster: ClusterConfiguration, _ configuration: Configuration, repository: RepositorySource,
+        host: HostFacts
+    ) -> Backup.Options {
+        var database = DatabaseSettings()
+        database.host = cluster.host
+        database.port = cluster.port.map { String($0) }
+        database.user = cluster.user
+        database.dbname = cluster.dbname
+        return Backup.Options(
+            clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: database,
+            repository: repository, workDirectory: RawPath(cluster.workDirectory),
+            ownDirectories: [RawPath(cluster.workDirectory)] + configuration.repositories.map { RawPath($0.path) },
+            workers: cluster.processMax, archiveTimeout: cluster.archiveTimeout,
+            readRateBytes: cluster.readRate.map { UInt64(clamping: $0) }, hostName: host.name, processID: getpid())
+    }
+
+    // MARK: - The outcome
+
+    /// What a backup is to people and programs. Damaged pages make the exit status 3.
+    static func result(_ outcome: Backup.Outcome) -> CommandResult {
+        let record = outcome.record
+        let isDamaged = record.health.damagedPageCount > 0
+        return CommandResult(
+            lines: [summary(outcome)] + healthLines(record), json: json(outcome),
+            status: isDamaged ? ErrorCode.pageDamaged.exitStatus : 0)
+    }
+
+    private static func summary(_ outcome: Backup.Outcome) -> String {
+        let record = outcome.record
+        return "backup \(record.label): \(HumanText.size(record.sizes.databaseBytes)) in \(record.sizes.files) files, "
+            + "stored as \(HumanText.size(record.sizes.storedBytes))\(ratio(record)) in repository "
+            + "\"\(outcome.repositoryName)\"; \(HumanText.duration(duration(record))), "
+            + HumanText.rate(bytesPerSecond: bytesPerSecond(record))
+    }
+
+    /// ` (1:4.1)`; empty where nothing was stored.
+    private static func ratio(_ record: CommitRecord) -> String {
+        guard record.sizes.storedBytes > 0 else { return "" }
+        let tenths = (record.sizes.databaseBytes * 10 + record.sizes.storedBytes / 2) / record.sizes.storedBytes
+        return " (1:\(tenths / 10).\(tenths % 10))"
+    }
+
+    private static let listedPages = 10
+
+    private static func healthLines(_ record: CommitRecord) -> [String] {
+        let health = record.health
+        var lines: [String] = []
+        if health.damagedPageCount > 0 {
+            lines.append(
+                "\(health.damagedPageCount) damaged page(s): the checksum does not fit, and replay does not repair it")
+            lines += health.damagedPages.prefix(listedPages).map { "  \($0.path), block \($0.block)" }
+            let more = health.damagedPageCount - UInt64(min(health.damagedPages.count, listedPages))
+            if more > 0 {
+                lines.append("  and \(more) more; \"kedge backup --json\" and the commit record list up to 1000")
+            }
+        }
+        for suspect in health.walSuspect {
+            lines.append("suspect WAL segment \(suspect.file), at \(suspect.lsn): \(suspect.reason)")
+        }
+        return lines
+    }
+
+    private static func phases(_ record: CommitRecord) -> String {
+        "backup \(record.label): "
+            + record.durations.map {
+                "\($0.phase) \(HumanText.duration(.milliseconds(Int64(clamping: $0.milliseconds))))"
+            }
+            .joined(separator: ", ")
+    }
+
+    private static func duration(_ record: CommitRecord) -> Duration {
+        .milliseconds(Int64(clamping: record.durations.reduce(0) { $0 + $1.milliseconds }))
+    }
+
+    /// Of the copy alone: what the rest takes has nothing to do with the size.
+    private static func bytesPerSecond(_ record: CommitRecord) -> Double {
+        let copy = record.durations.first { $0.phase == "copy" }?.milliseconds ?? 0
+        return Double(record.sizes.databaseBytes) * 1000 / Double(max(copy, 1))
+    }
+
+    private static func json(_ outcome: Backup.Outcome) -> JSONValue {
+        let record = outcome.record
+        return [
+            "label": .string(record.label.text), "type": .string(record.type.rawValue),
+            "cluster": .string(record.clusterName), "repository": .string(outcome.repositoryName),
+            "timeline": .int(record.span.timeline.number), "startLSN": .string(record.span.startLSN.description),
+            "stopLSN": .string(record.span.stopLSN.description),
+            "startTime": .string(record.span.startTime.description),
+            "stopTime": .string(record.span.stopTime.description), "walFrom": .string(record.span.walFrom),
+            "walTo": .string(record.span.walTo), "databaseBytes": .int(record.sizes.databaseBytes),
+            "storedBytes": .int(record.sizes.storedBytes), "deltaBytes": .int(record.sizes.deltaBytes),
+            "files": .int(record.sizes.files), "packs": .int(record.packs.count),
+            "bytesPerSecond": .int(Int64(bytesPerSecond(record))),
+            "durations": .object(record.durations.map { JSONMember($0.phase, .int($0.milliseconds)) }),
+            "damagedPageCount": .int(record.health.damagedPageCount),
+            "damagedPages": .array(
+                record.health.damagedPages.map { ["path": $0.path.jsonValue, "block": .int($0.block)] }),
+            "walSuspect": .array(
+                record.health.walSuspect.map {
+                    ["file": .string($0.file), "lsn": .string($0.lsn.description), "reason": .string($0.reason)]
+                }), "warnings": .array(outcome.warnings.map(JSONValue.string)),
+        ]
+    }
 }

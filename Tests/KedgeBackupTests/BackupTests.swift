@@ -1,5 +1,5 @@
-// Proves on real servers that a backup taken under load recovers, that what is wrong with a server stops it early and is
-// said, and that a backup that fails leaves nothing that looks like one.
+// Proves on real servers that a backup taken under load recovers, that what is wrong with a server stops it early and
+// is said, and that a backup that fails leaves nothing that looks like one.
 import Glibc
 import KedgeCatalog
 import KedgeCore
