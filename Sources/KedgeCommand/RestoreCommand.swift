@@ -70,7 +70,7 @@ enum RestoreCommand {
         let restore = Restore(
             source, options, progress: progress, time: context.surroundings.time,
             random: context.surroundings.random, interruption: context.surroundings.interruption)
-        let outcome = try restore.run()
+        let outcome = try context.showing(progress) { () throws(KedgeError) in try restore.run() }
         for record in outcome.unreadable {
             context.log.warn("commit record \"\(record.name)\" cannot be read: \(record.error.message)")
         }

@@ -29,18 +29,29 @@ package struct ManifestSurvey: Sendable {
     /// The most of one small file that is kept in memory.
     package static let smallFileLimit: UInt64 = 16 << 20
 
-    /// Reads all entries. Throws `damaged` or `unsafe-path`.
+    /// Reads all entries of a manifest. Throws `damaged` or `unsafe-path`.
     package init(_ reader: consuming ManifestReader, of backup: CommitRecord) throws(KedgeError) {
-        label = backup.label
-        linked = Set(backup.tablespaces.filter { !$0.inPlace }.map(\.oid))
+        self.init(of: backup)
         var reader = reader
         while let entry = try reader.next() { try add(entry) }
+        try finish()
+    }
+
+    /// A survey that has seen nothing yet.
+    package init(of backup: CommitRecord) {
+        label = backup.label
+        linked = Set(backup.tablespaces.filter { !$0.inPlace }.map(\.oid))
+    }
+
+    /// Looks for what a backup never lacks. To be called after the last entry. Throws `damaged`.
+    package func finish() throws(KedgeError) {
         guard hasControlFile, hasBackupLabel else {
             throw refusal("It lacks \(hasControlFile ? "backup_label" : "global/pg_control").", .damaged)
         }
     }
 
-    private mutating func add(_ entry: ManifestEntry) throws(KedgeError) {
+    /// Takes the next entry, in path order. Throws `damaged` or `unsafe-path` for one that must not be restored.
+    package mutating func add(_ entry: ManifestEntry) throws(KedgeError) {
         if case .extraFile = entry.kind {
             extraFiles.append(RawPath(bytes: entry.path.bytes))
             return

@@ -95,6 +95,9 @@ extension RestorePlanner {
         let latest = search.times.map { " The latest transaction in it ended at \($0.upperBound)." } ?? ""
         let points = search.restorePoints.map { "\"\($0.name)\"" }.joined(separator: ", ")
         var detail = "It is not in the WAL from backup \(backup.label) on: \(why(search)).\(latest)"
+        if case .time = request.target {
+            detail = "No transaction in the WAL from backup \(backup.label) on ended later: \(why(search)).\(latest)"
+        }
         if case .name = request.target {
             detail += points.isEmpty ? " It holds no restore point." : " The latest restore points in it: \(points)."
         }

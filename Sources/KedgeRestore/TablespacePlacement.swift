@@ -15,6 +15,12 @@ package struct TablespacePlacement: Hashable, Sendable {
     package let recorded: RawPath
     package let target: RawPath
 
+    package init(oid: UInt32, recorded: RawPath, target: RawPath) {
+        self.oid = oid
+        self.recorded = recorded
+        self.target = target
+    }
+
     package var isMapped: Bool { recorded != target }
 
     /// Decides for each tablespace of `backup` that is not in place. Throws `usage` for a mapping that cannot be

@@ -73,6 +73,22 @@ struct HistoryModel {
         for timeline in lineages.keys.sorted() { for _ in 0..<(1 + dice.below(3)) { addBackup(timeline) } }
     }
 
+    /// A history made by hand. `ancestors` are the switch points on the way to each timeline, oldest first.
+    init(
+        _ lineages: [UInt32: [ModelRecord]], ancestors: [UInt32: [(timeline: TimelineID, switchPoint: LSN)]] = [:],
+        archived: [UInt32: Set<UInt64>], partials: [UInt32: Set<UInt64>] = [:], backups: [CommitRecord]
+    ) throws(KedgeError) {
+        dice = Dice(0)
+        self.lineages = lineages
+        self.archived = archived
+        self.partials = partials
+        self.backups = backups
+        for (timeline, ancestors) in ancestors {
+            histories[TimelineID(timeline)] = try TimelineHistory(
+                timeline: TimelineID(timeline), ancestors: ancestors)
+        }
+    }
+
     private func ownStart(_ timeline: UInt32) -> Int {
         guard let switchPoint = histories[TimelineID(timeline)]?.entries.last?.begin, timeline > 1 else { return 0 }
         return (lineages[timeline] ?? []).firstIndex { $0.start >= switchPoint } ?? 0

@@ -1,0 +1,274 @@
+// What the planner says, word for word, on histories made by hand: which backup and why, what is proven, and for each
+// refusal what is missing and which moment can be reached instead.
+
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRestore
+import Testing
+
+@Suite struct RestorePlanTests {
+    static let mega: UInt64 = 1 << 20
+
+    /// A record of 0x1000 bytes at `offset` in segment `number`.
+    static func record(
+        _ id: Int, _ number: UInt64, _ offset: UInt64, _ kind: ModelRecord.Kind, length: UInt64 = 0x1000
+    ) -> ModelRecord {
+        let start = number * mega + offset
+        return ModelRecord(id: id, start: LSN(start), end: LSN(start + length), kind: kind)
+    }
+
+    /// Second `second` of a day in November.
+    static func time(_ second: Int64) -> Timestamp { Timestamp(secondsSince1970: 1_795_226_400 + second) }
+
+    /// Segment 1: a backup from 0x1000 to 0x3000. Then transactions 701, 702 in segment 2 and 703 in segment 3, ten seconds
+    /// apart, with a restore point after 702.
+    static func trunk(_ backups: [CommitRecord]? = nil, archived: Set<UInt64> = [1, 2, 3]) throws -> HistoryModel {
+        try HistoryModel([1: trunkRecords], archived: [1: archived], backups: backups ?? [backup()])
+    }
+
+    static let trunkRecords = [
+        record(1, 1, 0x1000, .other), record(2, 1, 0x2000, .other), record(3, 1, 0x3000, .other, length: 0xFD000),
+        record(4, 2, 0x0, .end(xid: 701, time: time(10))), record(5, 2, 0x1000, .end(xid: 702, time: time(20))),
+        record(6, 2, 0x2000, .point("before_drop", time(21))), record(7, 2, 0x3000, .other, length: 0xFD000),
+        record(8, 3, 0x0, .end(xid: 703, time: time(30))),
+    ]
+
+    static func backup(
+        number: Int = 0, timeline: UInt32 = 1, stopTime: Int64 = 0, snapshot: String = "701:701:"
+    ) -> CommitRecord {
+        modelBackup(
+            number: number, timeline: TimelineID(timeline), start: LSN(mega + 0x1000), stop: LSN(mega + 0x3000),
+            stopTime: time(stopTime), snapshot: snapshot)
+    }
+
+    private func plan(_ model: HistoryModel, _ request: RestoreRequest) throws(KedgeError) -> RestorePlan {
+        try RestorePlanner(request, backups: model.backups, archive: model.archive, knowledge: model).plan()
+    }
+
+    private func refusal(_ model: HistoryModel, _ request: RestoreRequest) throws -> String {
+        let error = #expect(throws: KedgeError.self) { _ = try plan(model, request) }
+        return try #require(error).description
+    }
+
+    // MARK: Plans
+
+    @Test("a time between two commits stops before the later one, and the plan names it")
+    func timeTarget() throws {
+        let found = try plan(Self.trunk(), RestoreRequest(target: .time(Self.time(15), exclusive: false)))
+        #expect(found.stop?.record == LSN(2 * Self.mega + 0x1000))
+        #expect(found.target == .time(Self.time(15), exclusive: false))
+        #expect(
+            found.proofs == [
+                "WAL files 000000010000000000000001 to 000000010000000000000002 are archived without a gap.",
+                "Recovery stops before the end of transaction 702 at 2026-11-21T02:00:20Z, LSN 0/201000, in "
+                    + "000000010000000000000002.",
+            ])
+    }
+
+    @Test("a time at a commit takes that commit in, exclusively not")
+    func timeOfACommit() throws {
+        let inclusive = try plan(Self.trunk(), RestoreRequest(target: .time(Self.time(20), exclusive: false)))
+        #expect(inclusive.stop?.record == LSN(3 * Self.mega))
+        let exclusive = try plan(Self.trunk(), RestoreRequest(target: .time(Self.time(20), exclusive: true)))
+        #expect(exclusive.stop?.record == LSN(2 * Self.mega + 0x1000))
+    }
+
+    @Test("a time at the last commit goes to the last record: the server would wait for a later commit in vain")
+    func timeOfTheLastCommit() throws {
+        let found = try plan(Self.trunk(), RestoreRequest(target: .time(Self.time(30), exclusive: false)))
+        #expect(found.target == .lsn(LSN(3 * Self.mega), exclusive: false))
+        #expect(
+            found.proofs.last
+                == "The latest archived transaction ended at 2026-11-21T02:00:30Z. Nothing later is archived, so "
+                + "recovery goes to the last record.")
+    }
+
+    @Test("the end of the archive is a number (ask 2)")
+    func latest() throws {
+        let found = try plan(Self.trunk(), RestoreRequest())
+        #expect(found.target == .lsn(LSN(3 * Self.mega), exclusive: false))
+        #expect(
+            found.proofs.last
+                == "The last archived record begins at LSN 0/300000; the latest transaction in it ended at "
+                + "2026-11-21T02:00:30Z.")
+        #expect(try plan(Self.trunk(), RestoreRequest(standby: true)).target == .none)
+    }
+
+    @Test("a transaction that the backup's snapshot shows as ended needs an older backup")
+    func transactionInSnapshot() throws {
+        let older = Self.backup(number: 0)
+        var newer = Self.backup(number: 1, stopTime: 25, snapshot: "702:703:702")
+        newer.span.startLSN = LSN(2 * Self.mega + 0x3000)
+        newer.span.stopLSN = LSN(3 * Self.mega)
+        let model = try Self.trunk([older, newer])
+        let ended = try plan(model, RestoreRequest(target: .transaction(701, exclusive: false)))
+        #expect(ended.backup.label == older.label)
+        // 702 was still running when the newer backup was taken, but it ended before it in the log: nothing finds it.
+        let later = try plan(model, RestoreRequest(target: .transaction(703, exclusive: false)))
+        #expect(later.backup.label == newer.label)
+        // With an epoch, as pg_current_xact_id() prints it.
+        let epoch = try plan(
+            try Self.trunk([Self.backup(snapshot: "4294967997:4294967997:")]),
+            RestoreRequest(target: .transaction(4_294_967_296 + 702, exclusive: false)))
+        #expect(epoch.stop?.record == LSN(2 * Self.mega + 0x1000))
+    }
+
+    @Test("recovery to the end of a backup stays on the backup's own timeline (lesson 43)")
+    func immediate() throws {
+        let found = try plan(Self.branched(), RestoreRequest(target: .immediate))
+        #expect(found.timeline == TimelineID(1))
+        #expect(found.target == .immediate)
+        let latest = try plan(Self.branched(), RestoreRequest())
+        #expect(latest.timeline == TimelineID(2))
+    }
+
+    @Test("a partial segment is used where the whole one is missing, and the plan says which")
+    func partial() throws {
+        let model = try HistoryModel(
+            [1: Self.trunkRecords], archived: [1: [1, 2]], partials: [1: [3]], backups: [Self.backup()])
+        let found = try plan(model, RestoreRequest(target: .transaction(703, exclusive: false)))
+        #expect(found.partial == WALSegment(timeline: TimelineID(1), number: 3))
+        let before = try plan(model, RestoreRequest(target: .transaction(702, exclusive: false)))
+        #expect(before.partial == nil)
+    }
+
+    // MARK: Branches
+
+    /// Timeline 2 leaves the trunk after transaction 701 and commits 702 at second 100.
+    static func branched() throws -> HistoryModel {
+        let fork = LSN(2 * mega + 0x1000)
+        let branch =
+            trunkRecords.prefix(4) + [
+                record(11, 2, 0x1000, .other), record(12, 2, 0x2000, .end(xid: 702, time: time(100))),
+                record(13, 2, 0x3000, .end(xid: 703, time: time(110))),
+            ]
+        return try HistoryModel(
+            [1: trunkRecords, 2: Array(branch)], ancestors: [2: [(timeline: TimelineID(1), switchPoint: fork)]],
+            archived: [1: [1, 2, 3], 2: [2]], backups: [backup()])
+    }
+
+    @Test("a time between a fork and the new branch's first commit is refused with both branches")
+    func ambiguousTime() throws {
+        let text = try refusal(try Self.branched(), RestoreRequest(target: .time(Self.time(25), exclusive: false)))
+        #expect(
+            text == """
+                cannot tell which state of time 2026-11-21T02:00:25Z is meant: the timelines part before it
+                code: target-ambiguous
+                detail: Timeline 2 branched off at LSN 0/201000 and its first transaction ended at \
+                2026-11-21T02:01:40Z. Timeline 1 went on there with a transaction that ended at 2026-11-21T02:00:20Z.
+                hint: For the state on the branch add "--target-timeline 2"; for what timeline 1 held then add \
+                "--target-timeline 1".
+                """)
+    }
+
+    @Test("a time before the fork, or after the new branch's first commit, is not ambiguous")
+    func unambiguousTimes() throws {
+        let model = try Self.branched()
+        for second in [5, 15, 105] as [Int64] {
+            let found = try plan(model, RestoreRequest(target: .time(Self.time(second), exclusive: false)))
+            #expect(found.timeline == TimelineID(2))
+        }
+        let asked = RestoreRequest(
+            target: .time(Self.time(25), exclusive: false), timeline: .number(TimelineID(1)))
+        #expect(try plan(model, asked).stop?.record == LSN(3 * Self.mega))
+    }
+
+    @Test("a target that only another timeline reaches is refused with that timeline's number")
+    func otherTimeline() throws {
+        let text = try refusal(try Self.branched(), RestoreRequest(target: .name("before_drop")))
+        #expect(text.contains("hint: It can be reached on timeline 1: add \"--target-timeline 1\"."))
+    }
+
+    // MARK: Refusals
+
+    @Test("each refusal says what is missing and what can be reached instead (ask 2)")
+    func refusals() throws {
+        let label = Self.backup().label
+        let trunk = try Self.trunk()
+        #expect(
+            try refusal(trunk, RestoreRequest(target: .time(Self.time(60), exclusive: false))) == """
+                cannot restore to time 2026-11-21T02:01:00Z: recovery would not get there
+                code: target-unreachable
+                detail: No transaction in the WAL from backup \(label) on ended later: the archive ends before WAL file \
+                000000010000000000000004. The latest transaction in it ended at 2026-11-21T02:00:30Z.
+                hint: The nearest moment that can be reached is the end of what is archived: leave out the target.
+                """)
+        #expect(
+            try refusal(trunk, RestoreRequest(target: .time(Self.time(-60), exclusive: false))) == """
+                cannot restore to time 2026-11-21T01:59:00Z: it lies before the end of the oldest backup
+                code: target-unreachable
+                detail: The oldest backup on the way to timeline 1, \(label), ended at 2026-11-21T02:00:00Z, LSN 0/103000.
+                hint: The nearest moment that can be reached is the end of that backup: give "--backup \(label) \
+                --target-immediate" instead of the target.
+                """)
+        #expect(
+            try refusal(trunk, RestoreRequest(target: .name("nope"))) == """
+                cannot restore to restore point "nope": recovery would not get there
+                code: target-unreachable
+                detail: It is not in the WAL from backup \(label) on: the archive ends before WAL file \
+                000000010000000000000004. The latest transaction in it ended at 2026-11-21T02:00:30Z. The latest restore \
+                points in it: "before_drop".
+                hint: The nearest moment that can be reached is the end of what is archived: leave out the target.
+                """)
+        #expect(
+            try refusal(
+                trunk, RestoreRequest(backup: label, target: .lsn(LSN(Self.mega + 0x2800), exclusive: false))) == """
+                    cannot restore to LSN 0/102800: it lies before the end of backup "\(label)"
+                    code: target-unreachable
+                    detail: Recovery would stop at LSN 0/102800, but the backup is consistent only from LSN 0/103000 on.
+                    hint: Leave out "--backup" to have an older one chosen, or give "--target-immediate" for the end of this \
+                    one.
+                    """)
+        #expect(
+            try refusal(trunk, RestoreRequest(timeline: .number(TimelineID(9)))) == """
+                cannot restore to the end of the archived WAL: the history of timeline 9 is not archived
+                code: target-unreachable
+                detail: Without file 00000009.history PostgreSQL follows no timeline but 1. The archive can serve timeline \
+                1.
+                hint: Archive that file from pg_wal of a server on that timeline, or choose another with \
+                "--target-timeline".
+                """)
+    }
+
+    @Test("a hole in the WAL is refused, with the last record before it")
+    func hole() throws {
+        let model = try Self.trunk(archived: [1, 3])
+        let text = try refusal(model, RestoreRequest())
+        #expect(
+            text == """
+                cannot restore to the end of the archived WAL: the archived WAL has a hole
+                code: target-unreachable
+                detail: Recovery would end before it: WAL file 000000010000000000000002 is missing, while \
+                000000010000000000000003 is archived.
+                hint: Look for the missing file in pg_wal of the server or in another repository and archive it with \
+                "kedge archive-push". To recover up to there, give "--target-lsn 0/103000".
+                """)
+        let upTo = RestoreRequest(target: .lsn(LSN(Self.mega + 0x3000), exclusive: false))
+        #expect(try plan(model, upTo).stop != nil)
+    }
+
+    @Test("a backup whose own WAL is missing is refused")
+    func backupWithoutWAL() throws {
+        let model = try Self.trunk(archived: [2, 3])
+        #expect(
+            try refusal(model, RestoreRequest()) == """
+                cannot restore to the end of the archived WAL: backup "\(Self.backup().label)" cannot become consistent
+                code: target-unreachable
+                detail: It needs the WAL up to LSN 0/103000, and WAL file 000000010000000000000001 is missing, while \
+                000000010000000000000002 is archived.
+                hint: Look for the missing file in pg_wal of the server or in another repository and archive it with \
+                "kedge archive-push", or choose another backup.
+                """)
+    }
+
+    @Test("without any backup, or without the one that was named, there is nothing to restore")
+    func noBackup() throws {
+        let error = #expect(throws: KedgeError.self) { _ = try plan(Self.trunk([]), RestoreRequest()) }
+        #expect(error?.code == .notFound)
+        let label = try #require(Label("20200101T000000Z-full-zzzz"))
+        let text = try refusal(Self.trunk(), RestoreRequest(backup: label))
+        #expect(
+            text.hasPrefix("cannot restore backup \"\(label)\": the repository holds no such backup\ncode: not-found"))
+    }
+}
