@@ -124,10 +124,14 @@ private struct StatusRule {
         return command == "archive-push" ? ExitStatus.archivePush(error.code) : ExitStatus.other(error.code)
     }
 
+    /// How to end after an error that came with `status`.
+    ///
     /// PostgreSQL tells a `restore_command` that was ended by SIGTERM from one that failed: it then shuts down rather
-    /// than report an error (xlogarchive.c). So `archive-get` ends by the signal that it got.
+    /// than report an error (xlogarchive.c). So `archive-get` ends by the signal that it got. Once a signal came, any
+    /// error may be its consequence: a terminal sends it to the children too.
     func ending(of error: KedgeError, status: Int32) -> Ending {
-        if archiveGet != nil, error.code == .interrupted, let signal = interruption.signal { return .die(signal) }
-        return .exit(status)
+        guard let signal = interruption.signal else { return .exit(status) }
+        if archiveGet != nil { return .die(signal) }
+        return .exit(command == "archive-push" ? status : ExitStatus.other(.interrupted))
     }
 }

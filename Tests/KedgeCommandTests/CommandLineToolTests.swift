@@ -161,6 +161,8 @@ private func working(
             return ToolRun([name], commands: commands, existing: ["standby.signal"], interruption: interruption).ending
         }
         #expect(ending("archive-get") == .die(15))
+        #expect(ToolRun(["archive-get", "--nonsense"], interruption: interruption).ending == .die(15))
+        #expect(ToolRun(["backup", "--nonsense"], interruption: interruption).ending == .exit(130))
         #expect(ending("archive-push") == .exit(1))
         #expect(ending("backup") == .exit(130))
     }
