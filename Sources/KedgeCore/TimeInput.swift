@@ -62,10 +62,12 @@ package struct WrittenTime: Hashable, Sendable {
         let (seconds, fraction) = split
         let here = host.moments(showing: seconds).map { Timestamp(microseconds: $0 * 1_000_000 + fraction).description }
         let reading = here.isEmpty ? "no moment at all, since clocks skipped it" : here.joined(separator: " or ")
+        // /etc/localtime may be a copy of a zone file, without its name.
+        let name = TimeZoneRules.isValidName(host.name) ? host.name : "NAME"
         return KedgeError(
             .usage, "cannot tell which moment \"\(text)\" is: it has no time zone",
             detail: "In UTC it is \(moment(0)); in this host's time zone \(host.name) it is \(reading).",
-            hint: "Write \"\(withOffset(0))\" for UTC, or another offset, or give --time-zone \(host.name).")
+            hint: "Write \"\(withOffset(0))\" for UTC, or another offset, or give --time-zone \(name).")
     }
 
     private func moment(_ offset: Int64) -> Timestamp {
