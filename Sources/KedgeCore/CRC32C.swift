@@ -15,8 +15,8 @@ package enum CRC32C {
 
     /// The CRC of two runs of bytes one after the other, from the CRC of each and the length of the second.
     ///
-    /// Several workers that write ranges of one file need it. A CRC is linear: appending zero bytes multiplies it by a power
-    /// of x modulo the polynomial, and the second CRC is then added.
+    /// Several workers that write ranges of one file need it. A CRC is linear: appending zero bytes multiplies it by a
+    /// power of x modulo the polynomial, and the second CRC is then added.
     package static func combine(_ first: UInt32, _ second: UInt32, secondLength: UInt64) -> UInt32 {
         // x^(8 · length) by repeated squaring, the coefficient of x^0 in the highest bit.
         var factor: UInt32 = 1 << 31

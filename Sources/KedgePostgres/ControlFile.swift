@@ -76,11 +76,10 @@ extension ControlFile {
     /// The size of the file: fixed, much larger than what is used of it.
     package static let fileSize = 8192
 
-    /// Where the fields lie. All versions agree up to data_checksum_version; after it, 18 inserted a Boolean, which moves
-    /// the nonce by one byte and the CRC by the alignment of a word.
+    /// Where the fields lie. All versions agree up to data_checksum_version; after it, 18 inserted a Boolean, which
+    /// moves the nonce by one byte and the CRC by the alignment of a word.
     private enum Offset {
         static let checkpoint = 32
-        static let fullPageWrites = 56
         static let charSignedness = 256
         static func crc(controlVersion: UInt32) -> Int { controlVersion >= 1800 ? 292 : 288 }
     }
@@ -88,8 +87,8 @@ extension ControlFile {
     /// Parses the bytes of the file.
     ///
     /// Throws `damaged` where the CRC does not fit (a torn read looks the same: see `read`) or a value is out of range,
-    /// `notSupported` for a cluster of another version than 13 to 18 or of another byte order. `bytes` may be longer than
-    /// the data.
+    /// `notSupported` for a cluster of another version than 13 to 18 or of another byte order. `bytes` may be longer
+    /// than the data.
     package init(parsing bytes: UnsafeRawBufferPointer) throws(KedgeError) {
         let crcOffset = try ControlFile.checkCRC(bytes)
         let fields = Fields(bytes: UnsafeRawBufferPointer(rebasing: bytes[..<crcOffset]))
@@ -146,8 +145,8 @@ extension ControlFile {
 
     /// Calls `read` until what it returns parses, at most `attempts` times, and `pause` between two of them.
     ///
-    /// The server needs microseconds to rewrite the file, so a pause of 10 ms is plenty. Throws the last attempt's error,
-    /// and at once any that is not about damage.
+    /// The server needs microseconds to rewrite the file, so a pause of 10 ms is plenty. Throws the last attempt's
+    /// error, and at once any that is not about damage.
     package static func untorn(
         attempts: Int = 10, pause: () -> Void, _ read: () throws(KedgeError) -> [UInt8]
     ) throws(KedgeError) -> [UInt8] {
@@ -262,8 +261,9 @@ extension ControlFile {
 extension ControlFile {
     /// The checkpoint location of a restored `pg_control`: no WAL ever has a record there.
     ///
-    /// It lies in the first segment of the log, which initdb never uses, whatever the segment size; its place in the page
-    /// is one that passes the server's check at start (XRecOffIsValid), since with a `backup_label` the server must start.
+    /// It lies in the first segment of the log, which initdb never uses, whatever the segment size; its place in the
+    /// page is one that passes the server's check at start (XRecOffIsValid), since with a `backup_label` the server
+    /// must start.
     package static let poisonedCheckpoint = LSN(0x000D_EAD0)
 
     /// Whether the file came from a restore that has not been recovered yet.
@@ -271,9 +271,9 @@ extension ControlFile {
 
     /// The file's bytes with `poisonedCheckpoint` for the checkpoint location and the CRC to match (lesson 37).
     ///
-    /// With `backup_label` in place, recovery takes the location from there and the server starts as ever; once somebody has
-    /// deleted `backup_label`, the server finds no checkpoint record and refuses, where it would otherwise start on a
-    /// corrupt copy. Throws as `init(parsing:)` does.
+    /// With `backup_label` in place, recovery takes the location from there and the server starts as ever; once
+    /// somebody has deleted `backup_label`, the server finds no checkpoint record and refuses, where it would otherwise
+    /// start on a corrupt copy. Throws as `init(parsing:)` does.
     package static func poisoned(_ bytes: [UInt8]) throws(KedgeError) -> [UInt8] {
         let file = try ControlFile(parsing: bytes)
         let crcOffset = Offset.crc(controlVersion: file.version.controlVersion)

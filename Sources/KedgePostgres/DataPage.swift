@@ -59,8 +59,8 @@ package struct DataPage {
     /// Checks the page as PostgreSQL does when it reads one in a cluster with data checksums
     /// (src/backend/storage/page/bufpage.c, PageIsVerified).
     ///
-    /// `block` counts from the start of the relation fork, not of its segment file. A page that is being written at this
-    /// moment may fail: read it again before believing it (lesson 35).
+    /// `block` counts from the start of the relation fork, not of its segment file. A page that is being written at
+    /// this moment may fail: read it again before believing it (lesson 35).
     package func verdict(block: UInt32) -> Verdict {
         if isNew { return isAllZero ? .valid : .newButNotEmpty }
         let computed = PageChecksum.compute(page: bytes, block: block)

@@ -67,8 +67,8 @@ package enum PostgresVersion: Int, Comparable, CaseIterable, Sendable {
 }
 
 extension Timestamp {
-    /// Seconds since 1970 up to the end of the year 9999: what a server's clock can have said. Anything else in a file is
-    /// damage, and could not be written into a record of ours.
+    /// Seconds since 1970 up to the end of the year 9999: what a server's clock can have said. Anything else in a file
+    /// is damage, and could not be written into a record of ours.
     package static let believableSeconds: ClosedRange<Int64> = 0...253_402_300_799
 
     /// From PostgreSQL's TimestampTz. Nil for a moment that no server's clock can have said.

@@ -1,8 +1,8 @@
 // `<timeline>.history`: the ancestors of a timeline and where each was left
 // (src/backend/access/transam/timeline.c, readTimeLineHistory).
 //
-// Timelines form a tree. The history of one is the path from the root to it: each ancestor with the LSN at which the next
-// one branched off. The last timeline of the path is the file's own and has no end.
+// Timelines form a tree. The history of one is the path from the root to it: each ancestor with the LSN at which the
+// next one branched off. The last timeline of the path is the file's own and has no end.
 package import KedgeCore
 
 /// A timeline and its ancestors.

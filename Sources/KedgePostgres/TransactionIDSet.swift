@@ -38,7 +38,8 @@ package struct TransactionIDSet: Hashable, Sendable {
         self.runs = runs
     }
 
-    /// Whether transaction `xid` ends here. Nil where that is not known: the set is not exact, and `xid` lies in its range.
+    /// Whether transaction `xid` ends here. Nil where that is not known: the set is not exact, and `xid` lies in its
+    /// range.
     package func contains(_ xid: UInt32) -> Bool? {
         guard xid &- oldest <= newest &- oldest else { return false }
         guard let runs else { return nil }

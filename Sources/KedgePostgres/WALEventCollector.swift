@@ -1,8 +1,8 @@
 // The visitor that turns records into WALEvents. It looks into three resource managers; all other records pass at the
 // cost of one comparison.
 //
-// A record whose CRC fits but whose content does not parse is of a format that is not understood: the walk ends there and
-// the segment becomes suspect, rather than an event being lost in silence.
+// A record whose CRC fits but whose content does not parse is of a format that is not understood: the walk ends there
+// and the segment becomes suspect, rather than an event being lost in silence.
 import KedgeCore
 
 struct WALEventCollector: WALRecordVisitor {

@@ -3,11 +3,11 @@
 // Invariants
 // 1. Facts speak of whole records with a fitting CRC only. The record that crosses the border to the next segment is in
 //    neither segment's events: `straddling(_:_:)` joins the halves that both keep.
-// 2. Transaction ends are what a recovery target of time or xid can stop at: commits and aborts, of plain and of prepared
-//    transactions (src/backend/access/transam/xlogrecovery.c, recoveryStopsBefore, recoveryStopsAfter). Commits are what
-//    a user looks for, so they are kept apart as well.
-// 3. Clocks are not monotonic in WAL: recovery to a time stops at the first transaction end beyond it, so the earliest and
-//    the latest time are kept besides the first and the last in WAL order.
+// 2. Transaction ends are what a recovery target of time or xid can stop at: commits and aborts, of plain and of
+//    prepared transactions (src/backend/access/transam/xlogrecovery.c, recoveryStopsBefore, recoveryStopsAfter).
+//    Commits are what a user looks for, so they are kept apart as well.
+// 3. Clocks are not monotonic in WAL: recovery to a time stops at the first transaction end beyond it, so the earliest
+//    and the latest time are kept besides the first and the last in WAL order.
 // 4. The size of a record is bounded (about 64 KiB); what is left out for that is counted, never silently dropped.
 package import KedgeCore
 
@@ -155,9 +155,9 @@ package struct WALFacts: Hashable, Sendable {
 
     /// Why the segment can't be trusted from some point on; nil where all is well.
     ///
-    /// One innocent cause: with `archive_mode = always` a standby whose primary was promoted archives the old timeline's
-    /// last segment under its full name, though it was filled only up to the switch. So a suspect position at which a
-    /// history file leaves this timeline, or a later one, is harmless.
+    /// One innocent cause: with `archive_mode = always` a standby whose primary was promoted archives the old
+    /// timeline's last segment under its full name, though it was filled only up to the switch. So a suspect position
+    /// at which a history file leaves this timeline, or a later one, is harmless.
     package var suspect: WALWalk.Defect? { isPartial ? nil : walk.defect }
 
     /// The position after the last record that is known to be whole; the segment's start where there is none.

@@ -99,9 +99,9 @@ extension ControlFile {
 package enum WALFileCheck {
     /// Checks size and first page of WAL file `name`.
     ///
-    /// `firstPage` is the beginning of the file, at least 40 bytes of it where it has as many. Returns the segment that the
-    /// name stands for. Throws `walForeign` for a file of another cluster, `walInvalid` for one that is damaged, cut or
-    /// has another one's name, and `defect` for a name that is not a segment's.
+    /// `firstPage` is the beginning of the file, at least 40 bytes of it where it has as many. Returns the segment that
+    /// the name stands for. Throws `walForeign` for a file of another cluster, `walInvalid` for one that is damaged,
+    /// cut or has another one's name, and `defect` for a name that is not a segment's.
     @discardableResult
     package static func check(
         name: WALFileName, firstPage: UnsafeRawBufferPointer, sizeBytes: UInt64, format: WALFormat
@@ -156,8 +156,8 @@ package enum WALFileCheck {
             throw invalid(
                 allZero
                     ? "It begins with zeroes where a WAL page header should be."
-                    : "Its first two bytes are \(hex(page.magic)), but WAL of PostgreSQL \(format.version.major) begins "
-                        + "with \(hex(format.version.walPageMagic)).")
+                    : "Its first two bytes are \(hex(page.magic)), but WAL of PostgreSQL \(format.version.major) "
+                        + "begins with \(hex(format.version.walPageMagic)).")
         }
 
         func origin(_ header: WALLongHeader) throws(KedgeError) {

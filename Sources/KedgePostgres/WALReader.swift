@@ -10,8 +10,8 @@
 // 1. One pass, no copy, no allocation per record. Nothing outside the segment's bytes is read, whatever they hold.
 // 2. A record is handed on only when it lies whole in the segment and its CRC fits. What began in the segment before
 //    is skipped, what runs on into the next one is reported; the two halves are joined by WALFacts.
-// 3. The walk stops at the first thing that does not fit and says where and why. Whether that matters is for the caller:
-//    a partial segment ends in the garbage of the recycled file it was made from, a full one must not.
+// 3. The walk stops at the first thing that does not fit and says where and why. Whether that matters is for the
+//    caller: a partial segment ends in the garbage of the recycled file it was made from, a full one must not.
 // 4. After a SWITCH record the rest of the segment is unused, and is not looked at.
 package import KedgeCore
 
@@ -39,8 +39,8 @@ package struct WALWalk: Hashable, Sendable {
     package struct Continued: Hashable, Sendable {
         /// How many bytes of the record were left at the start of the segment.
         package let remaining: UInt32
-        /// All of them where they are few (`WALReader.keptBytes`) and in the segment; otherwise enough of them to complete
-        /// a record's header.
+        /// All of them where they are few (`WALReader.keptBytes`) and in the segment; otherwise enough of them to
+        /// complete a record's header.
         package let bytes: [UInt8]
 
         package init(remaining: UInt32, bytes: [UInt8]) {
@@ -56,8 +56,8 @@ package struct WALWalk: Hashable, Sendable {
         package let length: UInt32
         /// How many of them are left for the next segment.
         package let remaining: UInt32
-        /// The bytes that are in this segment, where the record may hold an event (or ends within its header, so that one
-        /// can't tell) and they are few; otherwise only the header.
+        /// The bytes that are in this segment, where the record may hold an event (or ends within its header, so that
+        /// one can't tell) and they are few; otherwise only the header.
         package let bytes: [UInt8]
 
         package init(lsn: LSN, length: UInt32, remaining: UInt32, bytes: [UInt8]) {
@@ -83,8 +83,8 @@ package struct WALWalk: Hashable, Sendable {
     /// Whether the first page gives up the record that the segment before ended in.
     package var overwritesPrevious = false
     package var unfinished: Unfinished?
-    /// How many bytes of a record the next segment must begin with: 0 where this one ends between two records, or where the
-    /// walk ended before its end.
+    /// How many bytes of a record the next segment must begin with: 0 where this one ends between two records, or where
+    /// the walk ended before its end.
     package var remaining: UInt32 = 0
     package var endsWithSwitch = false
     package var defect: Defect?
@@ -94,7 +94,8 @@ package struct WALWalk: Hashable, Sendable {
 
 /// The walk over one segment.
 package struct WALReader {
-    /// How many bytes of a record that crosses the segment's border are kept, so that the two halves can be joined later.
+    /// How many bytes of a record that crosses the segment's border are kept, so that the two halves can be joined
+    /// later.
     package static let keptBytes = 2048
 
     private let bytes: UnsafeRawBufferPointer
@@ -274,8 +275,9 @@ extension WALReader {
         case abandoned
     }
 
-    /// Follows a record over pages. `border` is the first page border after its beginning and `remaining` what is left of
-    /// it there (0 or less: it ends that many bytes before). Nil, with the defect noted, where a page does not carry it on.
+    /// Follows a record over pages. `border` is the first page border after its beginning and `remaining` what is left
+    /// of it there (0 or less: it ends that many bytes before). Nil, with the defect noted, where a page does not carry
+    /// it on.
     private mutating func follow(from border: Int, remaining: Int) -> Following? {
         var page = border
         var remaining = remaining
@@ -311,7 +313,8 @@ extension WALReader {
     /// Reads the record at `position` and moves behind it. False where the walk has ended.
     @inline(__always)
     private mutating func readRecord(_ visitor: inout some WALRecordVisitor) -> Bool {
-        // At least eight bytes are left on the page: records, headers and pages are aligned. So the length is always here.
+        // At least eight bytes are left on the page: records, headers and pages are aligned. So the length is always
+        // here.
         let offset = position
         let length = UInt32(littleEndian: (base + offset).loadUnaligned(as: UInt32.self))
         guard length >= WALRecord.headerSize, length <= WALRecord.maximumLength else {
@@ -348,8 +351,8 @@ extension WALReader {
         return take(record, from: offset, to: end, &visitor)
     }
 
-    /// Checks a record's header on its own and against the record before it. False, with the defect noted, where it does
-    /// not fit.
+    /// Checks a record's header on its own and against the record before it. False, with the defect noted, where it
+    /// does not fit.
     @inline(__always)
     private mutating func accept(_ header: WALRecord.Header, at offset: Int) -> Bool {
         let manager = header.resourceManager

@@ -1,8 +1,8 @@
 // One WAL record as it lies in its pages (src/include/access/xlogrecord.h).
 //
-// A record begins at a multiple of eight and runs on over page borders, where page headers interrupt it. The view maps an
-// offset in the record to its place in the segment, so that nothing is copied and nothing is allocated. Whoever makes a
-// view has checked the page headers in between, and that the record ends within the bytes.
+// A record begins at a multiple of eight and runs on over page borders, where page headers interrupt it. The view maps
+// an offset in the record to its place in the segment, so that nothing is copied and nothing is allocated. Whoever
+// makes a view has checked the page headers in between, and that the record ends within the bytes.
 package import KedgeCore
 
 /// A view onto one complete record whose CRC fits. It must not outlive the bytes.
@@ -124,7 +124,8 @@ package struct SpannedBytes {
         self.count = count
     }
 
-    /// `count` bytes from `base` on, where `firstGap` bytes later a page of `pageSize` bytes begins with a short header.
+    /// `count` bytes from `base` on, where `firstGap` bytes later a page of `pageSize` bytes begins with a short
+    /// header.
     init(at base: UnsafeRawPointer, count: Int, firstGap: Int, pageSize: Int) {
         self.base = base
         firstPart = min(count, firstGap)

@@ -174,7 +174,8 @@ struct ServerFileTests {
         try server.psql("CREATE TABLE t AS SELECT i, repeat('x', 200) v FROM generate_series(1, 30000) i")
         try server.psql("CHECKPOINT; INSERT INTO t SELECT * FROM t; CHECKPOINT")
         try server.psql("SELECT pg_create_restore_point('here'); INSERT INTO t VALUES (0, 'x')")
-        // The last segment is not archived: only such a one becomes a partial segment when it is left for a new timeline.
+        // The last segment is not archived: only such a one becomes a partial segment when it is left for a new
+        // timeline.
         try server.stop(.immediate)
         let wal = server.dataDirectory + "/pg_wal/0*"
         let copied = try ServerUser.command(["sh", "-c", "cp -n \(wal) \(copy("data/pg_wal/"))"]).run()

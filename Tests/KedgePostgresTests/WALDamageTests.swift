@@ -43,8 +43,8 @@ import Testing
         try bytes.withUnsafeBytes { try WALFacts(of: $0, segment: segment, isPartial: false, format: format) }
     }
 
-    /// Whether byte `offset` of the segment lies in a record that crosses its borders, or in padding: nothing in the segment
-    /// itself vouches for those.
+    /// Whether byte `offset` of the segment lies in a record that crosses its borders, or in padding: nothing in the
+    /// segment itself vouches for those.
     private func isUnchecked(_ offset: Int, _ clean: WALFacts) -> Bool {
         if let continued = clean.walk.continued, offset < Int(continued.remaining) + 40 + 5 * 24 { return true }
         if let unfinished = clean.walk.unfinished, offset >= Int(unfinished.lsn - clean.startLSN) { return true }

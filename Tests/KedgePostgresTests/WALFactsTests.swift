@@ -169,7 +169,8 @@ import Testing
             body: WALBuilder.body(commitTime + [0x12, 0, 0, 0, 255, 255, 255, 255, 1, 0, 0, 0]),
             what: "rollback prepared"),
         Nonsense(
-            testDescription: "restore point", manager: 0, info: 0x70, body: WALBuilder.body([1]), what: "restore point"),
+            testDescription: "restore point", manager: 0, info: 0x70, body: WALBuilder.body([1]),
+            what: "restore point"),
         Nonsense(
             testDescription: "checkpoint", manager: 0, info: 0x10,
             body: WALBuilder.body([UInt8](repeating: 0, count: 87)),

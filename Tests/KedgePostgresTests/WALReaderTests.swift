@@ -196,8 +196,8 @@ import Testing
         let change: @Sendable (inout [UInt8]) -> Void
     }
 
-    /// The log that the rows below damage: a record of 34 bytes at 40, one of 20,029 at 80 that begins page 1 and 2 with its
-    /// rest, then small ones.
+    /// The log that the rows below damage: a record of 34 bytes at 40, one of 20,029 at 80 that begins page 1 and 2
+    /// with its rest, then small ones.
     private static func log() -> WALBuilder {
         var builder = WALBuilder(timeline: 3)
         builder.append(manager: 10, info: 0, xid: 1, data: [1, 2, 3, 4, 5, 6, 7, 8])

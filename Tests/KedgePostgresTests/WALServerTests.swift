@@ -1,5 +1,5 @@
-// The walk and its facts against real WAL of every installed version, record by record with pg_waldump where the version
-// has one, and against what SQL says of the same transactions.
+// The walk and its facts against real WAL of every installed version, record by record with pg_waldump where the
+// version has one, and against what SQL says of the same transactions.
 import KedgeCore
 import KedgePostgres
 import KedgeTestSupport
