@@ -1,4 +1,5 @@
-// Every event of a segment by itself, in WAL order: for the few segments in which a recovery target has to be found exactly.
+// Every event of a segment by itself, in WAL order: for the few segments in which a recovery target has to be found
+// exactly.
 package import KedgeCore
 
 /// Something in the WAL that a recovery target can name.

@@ -73,8 +73,8 @@ package struct TargetCheck {
         if isOwn && !entries.contains(where: { $0.name == RawPath(versionDirectory) }) { return }
         let hint =
             isOwn
-            ? "Move \"\(placement.target.appending(versionDirectory))\" away, or map the tablespace to an empty directory "
-                + "with \"--tablespace \(placement.oid)=DIR\"."
+            ? "Move \"\(placement.target.appending(versionDirectory))\" away, or map the tablespace to an empty "
+                + "directory with \"--tablespace \(placement.oid)=DIR\"."
             : "Map it to an empty directory with \"--tablespace \(placement.oid)=DIR\"."
         throw KedgeError(
             .notEmpty,

@@ -21,7 +21,8 @@ import Testing
     /// Second `second` of a day in November.
     static func time(_ second: Int64) -> Timestamp { Timestamp(secondsSince1970: 1_795_226_400 + second) }
 
-    /// Segment 1: a backup from 0x1000 to 0x3000. Then transactions 701, 702 in segment 2 and 703 in segment 3, ten seconds
+    /// Segment 1: a backup from 0x1000 to 0x3000. Then transactions 701, 702 in segment 2 and 703 in segment 3, ten
+    /// seconds
     /// apart, with a restore point after 702.
     static func trunk(_ backups: [CommitRecord]? = nil, archived: Set<UInt64> = [1, 2, 3]) throws -> HistoryModel {
         try HistoryModel([1: trunkRecords], archived: [1: archived], backups: backups ?? [backup()])
@@ -190,7 +191,8 @@ import Testing
             try refusal(trunk, RestoreRequest(target: .time(Self.time(60), exclusive: false))) == """
                 cannot restore to time 2026-11-21T02:01:00Z: recovery would not get there
                 code: target-unreachable
-                detail: No transaction in the WAL from backup \(label) on ended later: the archive ends before WAL file \
+                detail: No transaction in the WAL from backup \(label) on ended later: the archive ends before WAL \
+                file \
                 000000010000000000000004. The latest transaction in it ended at 2026-11-21T02:00:30Z.
                 hint: The nearest moment that can be reached is the end of what is archived: leave out the target.
                 """)
@@ -198,7 +200,8 @@ import Testing
             try refusal(trunk, RestoreRequest(target: .time(Self.time(-60), exclusive: false))) == """
                 cannot restore to time 2026-11-21T01:59:00Z: it lies before the end of the oldest backup
                 code: target-unreachable
-                detail: The oldest backup on the way to timeline 1, \(label), ended at 2026-11-21T02:00:00Z, LSN 0/103000.
+                detail: The oldest backup on the way to timeline 1, \(label), ended at 2026-11-21T02:00:00Z, LSN \
+                0/103000.
                 hint: The nearest moment that can be reached is the end of that backup: give "--backup \(label) \
                 --target-immediate" instead of the target.
                 """)
@@ -207,7 +210,8 @@ import Testing
                 cannot restore to restore point "nope": recovery would not get there
                 code: target-unreachable
                 detail: It is not in the WAL from backup \(label) on: the archive ends before WAL file \
-                000000010000000000000004. The latest transaction in it ended at 2026-11-21T02:00:30Z. The latest restore \
+                000000010000000000000004. The latest transaction in it ended at 2026-11-21T02:00:30Z. The latest \
+                restore \
                 points in it: "before_drop".
                 hint: The nearest moment that can be reached is the end of what is archived: leave out the target.
                 """)
@@ -217,14 +221,16 @@ import Testing
                     cannot restore to LSN 0/102800: it lies before the end of backup "\(label)"
                     code: target-unreachable
                     detail: Recovery would stop at LSN 0/102800, but the backup is consistent only from LSN 0/103000 on.
-                    hint: Leave out "--backup" to have an older one chosen, or give "--target-immediate" for the end of this \
+                    hint: Leave out "--backup" to have an older one chosen, or give "--target-immediate" for the end \
+                    of this \
                     one.
                     """)
         #expect(
             try refusal(trunk, RestoreRequest(timeline: .number(TimelineID(9)))) == """
                 cannot restore to the end of the archived WAL: the history of timeline 9 is not archived
                 code: target-unreachable
-                detail: Without file 00000009.history PostgreSQL follows no timeline but 1. The archive can serve timeline \
+                detail: Without file 00000009.history PostgreSQL follows no timeline but 1. The archive can serve \
+                timeline \
                 1.
                 hint: Archive that file from pg_wal of a server on that timeline, or choose another with \
                 "--target-timeline".

@@ -57,7 +57,8 @@ import Testing
                 cannot map tablespace 16390: it was created after the backup
                 code: usage
                 detail: Recovery will create it at "/srv/new", the path that is in the WAL.
-                hint: Leave out its mapping; for a mapped restore make a new backup, or recover to a point before LSN 0/200.
+                hint: Leave out its mapping; for a mapped restore make a new backup, or recover to a point before LSN \
+                0/200.
                 """)
     }
 
@@ -148,9 +149,11 @@ import Testing
             error?.description == """
                 cannot restore: recovery would write into tablespace directory "\(path)"
                 code: not-empty
-                detail: Tablespace 16390 was created after the backup, at LSN 0/200, so recovery creates it at that path; it \
+                detail: Tablespace 16390 was created after the backup, at LSN 0/200, so recovery creates it at that \
+                path; it \
                 holds "PG_15_202209061", which may belong to a living cluster.
-                hint: Restore on another host, recover to a point before the tablespace was created, or make a new backup \
+                hint: Restore on another host, recover to a point before the tablespace was created, or make a new \
+                backup \
                 and restore that one with "--tablespace".
                 """)
     }
