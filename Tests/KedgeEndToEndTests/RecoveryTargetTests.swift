@@ -28,7 +28,7 @@ struct RecoveryTargetTests {
         var load = try Load(cluster)
         try load.start()
         try cluster.server.wait(until: "select count(*) > 100 from journal")
-        try cluster.kedge(["backup", "--type", "full"])
+        let backup = try Backup(cluster.kedge(["backup", "--type", "full", "--json"]))
         for number in 0..<6 {
             try cluster.server.psql("select pg_sleep(0.7)")
             try cluster.server.psql("select pg_create_restore_point('point-\(number)')")
@@ -39,7 +39,6 @@ struct RecoveryTargetTests {
         let records = try WALOracle.records(cluster.server, from: first)
         let journal = Set(try cluster.server.psql("select xid from journal").compactMap { UInt64($0[0]) })
         #expect(journal.count > 300)
-        let backup = try Backup(cluster)
         let targets = Self.targets(30, records, backup, random)
         for (number, target) in targets.enumerated() {
             let directory = cluster.scratch("restored-\(number)")
@@ -74,9 +73,8 @@ struct RecoveryTargetTests {
         let stopLSN: LSN
         let stopTime: Timestamp
 
-        init(_ cluster: ProtectedCluster) throws {
-            let json = try JSONRecord(parsing: cluster.kedge(["info", "--json"]).utf8, what: "info")
-            let record = try #require(try json.records("clusters").first?.records("backups").first)
+        init(_ json: String) throws {
+            let record = try JSONRecord(parsing: json.utf8, what: "backup")
             stopLSN = try record.parsed("stopLSN") { LSN($0) }
             stopTime = try record.parsed("stopTime") { Timestamp(record: $0) }
         }
