@@ -99,6 +99,9 @@ let package = Package(
         tests(
             "KedgeRestoreTests",
             ["KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests(
+            "KedgeSetupTests",
+            ["KedgeSetup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests("KedgeTestSupportTests", ["KedgeRepository", "KedgeCore"]),
     ],
     swiftLanguageModes: [.v6]

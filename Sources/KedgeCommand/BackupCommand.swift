@@ -3,7 +3,6 @@ import Glibc
 import KedgeBackup
 import KedgeCatalog
 import KedgeCore
-import KedgePostgres
 import KedgeRepository
 
 /// The command line of `backup`.
@@ -67,13 +66,8 @@ enum BackupCommand {
         _ cluster: ClusterConfiguration, _ configuration: Configuration, repository: RepositorySource,
         host: HostFacts
     ) -> Backup.Options {
-        var database = DatabaseSettings()
-        database.host = cluster.host
-        database.port = cluster.port.map { String($0) }
-        database.user = cluster.user
-        database.dbname = cluster.dbname
-        return Backup.Options(
-            clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: database,
+        Backup.Options(
+            clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: cluster.database,
             repository: repository, workDirectory: RawPath(cluster.workDirectory),
             ownDirectories: [RawPath(cluster.workDirectory)] + configuration.repositories.map { RawPath($0.path) },
             workers: cluster.processMax, archiveTimeout: cluster.archiveTimeout,

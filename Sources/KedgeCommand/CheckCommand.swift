@@ -1,15 +1,88 @@
 // `kedge check`.
 import KedgeCore
+import KedgePostgres
+import KedgeRepository
+import KedgeSetup
 
 /// The command line of `check`.
 enum CheckCommand {
-    static let command = Command(planned: specification)
+    static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
         name: "check", summary: "test configuration, connection and archiving",
         description: [
             "Tests the configuration, permissions, the connection to the server, its archive settings and the promises "
                 + "of each repository's storage, then switches to a new WAL segment and waits until the old one "
-                + "arrives in every repository."
+                + "arrives in every repository.",
+            "Exit status 1 means that something failed; warnings alone leave it at 0.",
         ])
+
+    private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        let configuration = try context.loadConfiguration()
+        let cluster = try configuration.cluster()
+        let user = context.surroundings.host.userID
+        let check = Check(
+            Check.Options(
+                clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: cluster.database,
+                repositories: configuration.repositories(of: cluster).map { repository in
+                    Check.Options.RepositoryUnderTest(
+                        name: repository.name, source: context.sourceOrFailure(of: repository),
+                        directory: RawPath(repository.path))
+                },
+                archiveTimeout: cluster.archiveTimeout,
+                prepareWorkDirectory: { () throws(KedgeError) in
+                    try WorkDirectory.prepare(cluster.workDirectory, user: user)
+                }),
+            random: context.surroundings.random, time: context.surroundings.time,
+            interruption: context.surroundings.interruption)
+        return result(try check.run(), cluster: cluster.name)
+    }
+
+    /// What a check is to people and programs.
+    static func result(_ outcome: Check.Outcome, cluster: String) -> CommandResult {
+        let failures = outcome.findings.filter(\.hasFailed).count
+        let warnings = outcome.findings.filter(\.isWarning).count
+        let status = failures > 0 ? "failed" : warnings > 0 ? "warning" : "ok"
+        let summary: String
+        switch (failures, warnings) {
+        case (0, 0): summary = "cluster \"\(cluster)\" is ready: archiving and all that backups need works"
+        case (0, _): summary = "cluster \"\(cluster)\" is ready, with \(warnings) warning(s)"
+        default: summary = "cluster \"\(cluster)\" is not ready: \(failures) failed, \(warnings) warning(s)"
+        }
+        return CommandResult(
+            lines: outcome.findings.flatMap(lines) + [summary],
+            json: [
+                "cluster": .string(cluster), "status": .string(status),
+                "checks": .array(outcome.findings.map(json)),
+            ], status: failures > 0 ? 1 : 0)
+    }
+
+    private static func lines(_ finding: CheckFinding) -> [String] {
+        let subject = finding.subject.rawValue + (finding.repository.map { " \($0)" } ?? "")
+        switch finding.verdict {
+        case .ok(let text): return ["ok       \(subject): \(text)"]
+        case .warning(let error): return problem("warning  \(subject): ", error)
+        case .failed(let error): return problem("FAILED   \(subject): ", error)
+        }
+    }
+
+    private static func problem(_ head: String, _ error: KedgeError) -> [String] {
+        let lines = OutputRenderer.errorLines(error).dropFirst()
+        return [head + error.message] + lines.filter { !$0.hasPrefix("code: ") }.map { "         " + $0 }
+    }
+
+    private static func json(_ finding: CheckFinding) -> JSONValue {
+        let verdict: String
+        var text: String?
+        var problem: JSONValue = .null
+        switch finding.verdict {
+        case .ok(let seen): (verdict, text) = ("ok", seen)
+        case .warning(let error): (verdict, problem) = ("warning", OutputRenderer.errorMembers(error))
+        case .failed(let error): (verdict, problem) = ("failed", OutputRenderer.errorMembers(error))
+        }
+        return [
+            "check": .string(finding.subject.rawValue), "repository": .optional(finding.repository),
+            "status": .string(verdict), "text": .optional(text), "error": problem,
+        ]
+    }
 }

@@ -27,7 +27,8 @@ package enum OutputRenderer {
         ["error": errorMembers(error)]
     }
 
-    private static func errorMembers(_ error: KedgeError) -> JSONValue {
+    /// The members of an error, for results that hold errors.
+    static func errorMembers(_ error: KedgeError) -> JSONValue {
         [
             "code": .string(error.code.rawValue), "message": .string(error.message),
             "detail": .optional(error.detail), "hint": .optional(error.hint),

@@ -1,6 +1,7 @@
 // From a configured repository to what use cases open.
 import KedgeCodec
 package import KedgeCore
+package import KedgePostgres
 package import KedgeRepository
 
 extension CommandContext {
@@ -33,6 +34,15 @@ extension CommandContext {
         return sources
     }
 
+    /// The same for commands that report what is wrong with one repository and go on with the next.
+    package func sourceOrFailure(of repository: RepositoryConfiguration) -> Result<RepositorySource, KedgeError> {
+        do throws(KedgeError) {
+            return .success(try source(of: repository))
+        } catch {
+            return .failure(error)
+        }
+    }
+
     /// A path that means the same in any working directory.
     package func absolute(_ path: String) -> String {
         path.hasPrefix("/") ? path : surroundings.host.workingDirectory + "/" + path
@@ -42,6 +52,18 @@ extension CommandContext {
     /// directory, which may be another one than is configured (a copy, or one behind a link; lesson 30).
     package func dataDirectory(of cluster: ClusterConfiguration) -> RawPath {
         surroundings.fileExists("global/pg_control") ? "." : RawPath(cluster.pgdata)
+    }
+}
+
+extension ClusterConfiguration {
+    /// How to reach the cluster's server.
+    package var database: DatabaseSettings {
+        var settings = DatabaseSettings()
+        settings.host = host
+        settings.port = port.map { String($0) }
+        settings.user = user
+        settings.dbname = dbname
+        return settings
     }
 }
 

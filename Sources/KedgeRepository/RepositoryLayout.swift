@@ -41,6 +41,8 @@ package enum ClusterLayout {
     package static let commitRecords: ObjectName = "catalog/backup"
     /// The directory of intents.
     package static let intents: ObjectName = "catalog/intent"
+    /// The directory of what `check` writes to try a store, and removes again.
+    package static let probes: ObjectName = "probe"
 
     /// The registration of one database system.
     package static func registration(_ system: SystemIdentifier) -> ObjectName { known("system/\(system)") }

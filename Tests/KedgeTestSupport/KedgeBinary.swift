@@ -23,6 +23,11 @@ package enum KedgeBinary {
         timeout: Duration = .seconds(300)
     ) throws(KedgeError) -> Subprocess {
         var command = ServerUser.command([try path()] + arguments)
+        // The tests' own variables are not kedge's, and it would say so.
+        for name in ["SERVERS", "SOAK", "POSTGRES", "SEED", "DIRECTORY"] {
+            command.environment.updateValue(nil, forKey: "KEDGE_TEST_" + name)
+        }
+        command.environment.updateValue(nil, forKey: "KEDGE_BINARY")
         command.environment.merge(environment) { _, new in new }
         command.workingDirectory = workingDirectory ?? "/"
         command.timeout = timeout
