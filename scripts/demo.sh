@@ -88,7 +88,7 @@ phase "check" kedge check
 
 step "Some data, and load"
 pg "$bin/pgbench" -h "$dir" -p 54001 -U postgres -i -q -s "${KEDGE_DEMO_SCALE:-10}" postgres 2>&1 | tail -1
-pg "$bin/pgbench" -h "$dir" -p 54001 -U postgres -c 2 -T 60 -R 300 postgres >/dev/null 2>&1 &
+pg "$bin/pgbench" -h "$dir" -p 54001 -U postgres -c 2 -T 15 -R 300 postgres >/dev/null 2>&1 &
 load=$!
 
 step "kedge backup: a full backup while the load goes on"
