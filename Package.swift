@@ -69,6 +69,10 @@ let package = Package(
         .target(name: "CLibpq"),
         .target(name: "CSystem"),
         .target(name: "CArithmetic", cSettings: [.unsafeFlags(["-O2"])]),
+        // What scripts/bench.sh holds kedge against
+        .executableTarget(
+            name: "codec-only", dependencies: ["KedgeCodec", "KedgeCore"], path: "Benchmarks/CodecOnly",
+            swiftSettings: strict),
         // Tests
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(

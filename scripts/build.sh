@@ -2,25 +2,28 @@
 # Builds the program that is shipped: build/kedge, optimised, with Swift's runtime, the codecs and the cryptography inside.
 #   build.sh             one file that needs libm and libc (docs/decisions/0001-one-static-binary.md)
 #   build.sh --dynamic   build/kedge-dynamic: the same against the shared libraries of this host
+#   build.sh --bench     build/kedge and build/codec-only, which scripts/bench.sh holds it against
 # libpq is loaded when a database is talked to, in both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 dynamic=no
+products=(kedge)
 case "${1:-}" in
 "") ;;
 --dynamic) dynamic=yes ;;
-*) echo "usage: build.sh [--dynamic]" >&2 && exit 2 ;;
+--bench) products+=(codec-only) ;;
+*) echo "usage: build.sh [--dynamic | --bench]" >&2 && exit 2 ;;
 esac
 
 libraries=(libcrypto libz liblz4 libzstd libxxhash)
-build() { # the order of the flags does not matter, their spelling for three programs in a row does
-    swift build --configuration release --product kedge "$@"
+build() { # build PRODUCT FLAG...; the order of the flags does not matter, their spelling for three programs in a row does
+    swift build --configuration release --product "$@"
 }
 
 mkdir -p build
 if [ "$dynamic" = yes ]; then
-    build
+    build kedge
     install -m 0755 "$(swift build --configuration release --show-bin-path)/kedge" build/kedge-dynamic
     echo build/kedge-dynamic
     exit 0
@@ -38,14 +41,16 @@ for library in "${libraries[@]}" libstdc++; do
     }
     ln -s "$(readlink -f "$archive")" "$links/$library.a"
 done
-# PRIVATE_LIBCRYPTO: nobody else uses the libcrypto inside (Sources/OpenSSL/OpenSSL.swift).
-build --static-swift-stdlib -Xswiftc -DPRIVATE_LIBCRYPTO -Xlinker "-L$links" -Xswiftc -Xclang-linker \
-    -Xswiftc -static-libgcc -Xlinker -s
-install -m 0755 "$(swift build --configuration release --show-bin-path)/kedge" build/kedge
+for product in "${products[@]}"; do
+    # PRIVATE_LIBCRYPTO: nobody else uses the libcrypto inside (Sources/OpenSSL/OpenSSL.swift).
+    build "$product" --static-swift-stdlib -Xswiftc -DPRIVATE_LIBCRYPTO -Xlinker "-L$links" -Xswiftc -Xclang-linker \
+        -Xswiftc -static-libgcc -Xlinker -s
+    install -m 0755 "$(swift build --configuration release --show-bin-path)/$product" "build/$product"
 
-needs=$(ldd build/kedge | awk '{print $1}' | grep -vE '^(linux-vdso|libm|libc)\.so|^/lib64/ld-linux' || true)
-[ -z "$needs" ] || {
-    echo "build.sh: build/kedge needs more than libm and libc: $needs" >&2
-    exit 1
-}
-echo build/kedge
+    needs=$(ldd "build/$product" | awk '{print $1}' | grep -vE '^(linux-vdso|libm|libc)\.so|^/lib64/ld-linux' || true)
+    [ -z "$needs" ] || {
+        echo "build.sh: build/$product needs more than libm and libc: $needs" >&2
+        exit 1
+    }
+    echo "build/$product"
+done

@@ -8,14 +8,14 @@ export LC_ALL=C.UTF-8
 case "${1:-}" in
 "") ;;
 --fix)
-    swift format --in-place --parallel --recursive Sources Tests
+    swift format --in-place --parallel --recursive Sources Tests Benchmarks
     python3 scripts/testing/tidy.py --fix
     ;;
 *) echo "usage: tidy.sh [--fix]" >&2 && exit 2 ;;
 esac
 
 status=0
-swift format lint --strict --parallel --recursive Sources Tests || status=1
+swift format lint --strict --parallel --recursive Sources Tests Benchmarks || status=1
 targets=$(swift package dump-package)
 python3 scripts/testing/tidy.py <<<"$targets" || status=1
 [ $status = 0 ] && echo "tidy.sh: nothing to say"

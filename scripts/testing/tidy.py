@@ -198,7 +198,7 @@ def main():
     for target in package["targets"]:
         name, kind = target["name"], target["type"]
         folder = target.get("path") or ("Tests/" if kind == "test" else "Sources/") + name
-        is_test = folder.startswith("Tests/")
+        is_test = folder.startswith(("Tests/", "Benchmarks/"))
         allowed = {list(item.values())[0][0] for item in target["dependencies"]} | SYSTEM_MODULES
         if is_test:
             allowed |= {"Testing"}
@@ -228,7 +228,7 @@ def main():
 
 
 if sys.argv[1:] == ["--fix"]:
-    for swift_file in files("Sources/*.swift") + files("Tests/*.swift"):
+    for swift_file in files("Sources/*.swift") + files("Tests/*.swift") + files("Benchmarks/*.swift"):
         wrap_comments(swift_file)
 else:
     sys.exit(main())
