@@ -72,7 +72,7 @@ enum RestoreCommand {
             random: context.surroundings.random, interruption: context.surroundings.interruption)
         let outcome = try context.showing(progress) { () throws(KedgeError) in try restore.run() }
         for record in outcome.unreadable {
-            context.log.warn("commit record \"\(record.name)\" cannot be read: \(record.error.message)")
+            context.log.warn("\"\(record.name)\" cannot be read: \(record.error.message)")
         }
         for warning in outcome.plan.warnings { context.log.warn(warning) }
         if outcome.isWritten && context.surroundings.host.userID == 0 {

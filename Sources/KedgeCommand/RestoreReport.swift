@@ -73,9 +73,18 @@ struct RestoreReport {
         ]
     }
 
+    /// A configuration file that lies elsewhere may name the original's data directory, and that wins over -D: so the
+    /// directory is given as a setting, which wins over both.
     private var startCommand: String {
         let program = binDirectory.map { $0 + "/pg_ctl" } ?? "pg_ctl"
-        return "\(program) -D \(outcome.pgdata) -w start"
+        let pgdata = outcome.pgdata.description
+        var words = [program, "-D", pgdata]
+        if let configuration = outcome.extraFiles.first(where: { $0.lastComponent == "postgresql.conf" }) {
+            let path = (outcome.extraFilesDirectory?.description ?? "") + configuration.description
+            let settings = ["-c", "config_file=\(path)", "-c", "data_directory=\(pgdata)"]
+            words += ["-o", settings.map(RestoreCommandLine.quoted).joined(separator: " ")]
+        }
+        return (words + ["-w", "start"]).map(RestoreCommandLine.quoted).joined(separator: " ")
     }
 
     private var json: JSONValue {

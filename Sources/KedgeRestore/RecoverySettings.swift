@@ -151,7 +151,7 @@ package struct RestoreCommandLine: Hashable, Sendable {
     }
 
     /// The word as a POSIX shell reads it back.
-    static func quoted(_ word: String) -> String {
+    package static func quoted(_ word: String) -> String {
         let plain = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+".utf8)
         if !word.isEmpty, word.utf8.allSatisfy(plain.contains) { return word }
         let pieces = word.split(separator: "'", omittingEmptySubsequences: false)

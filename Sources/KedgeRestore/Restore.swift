@@ -68,7 +68,7 @@ package struct Restore {
         /// Configuration files of the original that lay outside its data directory.
         package let extraFiles: [RawPath]
         package let extraFilesDirectory: RawPath?
-        /// Commit records that could not be read.
+        /// Commit records and timeline histories that could not be read.
         package let unreadable: [UnreadableRecord]
         /// False for a dry run.
         package let isWritten: Bool

@@ -170,6 +170,11 @@ struct RestoreAttempt {
             let file = segment.fileName(segmentSize: chain.segmentSize)
             warnings.append("It is not proven what WAL file \(file) holds: \(reason).")
         }
+        for tablespace in backup.tablespaces where tablespace.inPlace {
+            warnings.append(
+                "Tablespace \(tablespace.oid) is in place: the server recovers only with allow_in_place_tablespaces = on."
+            )
+        }
         if target == .none && !request.standby {
             warnings.append("It is not known where the archived WAL ends, so recovery gets no target.")
         }

@@ -26,13 +26,17 @@ struct RestorePreparation {
         {
             throw record.error
         }
-        unreadable = listing.unreadable
         // Without a label only backups of the system that was registered last come into question (lesson 44).
         let wanted = listing.backups.first { $0.label == options.request.backup }
         let system = wanted?.server.systemIdentifier ?? cluster.newestRegistration.systemIdentifier
+        let backups = listing.backups.filter { $0.server.systemIdentifier == system }
+        if backups.isEmpty, let other = listing.backups.last {
+            throw RestorePreparation.onlyOtherSystems(system, newest: other)
+        }
         archive = WALArchive(cluster, try cluster.registration(of: system))
-        plan = try RestorePreparation.makePlan(
-            options, listing.backups.filter { $0.server.systemIdentifier == system }, archive)
+        let histories = try archive.histories()
+        unreadable = listing.unreadable + histories.unreadable
+        plan = try RestorePreparation.makePlan(options, backups, archive, histories.read)
         try interruption.checkpoint()
 
         root = try catalog.manifest(of: plan.backup)
@@ -54,15 +58,22 @@ struct RestorePreparation {
     }
 
     private static func makePlan(
-        _ options: Restore.Options, _ backups: [CommitRecord], _ archive: WALArchive
+        _ options: Restore.Options, _ backups: [CommitRecord], _ archive: WALArchive,
+        _ histories: [TimelineID: TimelineHistory]
     ) throws(KedgeError) -> RestorePlan {
-        let inventory = try archive.inventory()
-        let histories = try archive.histories().read
         let knowledge = try ArchiveKnowledge(archive, histories: histories, threads: options.processMax)
         let planner = RestorePlanner(
-            options.request, backups: backups, archive: ArchivedWAL(inventory: inventory, histories: histories),
-            knowledge: knowledge)
+            options.request, backups: backups,
+            archive: ArchivedWAL(inventory: try archive.inventory(), histories: histories), knowledge: knowledge)
         return try planner.plan()
+    }
+
+    private static func onlyOtherSystems(_ system: SystemIdentifier, newest: CommitRecord) -> KedgeError {
+        KedgeError(
+            .notFound, "cannot restore: the repository holds no backup of the present database system",
+            detail: "The system registered last is \(system); the newest backup, \(newest.label), is of system "
+                + "\(newest.server.systemIdentifier), PostgreSQL \(newest.server.postgresVersion).",
+            hint: "Run \"kedge backup\" first, or give \"--backup \(newest.label)\" for the older system.")
     }
 
     /// What the cluster needs besides its files: segments that recovery fetches.

@@ -83,6 +83,8 @@ struct RestoreWriter {
         for root in roots {
             try Directory.createWithParents(at: root, mode: mode)
             let directory = try FileDescriptor.open(root, [.read, .directory])
+            // A directory that holds something, such as a tablespace of another version, stays as it is.
+            guard try Directory.entries(of: directory).isEmpty else { continue }
             if try directory.status().mode & 0o777 != mode { try directory.setMode(mode) }
         }
     }

@@ -104,6 +104,26 @@ struct RestoreTests {
         #expect(try server.value("select count(*) from t") == "20001")
     }
 
+    @Test("a dry run prints the plan, for people and as JSON, and writes nothing")
+    func dryRun() throws {
+        let cluster = try backedUp()
+        let point = try cluster.server.value("select pg_create_restore_point('before_drop')")
+        try cluster.archiveEverything()
+        let copy = cluster.scratch("copy")
+        let arguments = ["restore", "--pgdata", copy, "--target-name", "before_drop", "--dry-run"]
+        let text = try cluster.kedge(arguments)
+        #expect(text.contains("recovery: to restore point \"before_drop\" on timeline 1, then pause\n"))
+        #expect(text.contains("proven: Recovery stops after restore point \"before_drop\" of "))
+        let json = try JSONRecord(parsing: try cluster.kedge(["--json"] + arguments).utf8, what: "plan")
+        #expect(try json.bool("written") == false)
+        #expect(try json.record("target").string("kind") == "name")
+        #expect(try json.string("archiving") == "off")
+        #expect(try json.string("action") == "pause")
+        let stop = try #require(LSN(try json.string("stopLSN")))
+        #expect(stop < LSN(point) ?? .invalid)
+        #expect(access(copy, F_OK) != 0)
+    }
+
     // MARK: What is refused
 
     @Test("refusals have their whole message and their status, and write nothing")
