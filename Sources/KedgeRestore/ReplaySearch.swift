@@ -12,6 +12,7 @@
 // that stops the server first, and a tablespace or a damaged record could lie in any of them. A segment is read whole
 // only where its facts say that the stop may be in it.
 
+package import KedgeCatalog
 package import KedgeCore
 package import KedgePostgres
 

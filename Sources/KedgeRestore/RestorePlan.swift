@@ -191,11 +191,6 @@ package struct RestorePlanner {
     }
 }
 
-extension CommitRecord {
-    /// Whether recovery along `history` can begin with this backup.
-    package func lies(on history: TimelineHistory) -> Bool { history.contains(span.timeline, upTo: span.stopLSN) }
-}
-
 extension TimelineHistory {
     /// Where the two paths part; nil if one is the other, or they have nothing in common.
     package func fork(from other: TimelineHistory) -> LSN? {

@@ -3,23 +3,9 @@
 // A record belongs to the segment in which it *ends*: only then can it be replayed. So what crosses a border belongs to
 // the second segment, and whoever implements `WALKnowledge` has to look at both.
 
+package import KedgeCatalog
 package import KedgeCore
 package import KedgePostgres
-
-/// A segment as recovery will read it.
-package struct WALLink: Hashable, Sendable {
-    /// The file: its timeline may be newer than that of the records in it.
-    package let segment: WALSegment
-    package let isPartial: Bool
-    /// The file that recovery read before it; nil for the first.
-    package let previous: WALSegment?
-
-    package init(segment: WALSegment, isPartial: Bool = false, previous: WALSegment?) {
-        self.segment = segment
-        self.isPartial = isPartial
-        self.previous = previous
-    }
-}
 
 /// What is known of one segment without reading it whole.
 package struct WALSummary: Hashable, Sendable {

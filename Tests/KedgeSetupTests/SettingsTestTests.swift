@@ -79,7 +79,8 @@ private func verdicts(_ settings: ServerSettings, isInRecovery: Bool = false) ->
             text:
                 "archive_command warning: archive_library is \"basic_archive\" | While it is set, the server does not "
                 + "call archive_command. | Unless that library stores into kedge's repositories, set "
-                + "archive_library = '' and archive_command to what \"kedge init\" prints, and reload the server.", archives: true),
+                + "archive_library = '' and archive_command to what \"kedge init\" prints, and reload the server.",
+            archives: true),
         Row(
             settings: settings(fullPageWrites: false), index: 3,
             text:

@@ -6,7 +6,6 @@
 // timeline was left: from a file of the parent it would replay records that are not part of the target's history. So a
 // chain ends at the switch point when the child's file is missing.
 
-package import KedgeCatalog
 package import KedgeCore
 package import KedgePostgres
 
@@ -54,6 +53,21 @@ package struct ArchivedWAL: Sendable {
     /// The first archived segment of `timeline` after `number`.
     func firstSegment(_ timeline: TimelineID, after number: UInt64) -> UInt64? {
         inventory.timeline(timeline)?.runs.first { $0.upperBound > number }.map { max($0.lowerBound, number + 1) }
+    }
+}
+
+/// A segment as recovery will read it.
+package struct WALLink: Hashable, Sendable {
+    /// The file: its timeline may be newer than that of the records in it.
+    package let segment: WALSegment
+    package let isPartial: Bool
+    /// The file that recovery read before it; nil for the first.
+    package let previous: WALSegment?
+
+    package init(segment: WALSegment, isPartial: Bool = false, previous: WALSegment?) {
+        self.segment = segment
+        self.isPartial = isPartial
+        self.previous = previous
     }
 }
 
@@ -204,4 +218,9 @@ extension TimelineHistory.Entry {
     fileprivate func holds(_ number: UInt64, _ segmentSize: UInt64) -> Bool {
         begin.position / segmentSize <= number && end.map { number * segmentSize < $0.position } ?? true
     }
+}
+
+extension CommitRecord {
+    /// Whether recovery along `history` can begin with this backup.
+    package func lies(on history: TimelineHistory) -> Bool { history.contains(span.timeline, upTo: span.stopLSN) }
 }
