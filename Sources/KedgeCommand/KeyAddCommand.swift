@@ -1,19 +1,60 @@
 // `kedge key add`.
+import KedgeCatalog
+import KedgeCodec
 import KedgeCore
+import KedgeRepository
+import KedgeSetup
 
 /// The command line of `key add`.
 enum KeyAddCommand {
-    static let command = Command(planned: specification)
+    static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
         name: "key add", summary: "let one more key file or passphrase open the repository",
         description: [
             "Opens the repository's data keys with the configured secret and wraps them for another one. Give exactly "
-                + "one option."
+                + "one of the first three options. Safe to repeat."
         ],
         options: [
-            .value("generate-key", "FILE", "Make a new key file, which must not exist yet, and add it."),
+            .value("generate-key", "FILE", "Make a new key file and add it. One that exists is added as it is."),
             .value("add-key-file", "FILE", "Add this key file."),
-            .value("add-passphrase-file", "FILE", "Add the passphrase in the first line of this file."),
+            .value("add-passphrase-file", "FILE", "Add the passphrase in this file of one line."),
+            .value("label", "NAME", "What listings call the new secret (default: added)."),
         ])
+
+    private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        let given = ["generate-key", "add-key-file", "add-passphrase-file"].filter {
+            context.arguments.value($0) != nil
+        }
+        guard given.count == 1, let option = given.first, let path = context.arguments.value(option) else {
+            throw KedgeError(
+                .usage, "cannot tell which secret to add: \(given.isEmpty ? "none is" : "several are") given",
+                hint: "Give exactly one of --generate-key, --add-key-file and --add-passphrase-file.")
+        }
+        let configuration = try context.loadConfiguration()
+        let repository = try configuration.repository()
+        let source = try context.source(of: repository)
+        if option == "generate-key" {
+            // Opened first: a key file for a repository that does not open would be of no use.
+            _ = try source.open(for: .write, random: context.surroundings.random)
+            _ = try NewKeyFile.create(at: RawPath(path), random: context.surroundings.random)
+        }
+        let reader = SecretReader(readFile: context.surroundings.readFile, runShell: context.surroundings.runShell)
+        let secret = try option == "add-passphrase-file" ? reader.passphraseFile(path) : reader.keyFile(path)
+        let outcome = try KeyAdd(
+            source, secret: secret, label: context.arguments.value("label") ?? "added",
+            random: context.surroundings.random, time: context.surroundings.time
+        ).run()
+        let line =
+            outcome.added.isEmpty
+            ? "repository \"\(repository.name)\" opens with this secret already; nothing was changed"
+            : "repository \"\(repository.name)\" now opens with this secret too; slots added: "
+                + outcome.added.joined(separator: ", ")
+        return CommandResult(
+            lines: [line],
+            json: [
+                "repository": .string(repository.name), "added": .array(outcome.added.map(JSONValue.string)),
+                "alreadyOpen": .int(outcome.alreadyOpen),
+            ])
+    }
 }

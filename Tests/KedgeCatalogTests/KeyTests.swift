@@ -1,0 +1,80 @@
+// That a repository opens with every secret that was added, with no other, and that adding twice changes nothing.
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct KeyTests {
+    let store = MemoryStore()
+    let first = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+    let second = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+    let fixture: ArchiveFixture
+    let source: RepositorySource
+
+    init() throws {
+        fixture = try ArchiveFixture()
+        source = try fixture.makeRepository(in: store, secret: first)
+    }
+
+    func add(_ secret: KeyEncryptionSecret, to source: RepositorySource) throws(KedgeError) -> KeyAdd.Outcome {
+        try KeyAdd(source, secret: secret, label: "second", random: SystemRandomSource(), time: ManualTime()).run()
+    }
+
+    @Test("after key add the repository opens with the old and the new secret, and with no third one")
+    func addKey() throws {
+        #expect(try add(second, to: source).added.count == 1)
+        for secret in [first, second] {
+            let opened = ArchiveFixture.source(store, secret: secret)
+            #expect(try opened.openCluster("main", for: .read).registrations.count == 1)
+            #expect(try KeyList(opened).run().map(\.label).sorted() == ["main", "second"])
+        }
+        let third = ArchiveFixture.source(store, secret: .newKeyFile(random: SystemRandomSource()))
+        let error = #expect(throws: KedgeError.self) { try third.open(for: .read) }
+        #expect(error?.code == .keyWrong)
+    }
+
+    @Test("adding the same secret again changes nothing, and a passphrase can be added")
+    func again() throws {
+        _ = try add(second, to: source)
+        let before = store.contents
+        let repeated = try add(second, to: source)
+        #expect(repeated.added.isEmpty && repeated.alreadyOpen == 1)
+        #expect(store.contents == before)
+        let passphrase = try KeyEncryptionSecret(parsingPassphrase: Array("correct horse".utf8), what: "passphrase")
+        #expect(try add(passphrase, to: source).added.count == 1)
+        #expect(try ArchiveFixture.source(store, secret: passphrase).open(for: .read).slots.count == 3)
+    }
+
+    @Test(
+        "a key add that fails or dies at any store operation leaves the repository open to the old secret",
+        arguments: Fault.allCases)
+    func sweep(_ fault: Fault) throws {
+        let original = store.copy()
+        for number in 1... {
+            let store = original.copy()
+            let faulty = FaultyStore(store, fault, atOperation: number)
+            var acknowledged = false
+            do throws(KedgeError) {
+                _ = try add(second, to: ArchiveFixture.source(faulty, secret: first))
+                acknowledged = true
+            } catch {
+                // Not acknowledged: the user would try again.
+            }
+            store.losePower()
+            _ = try ArchiveFixture.source(store, secret: first).open(for: .read)
+            if acknowledged { _ = try ArchiveFixture.source(store, secret: second).open(for: .read) }
+            _ = try add(second, to: ArchiveFixture.source(store, secret: first))
+            _ = try ArchiveFixture.source(store, secret: second).open(for: .read)
+            if faulty.faultCount == 0 { break }
+        }
+    }
+
+    @Test("an unencrypted repository takes no key, and says why")
+    func plain() throws {
+        let plain = try fixture.makeRepository(in: MemoryStore())
+        let error = #expect(throws: KedgeError.self) { try add(second, to: plain) }
+        #expect(error?.message == "cannot add a key to repository \"main\": it is not encrypted")
+    }
+}
