@@ -89,7 +89,9 @@ let package = Package(
         tests(
             "KedgeCodecTests",
             ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "KedgeCore", "CTestSupport"]),
-        tests("KedgeCommandTests", ["KedgeCommand", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
+        tests(
+            "KedgeCommandTests",
+            ["KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic"]),
         tests("KedgeEndToEndTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests(

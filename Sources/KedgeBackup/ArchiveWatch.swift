@@ -33,13 +33,22 @@ struct ArchiveWatch {
             let next = try firstMissing(from: missing, through: segments.upperBound)
             guard let next else { return }
             let now = try statistics()
-            if next != missing || now.archivedCount != before.archivedCount {
-                lastProgress = time.monotonicNanoseconds()
-            }
+            if next != missing || isCatchingUp(to: next, before, now) { lastProgress = time.monotonicNanoseconds() }
             (missing, before) = (next, now)
             guard time.monotonicNanoseconds() - lastProgress < limit else { throw failure(missing, now) }
             try time.sleep(nanoseconds: ArchiveWatch.pollNanoseconds, unless: interruption)
         }
+    }
+
+    /// Whether the archiver works through segments before the missing one. Once it is past that and the repository lacks
+    /// it, it archives to somewhere else, and goes on doing so.
+    private func isCatchingUp(
+        to missing: WALSegment, _ before: ArchiverStatistics, _ now: ArchiverStatistics
+    ) -> Bool {
+        guard now.archivedCount != before.archivedCount, let name = now.lastArchivedFile,
+            let last = WALSegment(fileName: name, segmentSize: archive.registration.walSegmentSize)
+        else { return false }
+        return last < missing
     }
 
     /// The first segment that the repository lacks; nil where it has all. Listed in pages, not asked for one by one

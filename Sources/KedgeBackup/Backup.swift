@@ -85,6 +85,15 @@ package struct Backup: Sendable {
         package let warnings: [String]
         /// Something is wrong after the commit that does not touch the backup.
         package let afterCommit: KedgeError?
+
+        package init(
+            record: CommitRecord, repositoryName: String, warnings: [String] = [], afterCommit: KedgeError? = nil
+        ) {
+            self.record = record
+            self.repositoryName = repositoryName
+            self.warnings = warnings
+            self.afterCommit = afterCommit
+        }
     }
 
     private let options: Options
@@ -146,7 +155,8 @@ package struct Backup: Sendable {
         try tools.interruption.checkpoint()
         try session.catalog.commit(record)
         return Outcome(
-            record: record, repositoryName: session.cluster.repository.name, warnings: copy.walk.allWarnings,
+            record: record, repositoryName: session.cluster.repository.name,
+            warnings: session.server.warnings + copy.walk.allWarnings,
             afterCommit: removeIntent(session))
     }
 

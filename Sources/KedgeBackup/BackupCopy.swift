@@ -43,12 +43,10 @@ struct BackupCopy {
         let random = cluster.repository.random
         let policy = FilePolicy(
             majorVersion: server.control.version.major, catalogVersion: server.control.version.catalogVersion)
-        let files = server.configurationFiles
         let walkOptions = FileWalk.Options(
             dataDirectory: options.dataDirectory, policy: policy,
             relationSegmentBlocks: server.control.relationSegmentBlocks,
-            configurationFiles: [files.configuration, files.hostBasedAuthentication, files.identMap] + files.included,
-            ownDirectories: options.ownDirectories)
+            configurationFiles: server.configurationFiles, ownDirectories: options.ownDirectories)
         listing = try FileListing(in: options.workDirectory, random: random)
         walk = try FileWalk.run(walkOptions, into: listing, unless: tools.interruption)
         control = try BackupCopy.findControlFile(listing)

@@ -11,7 +11,10 @@ struct ServerCheck {
     let registration: Registration
     /// Such as "15.8 (Debian 15.8-0+deb12u1)".
     let serverVersion: String
-    let configurationFiles: ConfigurationFiles
+    /// Empty where the role may not ask for them.
+    let configurationFiles: [RawPath]
+    /// Sentences about what could not be asked.
+    let warnings: [String]
 
     /// Asks `connection` and reads `pg_control` below `dataDirectory`.
     ///
@@ -40,7 +43,20 @@ struct ServerCheck {
         serverVersion = try connection.row(
             "SELECT current_setting('server_version')", attempt: "ask the server for its version"
         ).required(0, "version")
-        configurationFiles = try connection.configurationFiles()
+        (configurationFiles, warnings) = try ServerCheck.configurationFiles(connection)
+    }
+
+    private static func configurationFiles(
+        _ connection: DatabaseConnection
+    ) throws(KedgeError) -> (files: [RawPath], warnings: [String]) {
+        do throws(KedgeError) {
+            let files = try connection.configurationFiles()
+            return ([files.configuration, files.hostBasedAuthentication, files.identMap] + files.included, [])
+        } catch  where error.code == .databaseRefused {
+            // A role with no more rights than a backup needs; the data does not depend on these files.
+            let why = error.detail ?? error.message
+            return ([], ["Configuration files outside the data directory were left out: \(why)"])
+        }
     }
 
     static func checkSameCluster(

@@ -44,6 +44,11 @@ final class BackupTestCluster {
         try initialise()
     }
 
+    /// The same repository in another store.
+    func source(in store: any ObjectStore) -> RepositorySource {
+        RepositorySource(settings: source.settings, openStore: { store }, createStore: { store })
+    }
+
     private func initialise() throws {
         let random = SystemRandomSource()
         let identity = RepositoryIdentity(
@@ -72,7 +77,9 @@ final class BackupTestCluster {
             arguments: [server.installation.program("psql")] + server.connectionArguments + ["-Xq", "postgres", "-c"])
     }
 
-    func cluster() throws -> ClusterRepository { try source.openCluster("main", for: .read) }
+    func cluster(in source: RepositorySource? = nil) throws -> ClusterRepository {
+        try (source ?? self.source).openCluster("main", for: .read)
+    }
 
     var options: Backup.Options {
         Backup.Options(
@@ -82,10 +89,11 @@ final class BackupTestCluster {
     }
 
     /// Tools whose clock brings WAL into the repository whenever the backup waits.
-    func tools(files: any FileSource = SystemFileSource(), bringsWAL: Bool = true) throws -> Backup.Tools {
-        let pump = WALPump(cluster: try cluster(), directory: RawPath(archiveDirectory))
-        return Backup.Tools(
-            time: PumpingTime(pump: bringsWAL ? pump : nil), interruption: Interruption(), files: files)
+    func tools(
+        files: any FileSource = SystemFileSource(), source: RepositorySource? = nil
+    ) throws -> Backup.Tools {
+        let pump = WALPump(cluster: try cluster(in: source), directory: RawPath(archiveDirectory))
+        return Backup.Tools(time: PumpingTime(pump: pump), interruption: Interruption(), files: files)
     }
 
     /// Takes a backup.
@@ -96,8 +104,8 @@ final class BackupTestCluster {
     // MARK: Reading back
 
     /// Every entry of a committed backup.
-    func entries(_ record: CommitRecord) throws -> [ManifestEntry] {
-        let cluster = try cluster()
+    func entries(_ record: CommitRecord, in source: RepositorySource? = nil) throws -> [ManifestEntry] {
+        let cluster = try cluster(in: source)
         var reader = ManifestReader(
             try BackupCatalog(cluster).manifest(of: record), reader: PackReader(PackDirectories(cluster)))
         var entries: [ManifestEntry] = []
@@ -210,20 +218,21 @@ final class WALPump: Sendable {
 
 /// The system's clock; who sleeps lets WAL arrive.
 struct PumpingTime: TimeSource {
-    let pump: WALPump?
+    let pump: WALPump
     private let system = SystemTimeSource()
 
-    init(pump: WALPump?) { self.pump = pump }
+    init(pump: WALPump) { self.pump = pump }
 
     func now() -> Timestamp { system.now() }
     func monotonicNanoseconds() -> UInt64 { system.monotonicNanoseconds() }
 
     func sleep(nanoseconds: UInt64) {
         do {
-            try pump?.run()
+            try pump.run()
         } catch {
             Issue.record(error)
         }
-        system.sleep(nanoseconds: nanoseconds)
+        // Shorter than asked for: who waits here waits for the server.
+        system.sleep(nanoseconds: min(nanoseconds, 5_000_000))
     }
 }

@@ -174,6 +174,38 @@ struct BackupTests {
         try expectNothingLeft(cluster)
     }
 
+    @Test("WAL that is archived to somewhere else is not waited for for ever")
+    func archivedElsewhere() throws {
+        let cluster = try BackupTestCluster()
+        let psql = cluster.psql
+        try cluster.server.psql("alter system set archive_command = 'true'; ")
+        try cluster.server.psql("select pg_reload_conf()")
+        var options = cluster.options
+        options.archiveTimeout = .seconds(2)
+        var tools = try cluster.tools()
+        // The archiver goes on and on.
+        tools.time = HookedTime(time: tools.time) { try psql("select pg_logical_emit_message(true, 'x', 'y')") }
+        let error = #expect(throws: KedgeError.self) { try Backup(options, tools).run() }
+        #expect(error?.code == .archivingBroken)
+        try expectNothingLeft(cluster)
+    }
+
+    @Test("a role with no more rights than a backup needs takes one, without configuration files")
+    func fewRights() throws {
+        let cluster = try BackupTestCluster()
+        try cluster.server.psql(
+            """
+            create role kedge login in role pg_monitor;
+            grant execute on function pg_backup_start, pg_backup_stop, pg_switch_wal to kedge
+            """)
+        var options = cluster.options
+        options.database.user = "kedge"
+        let outcome = try Backup(options, cluster.tools()).run()
+        #expect(outcome.warnings.count == 1)
+        #expect(outcome.warnings.first?.hasPrefix("Configuration files outside") == true)
+        #expect(try BackupCatalog(cluster.cluster()).list().backups == [outcome.record])
+    }
+
     @Test("archiving that is off, and a standby, are refused at once")
     func refusals() throws {
         let off = try BackupTestCluster(configuration: ["archive_mode = off"])

@@ -1,0 +1,78 @@
+// Proves what `kedge backup` prints for a backup that is well and for one with damaged pages, and what it refuses.
+import KedgeBackup
+import KedgeCatalog
+import KedgeCore
+import Testing
+
+@testable import KedgeCommand
+
+struct BackupCommandTests {
+    private func record(damagedPages: Int = 0, count: UInt64 = 0) throws -> CommitRecord {
+        let moment = Timestamp(secondsSince1970: 1_795_226_400)
+        let label = try #require(Label("20261121T020000Z-full-7k3q"))
+        return CommitRecord(
+            label: label, type: .full, parent: nil, clusterName: "main",
+            server: CommitRecord.ServerFacts(
+                systemIdentifier: SystemIdentifier(7), postgresVersion: 15, serverVersion: "15.8", fromStandby: false,
+                dataChecksums: true, blockSize: 8192, walSegmentSize: 16 << 20, relationSegmentBlocks: 131_072),
+            span: CommitRecord.BackupSpan(
+                timeline: TimelineID(1), startLSN: LSN(0x200_0028), stopLSN: LSN(0x200_0138),
+                checkpointLSN: LSN(0x200_0060), startTime: moment, stopTime: moment.adding(seconds: 3),
+                walFrom: "000000010000000000000002", walTo: "000000010000000000000002", history: [],
+                snapshot: "1:1:", afterStopTime: moment, afterStopLSN: LSN(0x300_0000)),
+            tablespaces: [], dataDirectory: "/data", configurationFiles: [],
+            sizes: CommitRecord.BackupSizes(
+                databaseBytes: 4 << 30, storedBytes: 1 << 30, deltaBytes: 4 << 30, files: 1200),
+            packs: [], manifest: CommitRecord.ManifestSeal(length: 1, checksum: ContentHash(high: 0, low: 1)),
+            health: CommitRecord.BackupHealth(
+                damagedPages: (0..<damagedPages).map {
+                    CommitRecord.DamagedPage(path: ManifestPath(bytes: Array("base/5/16384".utf8)), block: UInt32($0))
+                }, damagedPageCount: count),
+            keySlots: [], hostName: "db1", createdBy: "kedge",
+            durations: [
+                CommitRecord.PhaseDuration(phase: "start", milliseconds: 500),
+                CommitRecord.PhaseDuration(phase: "copy", milliseconds: 8000),
+                CommitRecord.PhaseDuration(phase: "wal", milliseconds: 1500),
+            ])
+    }
+
+    @Test("all is well: one line, status 0")
+    func well() throws {
+        let result = BackupCommand.result(Backup.Outcome(record: try record(), repositoryName: "main"))
+        #expect(
+            result.lines == [
+                "backup 20261121T020000Z-full-7k3q: 4 GB in 1200 files, stored as 1 GB (1:4.0) in repository "
+                    + "\"main\"; 10 s, 512 MB/s"
+            ])
+        #expect(result.status == 0)
+    }
+
+    @Test("damaged pages are listed, the first ten of them, and the status is 3")
+    func damaged() throws {
+        let outcome = Backup.Outcome(record: try record(damagedPages: 12, count: 5000), repositoryName: "main")
+        let result = BackupCommand.result(outcome)
+        #expect(result.status == 3)
+        #expect(result.lines.count == 13)
+        #expect(
+            result.lines[1]
+                == "5000 damaged page(s): the checksum does not fit, and replay does not repair it")
+        #expect(result.lines[2] == "  base/5/16384, block 0")
+        #expect(
+            result.lines[12]
+                == "  and 4990 more; \"kedge backup --json\" and the commit record list up to 1000")
+    }
+
+    @Test("a delta backup is refused with status 2, before anything is read")
+    func delta() {
+        let run = ToolRun(["backup", "--type", "delta"])
+        #expect(run.ending == .exit(2))
+        #expect(
+            run.errors == """
+                kedge: error: cannot take a delta backup
+                detail: This version of kedge takes full backups only.
+                hint: Use --type full.
+                code: not-supported
+
+                """)
+    }
+}
