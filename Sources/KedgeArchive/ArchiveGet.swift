@@ -4,7 +4,8 @@
 //
 //   every repository was read ──▶ one has the file, and every byte of it was checked ──▶ fetched
 //                             ──▶ none has it, and none has a later segment of its timeline ──▶ absent
-//                             ──▶ none has it, but a later one is there: a hole. Parallel pushes finish out of order, so
+//                             ──▶ none has it, but a later one is there: a hole. Parallel pushes finish out of order,
+//                             so
 //                                 it is looked up again until the timeout, and then is an error (`wal-gap`)
 //   one could not be read     ──▶ an error, unless another one has the file
 //
@@ -64,8 +65,8 @@ package struct ArchiveGet: Sendable {
         self.interruption = interruption
     }
 
-    /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `damaged`, `archive-conflict`, `interrupted`, and what
-    /// opening, reading and writing throw. Nothing is at the destination then that was not there before.
+    /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `damaged`, `archive-conflict`, `interrupted`, and
+    /// what opening, reading and writing throw. Nothing is at the destination then that was not there before.
     package func run() throws(KedgeError) -> Outcome {
         guard let file = WALFileName(options.fileName) else {
             throw KedgeError(

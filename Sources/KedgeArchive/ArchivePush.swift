@@ -1,8 +1,8 @@
 // `kedge archive-push`: stores one WAL file in every repository of the cluster.
 //
 // 1. The file is checked before anything is stored: its name, its size, its first page against pg_control.
-// 2. Its records are walked. What fails its CRC, or is not understood, is read again; if it stays, the file is stored all
-//    the same and marked suspect (a refused segment would fill pg_wal and stop the database), unless the
+// 2. Its records are walked. What fails its CRC, or is not understood, is read again; if it stays, the file is stored
+//    all the same and marked suspect (a refused segment would fill pg_wal and stop the database), unless the
 //    configuration says otherwise.
 // 3. In each repository it is created only if absent. If it exists, the content tag decides: equal is success once what
 //    is there is durable; other content is a conflict, and nothing is changed.
@@ -61,9 +61,9 @@ package struct ArchivePush: Sendable {
         self.time = time
     }
 
-    /// Throws `usage` for a name that is no WAL file's, `wal-foreign`, `wal-invalid`, `wal-suspect`, `archive-conflict`, and
-    /// what opening, reading and storing throw. Where several repositories fail, the first error is thrown after the
-    /// others were tried.
+    /// Throws `usage` for a name that is no WAL file's, `wal-foreign`, `wal-invalid`, `wal-suspect`,
+    /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, the first
+    /// error is thrown after the others were tried.
     package func run() throws(KedgeError) -> Outcome {
         let file = try fileName()
         let local = try readChecked(file)
@@ -189,8 +189,8 @@ package struct ArchivePush: Sendable {
         let place = local.facts.map { "LSN \($0.startLSN + UInt64(difference))" } ?? "byte \(difference)"
         throw KedgeError(
             .archiveConflict,
-            "cannot archive WAL file \"\(local.file.text)\": repository \"\(archive.cluster.repository.name)\" holds other "
-                + "content under this name",
+            "cannot archive WAL file \"\(local.file.text)\": repository \"\(archive.cluster.repository.name)\" holds "
+                + "other content under this name",
             detail: "The two first differ at \(place).  The stored one was archived by host \"\(stored.hostName)\" at "
                 + "\(stored.archivedAt).",
             hint:

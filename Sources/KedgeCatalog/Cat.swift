@@ -118,7 +118,8 @@ package struct Cat: Sendable {
         KedgeError(
             .usage, "cannot open object \"\(options.name)\"", detail: why,
             hint:
-                "Give the name as it is stored, such as main/catalog/backup/LABEL; Catalog/FORMAT.md section 1 lists all."
+                "Give the name as it is stored, such as main/catalog/backup/LABEL; Catalog/FORMAT.md section 1 "
+                + "lists all."
         )
     }
 

@@ -68,9 +68,9 @@ package struct KeyAdd: Sendable {
         self.time = time
     }
 
-    /// Adds a slot for every data key that the configured secret opens and the new one does not yet. Repeating it changes
-    /// nothing. Throws `key-missing` where a data key stays closed to the configured secret, `configuration`, and what
-    /// opening and storing throw.
+    /// Adds a slot for every data key that the configured secret opens and the new one does not yet. Repeating it
+    /// changes nothing. Throws `key-missing` where a data key stays closed to the configured secret, `configuration`,
+    /// and what opening and storing throw.
     package func run() throws(KedgeError) -> Outcome {
         let repository = try repository.open(for: .write, random: random)
         guard !repository.slots.isEmpty else {
@@ -119,8 +119,8 @@ package struct KeyAdd: Sendable {
         KedgeError(
             .keyMissing, "cannot add a key to repository \"\(repository.name)\"",
             detail:
-                "The configured secret does not open the data key(s) \(keys.map(\.hex).joined(separator: ", ")), so they "
-                + "can't be wrapped for another secret.",
+                "The configured secret does not open the data key(s) \(keys.map(\.hex).joined(separator: ", ")), so "
+                + "they can't be wrapped for another secret.",
             hint: "Run it on a host whose configured secret opens all keys; \"kedge key list\" shows which do.")
     }
 }

@@ -1,9 +1,9 @@
 // The entries of a manifest, streamed part by part.
 //
-// Beyond what each part's decoder checks: parts follow each other in path order, each has the checksum and the number of
-// entries that the root says, and it begins with the path that the root says. After the last entry, all of them together
-// are what the root says: as many, as large, and with their data in the packs that it lists, which is all that keeps
-// these packs from being expired.
+// Beyond what each part's decoder checks: parts follow each other in path order, each has the checksum and the number
+// of entries that the root says, and it begins with the path that the root says. After the last entry, all of them
+// together are what the root says: as many, as large, and with their data in the packs that it lists, which is all that
+// keeps these packs from being expired.
 
 import KedgeCodec
 package import KedgeCore
@@ -73,8 +73,9 @@ package struct ManifestReader: ~Copyable {
         else {
             throw damaged(
                 what,
-                "It has \(tally.files) files of \(tally.bytes) bytes, \(tally.directories) directories and \(tally.links) "
-                    + "links; its root says \(root.files) of \(root.bytes), \(root.directories) and \(root.links).")
+                "It has \(tally.files) files of \(tally.bytes) bytes, \(tally.directories) directories and "
+                    + "\(tally.links) links; its root says \(root.files) of \(root.bytes), \(root.directories) and \(root.links)."
+            )
         }
         var liveBytes = tally.liveBytes
         for part in root.parts { liveBytes[part.pack, default: 0] &+= part.length }

@@ -1,7 +1,7 @@
 // Entries in, parts and a root out.
 //
-// Parts are cut where the entries' paths say so, not by count: a file that comes or goes changes the part it lies in and
-// leaves the borders of the others alone, so that a later backup can refer to them.
+// Parts are cut where the entries' paths say so, not by count: a file that comes or goes changes the part it lies in
+// and leaves the borders of the others alone, so that a later backup can refer to them.
 
 package import KedgeCore
 

@@ -68,8 +68,8 @@ package struct WALArchive: Sendable {
         return found
     }
 
-    /// The first whole segment after `segment` on its timeline. Nil where there is none: `segment` lies at the end of what
-    /// is archived.
+    /// The first whole segment after `segment` on its timeline. Nil where there is none: `segment` lies at the end of
+    /// what is archived.
     package func firstSegment(after segment: WALSegment) throws(KedgeError) -> WALSegment? {
         let directory = ClusterLayout.walDirectory(system, timeline: segment.timeline)
         let fileName = segment.fileName(segmentSize: registration.walSegmentSize)

@@ -48,8 +48,8 @@ package struct WALFileFacts: Hashable, Sendable {
         if let segment = try record.optionalRecord("segment") { self.segment = try WALFacts(segment) }
     }
 
-    /// The content tag of a WAL file of this cluster: seeded, so that names that carry it tell strangers nothing about the
-    /// content.
+    /// The content tag of a WAL file of this cluster: seeded, so that names that carry it tell strangers nothing about
+    /// the content.
     package static func tag(of bytes: UnsafeRawBufferPointer, clusterID: RandomID) -> ContentHash {
         ContentHash(of: bytes, seed: clusterID.low)
     }

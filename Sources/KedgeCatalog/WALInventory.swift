@@ -54,8 +54,8 @@ package struct WALInventory: Hashable, Sendable {
     /// The timeline's WAL; nil where none of it is archived.
     package func timeline(_ id: TimelineID) -> Timeline? { timelines.first { $0.id == id } }
 
-    /// Adds an object among the WAL by the last part of its name. Objects of one timeline must come in the order of their
-    /// names, as a listing gives them.
+    /// Adds an object among the WAL by the last part of its name. Objects of one timeline must come in the order of
+    /// their names, as a listing gives them.
     package mutating func add(objectNamed lastComponent: some StringProtocol, storedBytes: UInt64) {
         guard let (file, _) = ClusterLayout.parseWALFile(lastComponent) else {
             addStranger(String(lastComponent))

@@ -9,8 +9,8 @@ enum CatCommand {
     static let specification = CommandSpecification(
         name: "cat", summary: "print one repository object, opened",
         description: [
-            "Checks and opens one object of the repository and prints it: a record as JSON, a WAL file's facts, a pack's "
-                + "table. With --data, a WAL file's own bytes."
+            "Checks and opens one object of the repository and prints it: a record as JSON, a WAL file's facts, "
+                + "a pack's table. With --data, a WAL file's own bytes."
         ],
         arguments: [
             ArgumentSpecification(

@@ -55,8 +55,8 @@ package enum Directory {
         return true
     }
 
-    /// Makes one directory with exactly these permission bits, not durably: for many at once, before one sync of the file
-    /// system. Returns false if a directory is there already.
+    /// Makes one directory with exactly these permission bits, not durably: for many at once, before one sync of the
+    /// file system. Returns false if a directory is there already.
     package static func createPlain(at path: RawPath, mode: UInt32 = 0o750) throws(KedgeError) -> Bool {
         let failure = try path.withCPath { path throws(KedgeError) in
             // mkdir narrows the mode by the umask, chmod does not.

@@ -56,8 +56,8 @@ package final class DurableFile {
         return .created
     }
 
-    /// Makes what was written visible as `name`, in place of what may be there, whole but not durable: for copies that can
-    /// be made again after a crash. To be called once.
+    /// Makes what was written visible as `name`, in place of what may be there, whole but not durable: for copies that
+    /// can be made again after a crash. To be called once.
     package func publishWithoutSync(as name: RawPath) throws(KedgeError) {
         _ = try move(to: name, replacing: true)
     }

@@ -3,7 +3,8 @@
 import Glibc
 
 extension FileSystem {
-    /// The absolute path of what `path` leads to, without links, "." and "..". Throws `not-found` where it leads nowhere.
+    /// The absolute path of what `path` leads to, without links, "." and "..". Throws `not-found` where it leads
+    /// nowhere.
     package static func canonicalPath(of path: RawPath) throws(KedgeError) -> RawPath {
         var failure: Int32 = 0
         let resolved: RawPath? = try path.withCPath { path throws(KedgeError) in

@@ -15,8 +15,8 @@ package final class OnlineBackup {
     package struct Start: Sendable, Equatable {
         /// Replay begins here: the redo pointer of the checkpoint that the start made.
         package let lsn: LSN
-        /// The timeline of that checkpoint. A standby may have followed its primary to a newer one already, and may make a
-        /// restartpoint there before the label is written: the label has the last word.
+        /// The timeline of that checkpoint. A standby may have followed its primary to a newer one already, and may
+        /// make a restartpoint there before the label is written: the label has the last word.
         package let timeline: TimelineID
         package let isFromStandby: Bool
         /// The server's clock, read before the start.

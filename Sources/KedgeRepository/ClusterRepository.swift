@@ -34,8 +34,8 @@ package final class ClusterRepository: Sendable {
 
     /// Opens the cluster called `clusterName`.
     ///
-    /// Throws `not-found` if no database system is registered under that name, `configuration` for a name that no cluster
-    /// can have, `damaged` where registrations contradict each other.
+    /// Throws `not-found` if no database system is registered under that name, `configuration` for a name that no
+    /// cluster can have, `damaged` where registrations contradict each other.
     package static func open(
         _ repository: Repository, clusterName: String
     ) throws(KedgeError) -> ClusterRepository {
@@ -54,7 +54,8 @@ package final class ClusterRepository: Sendable {
 
     /// Registers a database system. `registration.clusterID` is replaced by that of the cluster, if it has one already.
     ///
-    /// Repeating it changes nothing. Returns the cluster, and whether this call registered the system. Throws as `open`.
+    /// Repeating it changes nothing. Returns the cluster, and whether this call registered the system. Throws as
+    /// `open`.
     package static func register(
         _ registration: Registration, in repository: Repository
     ) throws(KedgeError) -> (cluster: ClusterRepository, isNew: Bool) {

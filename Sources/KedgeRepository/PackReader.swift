@@ -1,8 +1,8 @@
 // Reading from packs: where frames lie, and runs of a pack's stream.
 //
-// What is handed out was opened: a frame's bytes are authenticated (or their checksum verified) before anybody sees them.
-// Memory is bounded: `PackDirectories` keeps the directories of as many packs as their frames fit a limit, a `PackReader`
-// one frame's raw bytes and one read's stored bytes.
+// What is handed out was opened: a frame's bytes are authenticated (or their checksum verified) before anybody sees
+// them. Memory is bounded: `PackDirectories` keeps the directories of as many packs as their frames fit a limit, a
+// `PackReader` one frame's raw bytes and one read's stored bytes.
 
 package import KedgeCodec
 package import KedgeCore
@@ -27,8 +27,8 @@ package final class PackDirectories: Sendable {
         self.maximumFrames = maximumFrames
     }
 
-    /// The directory of one pack. Throws `damaged` (also where the pack is gone: a committed backup refers to it) and what
-    /// reading throws.
+    /// The directory of one pack. Throws `damaged` (also where the pack is gone: a committed backup refers to it) and
+    /// what reading throws.
     package func directory(of pack: RandomID) throws(KedgeError) -> PackDirectory {
         if let found = cache.withLock({ $0.use(pack) }) { return found }
         // Two threads may read the same table at once; that costs time and nothing else.
@@ -91,8 +91,8 @@ package final class PackReader {
 
     /// Hands the raw bytes of a run of a pack's stream to `body`, in order, a frame's worth at a time.
     ///
-    /// The run begins at `offset` in the raw data of frame `frame`. The bytes are lent for the call. Throws `damaged` where
-    /// the pack has no such run, and what reading and `body` throw.
+    /// The run begins at `offset` in the raw data of frame `frame`. The bytes are lent for the call. Throws `damaged`
+    /// where the pack has no such run, and what reading and `body` throw.
     package func read(
         _ pack: RandomID, frame: UInt32, offset: UInt32, length: UInt64,
         _ body: (UnsafeRawBufferPointer) throws(KedgeError) -> Void

@@ -1,7 +1,7 @@
 // One repository, opened: its store, its keys, and how new objects are written.
 //
-// Order of opening: kedge.json → features → key slots. What the local configuration says decides what is accepted: under
-// `encryption = aes-256-gcm` a repository without a slot that the configured secret opens can't be used at all.
+// Order of opening: kedge.json → features → key slots. What the local configuration says decides what is accepted:
+// under `encryption = aes-256-gcm` a repository without a slot that the configured secret opens can't be used at all.
 
 package import KedgeCodec
 package import KedgeCore
@@ -50,8 +50,8 @@ package final class Repository: Sendable {
 
     /// Opens the repository in `store` for `use`.
     ///
-    /// Throws `not-found` if there is none yet, `format-unknown`, `feature-unknown`, `key-missing`, `key-wrong`, `damaged`,
-    /// or what the store throws.
+    /// Throws `not-found` if there is none yet, `format-unknown`, `feature-unknown`, `key-missing`, `key-wrong`,
+    /// `damaged`, or what the store throws.
     package static func open(
         _ store: any ObjectStore, _ settings: RepositorySettings, for use: RepositoryUse,
         random: any RandomSource = SystemRandomSource()
@@ -155,7 +155,8 @@ package final class Repository: Sendable {
                 ?? KedgeError(
                     .keyMissing, "could not open repository \"\(settings.name)\": it has no key slot for this secret",
                     detail:
-                        "It has \(slots.count) key slot(s), none of them made from \(secret.keyFileText == nil ? "a passphrase" : "a key file").",
+                        "It has \(slots.count) key slot(s), none of them made from "
+                        + (secret.keyFileText == nil ? "a passphrase." : "a key file."),
                     hint: "Configure the key file or the passphrase that the repository was created with.")
         }
         return KeyRing(cipher: settings.cipher, keys: Array(keys.values))

@@ -52,8 +52,8 @@ package enum FeatureGate {
     /// Names of the features that this kedge knows.
     package static let known: Set<String> = []
 
-    /// Throws `feature-unknown` if the feature that `record` describes is unknown and needed for `use`, `damaged` if the
-    /// record can't be understood.
+    /// Throws `feature-unknown` if the feature that `record` describes is unknown and needed for `use`, `damaged` if
+    /// the record can't be understood.
     package static func check(_ record: JSONRecord, for use: RepositoryUse) throws(KedgeError) {
         try record.expectType("feature")
         let name = try record.string("name")

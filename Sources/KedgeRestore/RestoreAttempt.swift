@@ -172,7 +172,8 @@ struct RestoreAttempt {
         }
         for tablespace in backup.tablespaces where tablespace.inPlace {
             warnings.append(
-                "Tablespace \(tablespace.oid) is in place: the server recovers only with allow_in_place_tablespaces = on."
+                "Tablespace \(tablespace.oid) is in place: the server recovers only with "
+                    + "allow_in_place_tablespaces = on."
             )
         }
         if target == .none && !request.standby {

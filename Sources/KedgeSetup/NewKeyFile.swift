@@ -5,7 +5,8 @@ package import KedgeCore
 
 /// A new key file.
 package enum NewKeyFile {
-    /// Writes a new random key to `path`, mode 0600, durably. A file that exists is left alone. Throws what writing throws.
+    /// Writes a new random key to `path`, mode 0600, durably. A file that exists is left alone. Throws what writing
+    /// throws.
     package static func create(at path: RawPath, random: any RandomSource) throws(KedgeError) -> DurableFile.Outcome {
         guard try !FileSystem.exists(path) else { return .alreadyExists }
         guard let text = KeyEncryptionSecret.newKeyFile(random: random).keyFileText else {

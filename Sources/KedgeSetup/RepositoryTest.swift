@@ -1,4 +1,5 @@
-// One repository as `check` sees it: does it open, does its store keep its promises, is there room, is this the cluster.
+// One repository as `check` sees it: does it open, does its store keep its promises, is there room, is this the
+// cluster.
 
 import KedgeCore
 import KedgePostgres

@@ -1,5 +1,5 @@
-// That a backup of a running server is restored without kedge: Catalog/reader.py, written from FORMAT.md alone, writes it
-// byte for byte as kedge reads it, and serves the WAL for its recovery; every record fits its schema.
+// That a backup of a running server is restored without kedge: Catalog/reader.py, written from FORMAT.md alone, writes
+// it byte for byte as kedge reads it, and serves the WAL for its recovery; every record fits its schema.
 import Glibc
 import KedgeCatalog
 import KedgeCodec

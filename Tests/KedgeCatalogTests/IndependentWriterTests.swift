@@ -1,5 +1,6 @@
-// That two programs written from FORMAT.md alone agree: repositories that Catalog/testing/writer.py made are read here to
-// the last byte, and every fault of Catalog/testing/scenarios.py is refused with the same code as by Catalog/reader.py.
+// That two programs written from FORMAT.md alone agree: repositories that Catalog/testing/writer.py made are read here
+// to the last byte, and every fault of Catalog/testing/scenarios.py is refused with the same code as by
+// Catalog/reader.py.
 import KedgeCatalog
 import KedgeCodec
 import KedgeCore

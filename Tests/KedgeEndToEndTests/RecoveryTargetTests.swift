@@ -123,8 +123,8 @@ struct RecoveryTargetTests {
         return targets
     }
 
-    /// A time on, just before or just after the end of a transaction. Recovery stops before the first end of a transaction
-    /// later than it (exclusive: at or later), in WAL order, whose times may go back a little.
+    /// A time on, just before or just after the end of a transaction. Recovery stops before the first end of a
+    /// transaction later than it (exclusive: at or later), in WAL order, whose times may go back a little.
     private static func timeTarget(
         _ records: [OracleRecord], _ index: Int, _ isExclusive: Bool, _ random: SeededRandom
     ) -> Target {
@@ -141,7 +141,8 @@ struct RecoveryTargetTests {
 
     // MARK: Load
 
-    /// pgbench: commits, rollbacks and subtransactions on several connections, each commit leaving its xid in the journal.
+    /// pgbench: commits, rollbacks and subtransactions on several connections, each commit leaving its xid in the
+    /// journal.
     struct Load: ~Copyable {
         private let command: Subprocess
         private var process: RunningProcess?
@@ -151,7 +152,8 @@ struct RecoveryTargetTests {
                 ("commit", 6, "insert into journal values (txid_current());"),
                 (
                     "wide", 2,
-                    "begin; insert into journal values (txid_current()); insert into wide select g, repeat('x', g) from generate_series(1, 200) g; commit;"
+                    "begin; insert into journal values (txid_current()); "
+                        + "insert into wide select g, repeat('x', g) from generate_series(1, 200) g; commit;"
                 ),
                 (
                     "subtransaction", 1,

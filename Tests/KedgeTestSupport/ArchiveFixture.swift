@@ -1,5 +1,5 @@
-// A cluster that exists on paper: a data directory with nothing but pg_control and WAL made by hand, and a repository in
-// any store. Push and get run against it without a server.
+// A cluster that exists on paper: a data directory with nothing but pg_control and WAL made by hand, and a repository
+// in any store. Push and get run against it without a server.
 package import KedgeCodec
 package import KedgeCore
 import KedgePostgres

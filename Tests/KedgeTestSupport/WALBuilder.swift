@@ -72,8 +72,8 @@ package struct WALBuilder {
         return lsn
     }
 
-    /// Writes only the first `count` pages of a record that crosses pages, as a server that crashed; the next record is the
-    /// one that gives it up.
+    /// Writes only the first `count` pages of a record that crosses pages, as a server that crashed; the next record is
+    /// the one that gives it up.
     package mutating func appendAbandoned(length: Int, pages: Int) -> LSN {
         let lsn = self.lsn
         let body = WALBuilder.body([UInt8](repeating: 0xAB, count: length))
