@@ -40,6 +40,7 @@ class Run:
         _, status, usage = os.wait4(pid, 0)
         self.wall = time.monotonic() - start
         self.cpu = usage.ru_utime + usage.ru_stime
+        self.kernel = usage.ru_stime
         # Linux counts the spawning process up to exec as well, so this is never less than Python's own 15 MiB.
         self.peak_mib = usage.ru_maxrss / 1024
         with open(output, encoding="utf-8", errors="replace") as file:
@@ -233,7 +234,7 @@ class Bench:
     def figure(self, name, runs):
         walls, cpus = [run.wall * 1000 for run in runs], [run.cpu * 1000 for run in runs]
         figure = {"name": name, "wall_ms": median(walls), "p99_ms": percentile(walls, 0.99), "least_ms": min(walls),
-                  "cpu_ms": median(cpus), "rounds": len(runs)}
+                  "cpu_ms": median(cpus), "least_cpu_ms": min(cpus), "rounds": len(runs)}
         self.figures.append(figure)
         return figure
 
@@ -287,7 +288,7 @@ class Bench:
         for what, run in (("backup", backup), ("restore", restore)):
             self.figures.append({
                 "name": f"{what}, {title}", "wall_ms": run.wall * 1000, "cpu_ms": run.cpu * 1000, "rounds": 1,
-                "peak_mib": run.peak_mib, "mb_per_cpu_second": size / 1e6 / run.cpu})
+                "kernel_ms": run.kernel * 1000, "peak_mib": run.peak_mib, "mb_per_cpu_second": size / 1e6 / run.cpu})
             self.check(f"{what}, {title}: peak memory", run.peak_mib, limit, " MiB")
 
     # Output
@@ -308,7 +309,8 @@ class Bench:
                 for key in ("wall_ms", "p99_ms", "least_ms", "cpu_ms"))
             more = f"  {figure['share'] * 100:.1f} %" if "share" in figure else ""
             if "peak_mib" in figure:
-                more = f"   peak {figure['peak_mib']:.0f} MiB, {figure['mb_per_cpu_second']:.0f} MB per CPU second"
+                more = (f"   {figure['kernel_ms'] / figure['cpu_ms'] * 100:.0f} % of it in the kernel, peak"
+                        f" {figure['peak_mib']:.0f} MiB, {figure['mb_per_cpu_second']:.0f} MB per CPU second")
             print(f"{figure['name']:52}{cells}{more}".rstrip())
         print("\ntargets")
         for check in self.checks:
