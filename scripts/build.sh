@@ -43,8 +43,9 @@ for library in "${libraries[@]}" libstdc++; do
 done
 for product in "${products[@]}"; do
     # PRIVATE_LIBCRYPTO: nobody else uses the libcrypto inside (Sources/OpenSSL/OpenSSL.swift).
-    build "$product" --static-swift-stdlib -Xswiftc -DPRIVATE_LIBCRYPTO -Xlinker "-L$links" -Xswiftc -Xclang-linker \
-        -Xswiftc -static-libgcc -Xlinker -s
+    # --disable-local-rpath: no library is looked for beside the program, not even libc's.
+    build "$product" --static-swift-stdlib --disable-local-rpath -Xswiftc -DPRIVATE_LIBCRYPTO -Xlinker "-L$links" \
+        -Xswiftc -Xclang-linker -Xswiftc -static-libgcc -Xlinker -s
     install -m 0755 "$(swift build --configuration release --show-bin-path)/$product" "build/$product"
 
     needs=$(ldd "build/$product" | awk '{print $1}' | grep -vE '^(linux-vdso|libm|libc)\.so|^/lib64/ld-linux' || true)
