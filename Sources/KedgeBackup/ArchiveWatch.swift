@@ -40,8 +40,8 @@ struct ArchiveWatch {
         }
     }
 
-    /// Whether the archiver works through segments before the missing one. Once it is past that and the repository lacks
-    /// it, it archives to somewhere else, and goes on doing so.
+    /// Whether the archiver works through segments before the missing one. Once it is past that and the repository
+    /// lacks it, it archives to somewhere else, and goes on doing so.
     private func isCatchingUp(
         to missing: WALSegment, _ before: ArchiverStatistics, _ now: ArchiverStatistics
     ) -> Bool {
