@@ -74,8 +74,8 @@ package struct ManifestReader: ~Copyable {
             throw damaged(
                 what,
                 "It has \(tally.files) files of \(tally.bytes) bytes, \(tally.directories) directories and "
-                    + "\(tally.links) links; its root says \(root.files) of \(root.bytes), \(root.directories) and \(root.links)."
-            )
+                    + "\(tally.links) links; its root says \(root.files) of \(root.bytes), "
+                    + "\(root.directories) and \(root.links).")
         }
         var liveBytes = tally.liveBytes
         for part in root.parts { liveBytes[part.pack, default: 0] &+= part.length }

@@ -81,8 +81,6 @@ package struct RepositoryConfiguration: Sendable {
     package let compression: CompressionChoice
     /// Nil: `encryption = none`.
     package let keySource: KeySource?
-    /// Whether a WAL file counts as archived only once it is here.
-    package let isRequired: Bool
 }
 
 /// Where the secret that unwraps a repository's data keys comes from.
@@ -204,7 +202,6 @@ extension RepositoryConfiguration {
         path = try section.requiredText(
             "path", why: "kedge must know where the repository is", example: "/var/lib/kedge", file)
         compression = section.compression("compression")
-        isRequired = section.flag("required")
         let encryption = try section.requiredText(
             "encryption", why: "backups hold all data, so whether they are encrypted is never left to a default",
             example: "aes-256-gcm", file)

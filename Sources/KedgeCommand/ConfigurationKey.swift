@@ -90,9 +90,6 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey(
             "passphrase-command", .repository, .text, note: "see key-file",
             "The command, run by /bin/sh, that prints the passphrase as its first line."),
-        ConfigurationKey(
-            "required", .repository, .boolean, default: "yes",
-            "Whether a WAL file counts as archived only once this repository has it."),
     ]
 
     /// The keys of one kind of section.

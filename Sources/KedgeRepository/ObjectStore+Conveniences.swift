@@ -28,7 +28,7 @@ extension ObjectStore {
             throw KedgeError(
                 .damaged, "cannot read object \"\(name)\" of \(location)",
                 detail: "It is longer than \(limit) bytes, the most that an object of this kind has.",
-                hint: "Run \"kedge verify\" to see what else is damaged.")
+                hint: damagedObjectHint)
         }
         return bytes
     }
@@ -88,11 +88,15 @@ extension ObjectUpload {
     }
 }
 
+/// What to do about an object that is not what was stored.
+private let damagedObjectHint =
+    "Take it from another repository or an older backup, and find out what changed it: kedge never does."
+
 /// The error of a store that was asked for bytes beyond an object's end.
 func objectTooShort(_ name: ObjectName, location: String, end: UInt64) -> KedgeError {
     KedgeError(
         .damaged, "cannot read object \"\(name)\" of \(location)",
-        detail: "The object ends before byte \(end).", hint: "Run \"kedge verify\" to see what else is damaged.")
+        detail: "The object ends before byte \(end).", hint: damagedObjectHint)
 }
 
 /// The error of a store that answered that an object is not there.

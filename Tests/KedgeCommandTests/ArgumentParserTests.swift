@@ -31,12 +31,12 @@ import Testing
 
     @Test("any configuration key is an option of every command (lesson 52)")
     func overrides() throws {
-        let (_, arguments) = try run("--path /r archive-push pg_wal/x --process-max=3 --required no")
+        let (_, arguments) = try run("--path /r archive-push pg_wal/x --process-max=3 --compression none")
         #expect(arguments.positionals == ["pg_wal/x"])
         #expect(
             arguments.overrides == [
                 ConfigurationOverride(key: "path", value: "/r"), ConfigurationOverride(key: "process-max", value: "3"),
-                ConfigurationOverride(key: "required", value: "no"),
+                ConfigurationOverride(key: "compression", value: "none"),
             ])
     }
 

@@ -16,7 +16,7 @@ private let full = """
     [repository spare]
     path = /srv/spare
     encryption = none
-    required = no
+    # kept beside the first
 
     [cluster main]
     pgdata = /pg/15
@@ -69,10 +69,8 @@ private let full = """
         #expect(repositories[0].path == "/var/lib/kedge")
         #expect(repositories[0].compression.description == "lz4:1")
         #expect(repositories[0].keySource == .keyFile("/etc/kedge/main.key"))
-        #expect(repositories[0].isRequired)
         #expect(repositories[1].keySource == nil)
         #expect(repositories[1].compression.description == "zstd:1")
-        #expect(!repositories[1].isRequired)
         let other = configuration.clusters[1]
         #expect(other.processMax == 4)
         #expect(other.onUnavailable == nil)
@@ -173,7 +171,7 @@ private let full = """
             """
             \(file), line 4: key "compresion" is unknown in [repository main]
             hint: Did you mean "compression"?  The keys of a repository are: type, path, compression, encryption, \
-            key-file, passphrase-file, passphrase-command, required.
+            key-file, passphrase-file, passphrase-command.
             code: configuration
             """
         ),

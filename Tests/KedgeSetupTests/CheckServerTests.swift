@@ -78,7 +78,8 @@ struct CheckServerTests {
             problems == """
                 FAILED   archiving main: could not find WAL segment "SEGMENT" in repository "main" after N s
                          detail: PostgreSQL counts the segment as archived, but it is not in this repository.  The \
-                server has archived N file(s), the last one "SEGMENT" at TIME; N attempt(s) failed; N file(s) wait in pg_wal.
+                server has archived N file(s), the last one "SEGMENT" at TIME; N attempt(s) failed; \
+                N file(s) wait in pg_wal.
                          hint: Check that archive_command calls kedge with this configuration and cluster, that the \
                 cluster's repositories there include "main", and that it does not hide a failure.
 

@@ -72,8 +72,8 @@ private func verdicts(_ settings: ServerSettings, isInRecovery: Bool = false) ->
             settings: settings(command: "cp %p /x"), index: 2,
             text:
                 "archive_command warning: archive_command does not call \"kedge archive-push %p\" | It is \"cp %p "
-                + "/x\". | If this is no script that calls it: put the lines that \"kedge init\" prints into postgresql.conf "
-                + "and reload the server.", archives: true),
+                + "/x\". | If this is no script that calls it: put the lines that \"kedge init\" prints into "
+                + "postgresql.conf and reload the server.", archives: true),
         Row(
             settings: settings(command: "", library: "basic_archive"), index: 2,
             text:
