@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what kedge costs and prints each figure beside its target (docs/performance.md says how to read them).
 #   bench.sh            start-up and archive-push against the pure codec; backup and restore of a 2 GB cluster and of one
-#                       with 100,000 relations. About four minutes and 12 GB below $TMPDIR (default /tmp).
+#                       with 100,000 relations. Six to ten minutes and 12 GB below $TMPDIR (default /tmp).
 #   bench.sh --quick    start-up and archive-push only: about a minute
 #   bench.sh --json     the figures as one JSON document on standard output, the rest on standard error
 # Other options go to testing/bench.py, which does the measuring (--help lists them).
