@@ -221,6 +221,10 @@ extension TimelineHistory.Entry {
 }
 
 extension CommitRecord {
-    /// Whether recovery along `history` can begin with this backup.
-    package func lies(on history: TimelineHistory) -> Bool { history.contains(span.timeline, upTo: span.stopLSN) }
+    /// Whether recovery along `history` can begin with this backup: its timeline is on the path, was not left before
+    /// the backup's end, and came about as the backup says. Two promotions may have taken one number.
+    package func lies(on history: TimelineHistory) -> Bool {
+        history.contains(span.timeline, upTo: span.stopLSN)
+            && span.history.allSatisfy { history.switchPoint(leaving: $0.timeline) == $0.switchLSN }
+    }
 }

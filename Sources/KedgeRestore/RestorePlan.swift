@@ -107,6 +107,8 @@ package struct RestorePlanner {
             guard let history = archive.history(of: timeline) else { throw missingHistory(timeline) }
             return history
         case .latest where request.target != .immediate:
+            // A newer timeline without its history may be what is wanted, and cannot be followed: never passed over.
+            if let newest = archive.timelines.last, archive.history(of: newest) == nil { throw missingHistory(newest) }
             let usable = archive.timelines.reversed().lazy.compactMap { archive.history(of: $0) }
             let wanted = chosen.map { [$0] } ?? backups
             guard let history = usable.first(where: { history in wanted.contains { $0.lies(on: history) } }) else {

@@ -175,6 +175,32 @@ import Testing
         #expect(try plan(model, asked).stop?.record == LSN(3 * Self.mega))
     }
 
+    @Test("archived WAL of a newer timeline without its history is never passed over in silence")
+    func missingHistory() throws {
+        let model = try HistoryModel(
+            [1: Self.trunkRecords, 2: Self.trunkRecords], archived: [1: [1, 2, 3], 2: [3]], backups: [Self.backup()])
+        let text = try refusal(model, RestoreRequest())
+        let message = "cannot restore to the end of the archived WAL: the history of timeline 2 is not archived"
+        #expect(text.hasPrefix(message))
+        #expect(try plan(model, RestoreRequest(timeline: .number(TimelineID(1)))).timeline == TimelineID(1))
+    }
+
+    @Test("a backup of another timeline of the same number is not taken for one of the archive's")
+    func twinTimeline() throws {
+        let model = try Self.branched()
+        var twin = Self.backup(number: 5, timeline: 2)
+        twin.span.startLSN = LSN(2 * Self.mega + 0x2000)
+        twin.span.stopLSN = LSN(2 * Self.mega + 0x3000)
+        func chosen(switchLSN: LSN) throws -> Label {
+            twin.span.history = [.init(timeline: TimelineID(1), switchLSN: switchLSN)]
+            let planner = RestorePlanner(
+                RestoreRequest(), backups: model.backups + [twin], archive: model.archive, knowledge: model)
+            return try planner.plan().backup.label
+        }
+        #expect(try chosen(switchLSN: LSN(2 * Self.mega + 0x2000)) == Self.backup().label)
+        #expect(try chosen(switchLSN: LSN(2 * Self.mega + 0x1000)) == twin.label)
+    }
+
     @Test("a target that only another timeline reaches is refused with that timeline's number")
     func otherTimeline() throws {
         let text = try refusal(try Self.branched(), RestoreRequest(target: .name("before_drop")))
