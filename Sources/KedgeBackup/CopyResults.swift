@@ -134,7 +134,7 @@ package final class CopyResults: Sendable {
     }
 
     private static func decoded(_ bytes: [UInt8], index: UInt64) throws(KedgeError) -> CopyResult {
-        try bytes.withRawBytes { bytes throws(KedgeError) in
+        try bytes.withBytes { bytes throws(KedgeError) in
             var reader = BinaryReader(bytes, what: "the results of the copy")
             _ = try reader.bytes(Int(slotBytes))
             let flags = try reader.u8()

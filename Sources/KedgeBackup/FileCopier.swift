@@ -121,7 +121,7 @@ package final class FileCopier {
         var extents: [Extent] = []
         for start in stride(from: 0, to: bytes.count, by: Int(CopyLimits.regionBytes)) {
             let piece = bytes[start..<min(start + Int(CopyLimits.regionBytes), bytes.count)]
-            let place = try Array(piece).withRawBytes { raw throws(KedgeError) in
+            let place = try Array(piece).withBytes { raw throws(KedgeError) in
                 let source = PackSource(
                     path: path.bytes, offset: UInt64(start), length: UInt64(raw.count), checksum: ContentHash(of: raw))
                 return try writer.append(raw, sources: [source])
@@ -134,7 +134,7 @@ package final class FileCopier {
 
     /// Adds a manifest part and tells where it begins. It runs on into further frames where it is longer than one.
     package func storePart(_ part: [UInt8]) throws(KedgeError) -> PartPlace {
-        let place = try part.withRawBytes { raw throws(KedgeError) in
+        let place = try part.withBytes { raw throws(KedgeError) in
             let size = Int(CopyLimits.regionBytes)
             var place: FramePlace?
             for start in stride(from: 0, to: raw.count, by: size) {

@@ -95,7 +95,7 @@ package final class FileListing {
             let count = Int(min(file.sizeBytes - offset, FileListing.readBytes))
             let block = try file.read(count: count, at: offset)
             var used = 0
-            try block.withRawBytes { bytes throws(KedgeError) in
+            try block.withBytes { bytes throws(KedgeError) in
                 while let record = FileListing.record(in: bytes, at: used) {
                     try body(index, try FileListing.decoded(record))
                     used += 4 + record.count

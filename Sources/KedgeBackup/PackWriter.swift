@@ -106,7 +106,7 @@ package final class PackWriter {
     /// Stores the pack that is open, if there is one.
     package func finish() throws(KedgeError) {
         guard let open = pack, let sealer else { return }
-        try open.table.encoded().withRawBytes { raw throws(KedgeError) in
+        try open.table.encoded().withBytes { raw throws(KedgeError) in
             try sealer.appendPieces(.table, raw: raw, counting: &open.tally, to: &output)
         }
         try sealer.appendEnd(open.tally, to: &output)
@@ -134,7 +134,7 @@ package final class PackWriter {
             sealer = try FrameSealer(new.seal)
             self.sealer = sealer
         }
-        try new.seal.headerBytes.withRawBytes { bytes throws(KedgeError) in try new.upload.append(bytes) }
+        try new.seal.headerBytes.withBytes { bytes throws(KedgeError) in try new.upload.append(bytes) }
         return (open, sealer)
     }
 

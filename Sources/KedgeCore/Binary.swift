@@ -82,13 +82,6 @@ package struct BinaryReader {
 }
 
 extension Array<UInt8> {
-    /// Lends the bytes to `body`. Like `withUnsafeBytes`, which does not keep the type of what is thrown.
-    package func withRawBytes<Failure: Error, Result>(
-        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
-    ) throws(Failure) -> Result {
-        try withUnsafeBufferPointer { (buffer) throws(Failure) in try body(UnsafeRawBufferPointer(buffer)) }
-    }
-
     /// Appends `number` as little-endian bytes.
     package mutating func append(littleEndian number: some FixedWidthInteger) {
         Swift.withUnsafeBytes(of: number.littleEndian) { append(contentsOf: $0) }

@@ -127,7 +127,7 @@ extension ControlFile {
 
     /// The same for an array.
     package init(parsing bytes: [UInt8]) throws(KedgeError) {
-        self = try bytes.withRawBytes { (buffer) throws(KedgeError) in try ControlFile(parsing: buffer) }
+        self = try bytes.withBytes { (buffer) throws(KedgeError) in try ControlFile(parsing: buffer) }
     }
 
     /// Reads `global/pg_control` below `dataDirectory`, again if it is torn.

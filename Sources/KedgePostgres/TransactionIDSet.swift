@@ -70,7 +70,7 @@ package struct TransactionIDSet: Hashable, Sendable {
     static func decode(
         runs bytes: [UInt8], oldest: UInt32, newest: UInt32, what: String
     ) throws(KedgeError) -> TransactionIDSet {
-        let (runs, count) = try bytes.withRawBytes { (buffer) throws(KedgeError) in
+        let (runs, count) = try bytes.withBytes { (buffer) throws(KedgeError) in
             var reader = BinaryReader(buffer, what: what)
             var runs: [Run] = []
             var count: UInt64 = 0

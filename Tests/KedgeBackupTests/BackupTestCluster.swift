@@ -201,7 +201,7 @@ final class WALPump: Sendable {
             let bytes = try FileDescriptor.open(directory.appending(entry.name), .read).readAll(limit: 64 << 20)
             // cp makes the file before it fills it.
             if case .segment = file, UInt64(bytes.count) != cluster.newestRegistration.walSegmentSize { continue }
-            let tag = bytes.withRawBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
+            let tag = bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
             let facts = WALFileFacts(
                 file: file, length: UInt64(bytes.count), tag: tag, archivedAt: Timestamp(secondsSince1970: 0),
                 hostName: "test", segment: nil)

@@ -54,7 +54,7 @@ struct MemoryPacks: PackStore {
                 range throws(KedgeError) in Array(bytes[Int(range.lowerBound)..<Int(range.upperBound)])
             }
             var pack = StoredPack(directory: try reader.packDirectory())
-            try bytes.withRawBytes { bytes throws(KedgeError) in
+            try bytes.withBytes { bytes throws(KedgeError) in
                 let index = try ObjectIndex(bytes, kind: .pack, name: scoped, keyRing: keyRing, limit: 1 << 30)
                 let opener = try FrameOpener(index.seal)
                 pack.stream = [UInt8](repeating: 0, count: index.rawCount)

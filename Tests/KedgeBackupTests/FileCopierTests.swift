@@ -65,7 +65,7 @@ struct FileCopierTests {
         for entry in entries { encoder.append(entry) }
         let bytes = encoder.finish()
         var decoded: [ManifestEntry] = []
-        try bytes.withRawBytes { bytes throws(KedgeError) in
+        try bytes.withBytes { bytes throws(KedgeError) in
             var decoder = try ManifestPartDecoder(bytes, what: "test")
             while let entry = try decoder.next() { decoded.append(entry) }
         }

@@ -52,7 +52,7 @@ import Testing
 
     static func decoded(_ bytes: [UInt8]) throws(KedgeError) -> [ManifestEntry] {
         var entries: [ManifestEntry] = []
-        try bytes.withRawBytes { (buffer) throws(KedgeError) in
+        try bytes.withBytes { (buffer) throws(KedgeError) in
             var decoder = try ManifestPartDecoder(buffer, what: "manifest part 0")
             while let entry = try decoder.next() { entries.append(entry) }
         }

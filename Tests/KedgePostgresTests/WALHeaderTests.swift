@@ -26,7 +26,7 @@ import Testing
 
     private func check(_ bytes: [UInt8], size: UInt64 = 16 << 20, name: String? = nil) throws -> WALSegment {
         let fileName = try #require(WALFileName(name ?? self.name))
-        return try bytes.withRawBytes { (buffer) throws(KedgeError) in
+        return try bytes.withBytes { (buffer) throws(KedgeError) in
             try WALFileCheck.check(name: fileName, firstPage: buffer, sizeBytes: size, format: format)
         }
     }
