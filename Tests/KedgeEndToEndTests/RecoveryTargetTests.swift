@@ -182,6 +182,3 @@ struct RecoveryTargetTests {
         }
     }
 }
-
-/// The seed of this run: KEDGE_TEST_SEED, or 1 where it is not set.
-func testSeed() -> UInt64 { getenv("KEDGE_TEST_SEED").flatMap { UInt64(String(cString: $0)) } ?? 1 }

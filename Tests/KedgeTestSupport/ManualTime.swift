@@ -1,4 +1,5 @@
 // A clock that only the test moves, and random bits that a seed repeats.
+import Glibc
 package import KedgeCore
 import Synchronization
 
@@ -72,3 +73,6 @@ package final class SeededRandom: RandomSource {
     /// `count` bytes.
     package func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next() >> 32) } }
 }
+
+/// The seed of this run: KEDGE_TEST_SEED, or 1 where it is not set.
+package func testSeed() -> UInt64 { getenv("KEDGE_TEST_SEED").flatMap { UInt64(String(cString: $0)) } ?? 1 }
