@@ -77,7 +77,7 @@ let package = Package(
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(
             name: "KedgeTestSupport",
-            dependencies: ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
+            dependencies: ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
             path: "Tests/KedgeTestSupport", exclude: ["README.md"], swiftSettings: strict),
         tests(
             "KedgeArchiveTests",

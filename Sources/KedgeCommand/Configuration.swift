@@ -139,6 +139,21 @@ package struct Configuration: Sendable {
         throw Configuration.unclear(.cluster, clusters.map(\.name), path: path)
     }
 
+    /// The selected cluster, or all of them; for commands that show what there is. Throws `configuration` where there
+    /// is none.
+    package func selectedClusters() throws(KedgeError) -> [ClusterConfiguration] {
+        if selection.cluster == nil, clusters.count > 1 { return clusters }
+        return [try cluster()]
+    }
+
+    /// The selected repository of a cluster, or all of them, in its order. Throws `configuration` where the cluster
+    /// does not use it.
+    package func selectedRepositories(
+        of cluster: ClusterConfiguration
+    ) throws(KedgeError) -> [RepositoryConfiguration] {
+        selectsRepository ? [try repository(of: cluster)] : repositories(of: cluster)
+    }
+
     /// All repositories of a cluster, in its order, whatever `--repository` says.
     package func repositories(of cluster: ClusterConfiguration) -> [RepositoryConfiguration] {
         cluster.repositories.compactMap { name in repositories.first { $0.name == name } }

@@ -43,6 +43,11 @@ extension CommandContext {
         }
     }
 
+    /// A repository as `info` and its like take it.
+    package func configured(_ repository: RepositoryConfiguration) -> ConfiguredRepository {
+        ConfiguredRepository(name: repository.name, source: sourceOrFailure(of: repository))
+    }
+
     /// A path that means the same in any working directory.
     package func absolute(_ path: String) -> String {
         path.hasPrefix("/") ? path : surroundings.host.workingDirectory + "/" + path

@@ -33,3 +33,15 @@ package struct RepositorySource: Sendable {
         try ClusterRepository.open(open(for: use, random: random), clusterName: name)
     }
 }
+
+/// A repository as it is configured, for commands that tell what is wrong with one and go on with the next.
+package struct ConfiguredRepository: Sendable {
+    package let name: String
+    /// A failure where its secret could not be read.
+    package let source: Result<RepositorySource, KedgeError>
+
+    package init(name: String, source: Result<RepositorySource, KedgeError>) {
+        self.name = name
+        self.source = source
+    }
+}

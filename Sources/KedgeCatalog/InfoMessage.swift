@@ -1,0 +1,138 @@
+// What `info` has to say about a repository beyond its contents: each thing that is wrong, and what to do. Pure.
+
+package import KedgeCore
+
+/// Something that somebody should know or do.
+package struct InfoMessage: Sendable {
+    package enum Severity: Int, Comparable, Sendable {
+        case warning, error
+
+        package static func < (left: Severity, right: Severity) -> Bool { left.rawValue < right.rawValue }
+    }
+
+    package let severity: Severity
+    package let repository: String
+    package let error: KedgeError
+
+    package init(severity: Severity, repository: String, error: KedgeError) {
+        self.severity = severity
+        self.repository = repository
+        self.error = error
+    }
+
+    /// Everything about one repository, what matters most first.
+    static func about(_ info: RepositoryInfo) -> [InfoMessage] {
+        let errors = unreadable(info) + withoutWAL(info)
+        let warnings = backups(info) + wal(info) + strangers(info)
+        return errors.map { InfoMessage(severity: .error, repository: info.name, error: $0) }
+            + warnings.map { InfoMessage(severity: .warning, repository: info.name, error: $0) }
+    }
+
+    // MARK: - Errors
+
+    private static func unreadable(_ info: RepositoryInfo) -> [KedgeError] {
+        let records = info.unreadableBackups + info.unreadableHistories + info.unreadableSegments
+        let intents = info.intents.compactMap { _, intent -> KedgeError? in
+            if case .failure(let error) = intent { error } else { nil }
+        }
+        return (records.map(\.error) + intents).map { error in
+            guard error.hint == nil else { return error }
+            var hinted = error
+            hinted.hint = "Use another repository for what needs it, and take a new backup."
+            return hinted
+        }
+    }
+
+    private static func withoutWAL(_ info: RepositoryInfo) -> [KedgeError] {
+        info.backups.filter { $0.hasItsWAL == false }.map { backup in
+            let span = backup.record.span
+            return KedgeError(
+                .walGap, "backup \"\(backup.record.label)\" cannot become consistent",
+                detail: "WAL that it needs, from \(span.walFrom) to \(span.walTo), is missing or damaged.",
+                hint: "Restore it from another repository, or archive the missing segments from the server's pg_wal "
+                    + "with \"kedge archive-push\".  Take a new backup if it is the newest.")
+        }
+    }
+
+    // MARK: - Warnings
+
+    private static func backups(_ info: RepositoryInfo) -> [KedgeError] {
+        guard let newest = info.backups.last(where: { $0.hasItsWAL != nil })?.record else {
+            return info.unreadableBackups.isEmpty
+                ? [
+                    KedgeError(
+                        .notFound, "there is no backup", detail: "Without one the archived WAL restores nothing.",
+                        hint: "Run \"kedge backup\".")
+                ] : []
+        }
+        guard newest.health.damagedPageCount > 0 else { return [] }
+        let pages = newest.health.damagedPages.prefix(3).map { "\($0.path), block \($0.block)" }
+        return [
+            KedgeError(
+                .pageDamaged, "the newest backup holds \(newest.health.damagedPageCount) damaged page(s)",
+                detail: "The checksum does not fit in \(pages.joined(separator: "; ")).",
+                hint: "Check the server's disk, and keep an older backup without them.")
+        ]
+    }
+
+    private static func wal(_ info: RepositoryInfo) -> [KedgeError] {
+        var messages: [KedgeError] = info.suspects.map { suspect in
+            KedgeError(
+                .walSuspect, "WAL segment \"\(suspect.file)\" is suspect: recovery may not get beyond \(suspect.lsn)",
+                detail: suspect.reason.isEmpty ? nil : "\(suspect.reason)\(suspect.reason.hasSuffix(".") ? "" : ".")",
+                hint: "Check the disk under pg_wal, and take a new backup now.")
+        }
+        if info.hasUnseenSegments {
+            messages.append(
+                KedgeError(
+                    .walSuspect, "not every segment after the newest backup was looked at for damage",
+                    detail: "There are more than this command reads.", hint: "Take backups more often."))
+        }
+        for timeline in info.inventory.timelines {
+            messages += gaps(timeline, info)
+            messages += timeline.conflicts.sorted().map { number in
+                let file = name(timeline.id, number, info)
+                return KedgeError(
+                    .archiveConflict, "WAL file \"\(file)\" was archived several times with different content",
+                    detail: "Recovery cannot use any of them until it is known which is right.",
+                    hint: "Two servers wrote the same timeline: run \"kedge cat\" on each to see who stored it.")
+            }
+        }
+        return messages
+    }
+
+    /// Gaps after the first backup: what is older is of no use anyway.
+    private static func gaps(_ timeline: WALInventory.Timeline, _ info: RepositoryInfo) -> [KedgeError] {
+        let present = info.backups.filter { $0.hasItsWAL != nil }
+        guard let first = present.map(\.record.span.startLSN).min() else { return [] }
+        let start = first.position / info.inventory.segmentSize
+        return timeline.gaps.filter { $0.lowerBound >= start }.map { gap in
+            let names = gapText(gap, timeline.id, info)
+            return KedgeError(
+                .walGap, "\(gap.count) WAL segment(s) are missing on timeline \(timeline.id): \(names)",
+                detail: "No moment from there to the next backup can be reached.",
+                hint:
+                    "If the server still has them in pg_wal, archive them with \"kedge archive-push\"; otherwise take a "
+                    + "new backup.")
+        }
+    }
+
+    private static func strangers(_ info: RepositoryInfo) -> [KedgeError] {
+        guard let first = info.inventory.strangers.first else { return [] }
+        let count = info.inventory.strangers.count
+        return [
+            KedgeError(
+                .walForeign, "\(count) object(s) among the WAL are not kedge's, such as \"\(first)\"",
+                hint: "Find out who put them there; kedge does not remove them.")
+        ]
+    }
+
+    private static func name(_ timeline: TimelineID, _ number: UInt64, _ info: RepositoryInfo) -> String {
+        WALSegment(timeline: timeline, number: number).fileName(segmentSize: info.inventory.segmentSize)
+    }
+
+    private static func gapText(_ gap: ClosedRange<UInt64>, _ timeline: TimelineID, _ info: RepositoryInfo) -> String {
+        let first = name(timeline, gap.lowerBound, info)
+        return gap.count == 1 ? first : "\(first) to \(name(timeline, gap.upperBound, info))"
+    }
+}

@@ -1,0 +1,217 @@
+// What one repository holds of a cluster, as `info` shows it.
+
+package import KedgeCore
+import KedgePostgres
+package import KedgeRepository
+
+/// Everything that `info` knows of a cluster in one repository.
+package struct RepositoryInfo: Sendable {
+    package let name: String
+    package let location: String
+    package let registration: Registration
+    /// Committed backups, oldest first. Those of an earlier database system come first.
+    package let backups: [BackupInfo]
+    package let unreadableBackups: [UnreadableRecord]
+    /// Backups under way; an intent that can't be read has its error.
+    package let intents: [(label: Label, intent: Result<Intent, KedgeError>)]
+    package let inventory: WALInventory
+    package let unreadableHistories: [UnreadableRecord]
+    package let windows: [WindowInfo]
+    /// Segments with damaged records, from the newest backup's start on.
+    package let suspects: [CommitRecord.SuspectWAL]
+    /// Segments whose facts can't be read, by file name.
+    package let unreadableSegments: [UnreadableRecord]
+    /// Whether there were more segments after the newest backup than were looked at.
+    package let hasUnseenSegments: Bool
+
+    /// A committed backup.
+    package struct BackupInfo: Sendable {
+        package let record: CommitRecord
+        /// Whether all WAL is there that it needs to become consistent. Nil where it was not looked at: the backup is
+        /// one of an earlier database system, before pg_upgrade.
+        package let hasItsWAL: Bool?
+    }
+
+    /// A moment in the log.
+    package struct Moment: Hashable, Sendable {
+        package let lsn: LSN
+        /// Nil where nobody could tell without reading more than `info` should.
+        package let time: Timestamp?
+    }
+
+    /// What can be reached along one timeline.
+    package struct WindowInfo: Sendable {
+        package let timeline: TimelineID
+        package let from: Moment
+        /// The last record that can be replayed, and the last commit or abort.
+        package let to: Moment
+        package let newestBackup: Label
+        package let backupCount: Int
+    }
+}
+
+/// Surveys one repository.
+struct RepositorySurvey {
+    let cluster: ClusterRepository
+    let interruption: Interruption
+    /// How many segments' facts are read at most.
+    var segmentLimit = 500
+
+    /// Throws what reading throws where the repository itself, and not one object, is what failed.
+    func run() throws(KedgeError) -> RepositoryInfo {
+        let registration = cluster.newestRegistration
+        let archive = WALArchive(cluster, registration)
+        let catalog = BackupCatalog(cluster)
+        let intents = try readIntents(catalog)
+        let listing = try catalog.list()
+        try interruption.checkpoint()
+        let inventory = try archive.inventory()
+        let (histories, unreadableHistories) = try archive.histories()
+        let archived = ArchivedWAL(inventory: inventory, histories: histories)
+        let backups = listing.backups.filter { $0.server.systemIdentifier == registration.systemIdentifier }
+        let survey = SegmentSurvey(archive, limit: segmentLimit, interruption: interruption)
+        var damage = recordedDamage(backups)
+        var windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)
+        let hasUnseen = try lookBehindNewestBackups(of: windows, survey, &damage)
+        windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)
+        let harmless = Set(damage.filter { isHarmless($0.key, $0.value, archived) }.map(\.key))
+        let newest = backups.max { ($0.span.timeline, $0.span.stopLSN) < ($1.span.timeline, $1.span.stopLSN) }
+        var shown: [RepositoryInfo.WindowInfo] = []
+        for window in windows { shown.append(try describe(window, survey)) }
+        return RepositoryInfo(
+            name: cluster.repository.name, location: cluster.repository.store.location, registration: registration,
+            backups: listing.backups.filter { $0.server.systemIdentifier != registration.systemIdentifier }.map {
+                RepositoryInfo.BackupInfo(record: $0, hasItsWAL: nil)
+            }
+                + backups.map {
+                    RepositoryInfo.BackupInfo(
+                        record: $0,
+                        hasItsWAL: RecoverableWindows.canBecomeConsistent($0, archive: archived, damage: damage))
+                },
+            unreadableBackups: listing.unreadable, intents: intents, inventory: inventory,
+            unreadableHistories: unreadableHistories, windows: shown,
+            suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, newest, survey),
+            unreadableSegments: survey.unreadable.map { link, error in
+                UnreadableRecord(name: link.segment.fileName(segmentSize: inventory.segmentSize), error: error)
+            }.sorted { $0.name < $1.name }, hasUnseenSegments: hasUnseen)
+    }
+
+    private func readIntents(
+        _ catalog: BackupCatalog
+    ) throws(KedgeError) -> [(label: Label, intent: Result<Intent, KedgeError>)] {
+        var intents: [(label: Label, intent: Result<Intent, KedgeError>)] = []
+        for label in try catalog.intents() {
+            do throws(KedgeError) {
+                intents.append((label, .success(try catalog.intent(label))))
+            } catch  where error.code == .notFound {
+                // The backup ended meanwhile.
+            } catch {
+                guard error.code.isAboutTheObject else { throw error }
+                intents.append((label, .failure(error)))
+            }
+        }
+        return intents
+    }
+
+    // MARK: - Damage
+
+    /// What the backups' own commit records say.
+    private func recordedDamage(_ backups: [CommitRecord]) -> [WALSegment: LSN] {
+        var damage: [WALSegment: LSN] = [:]
+        for suspect in backups.flatMap(\.health.walSuspect) {
+            let segment = WALSegment(fileName: suspect.file, segmentSize: cluster.newestRegistration.walSegmentSize)
+            if let segment { damage[segment] = suspect.lsn }
+        }
+        return damage
+    }
+
+    /// Reads the facts from each window's end back to its newest backup. Returns whether some were left out.
+    private func lookBehindNewestBackups(
+        of windows: [RecoverableWindow], _ survey: SegmentSurvey, _ damage: inout [WALSegment: LSN]
+    ) throws(KedgeError) -> Bool {
+        var hasUnseen = false
+        for window in windows {
+            let first = window.newest.span.startLSN.position / window.chain.segmentSize
+            try window.forEachLinkBackwards { (link) throws(KedgeError) in
+                guard link.segment.number >= first else { return false }
+                let excerpt = try survey.excerpt(of: link)
+                if let defect = excerpt?.defect { damage[link.segment] = defect.lsn }
+                if excerpt == nil {
+                    let key = WALLink(segment: link.segment, isPartial: link.isPartial, previous: nil)
+                    guard survey.unreadable[key] != nil else {
+                        hasUnseen = true
+                        return false
+                    }
+                    // archive-get will refuse it, so recovery ends where it begins.
+                    if !link.isPartial {
+                        damage[link.segment] = link.segment.startLSN(segmentSize: window.chain.segmentSize)
+                    }
+                }
+                return true
+            }
+        }
+        return hasUnseen
+    }
+
+    /// With `archive_mode = always` a standby archives the last segment of a timeline that was left under its full
+    /// name, though it is filled only up to the switch: that is no damage.
+    private func isHarmless(_ segment: WALSegment, _ lsn: LSN, _ archived: ArchivedWAL) -> Bool {
+        let start = segment.startLSN(segmentSize: archived.segmentSize)
+        return archived.histories.values.contains { history in
+            history.switchPoint(leaving: segment.timeline).map { $0 >= start && $0 <= lsn } ?? false
+        }
+    }
+
+    /// The damage that a new backup would put behind us: from the newest backup's start on.
+    private func suspects(
+        _ backups: [CommitRecord], _ damage: [WALSegment: LSN], _ newest: CommitRecord?, _ survey: SegmentSurvey
+    ) throws(KedgeError) -> [CommitRecord.SuspectWAL] {
+        guard let newest else { return [] }
+        let recorded = backups.flatMap(\.health.walSuspect)
+        var suspects: [CommitRecord.SuspectWAL] = []
+        for (segment, lsn) in damage where lsn >= newest.span.startLSN {
+            let file = segment.fileName(segmentSize: cluster.newestRegistration.walSegmentSize)
+            let link = WALLink(segment: segment, previous: nil)
+            // What could not be read is told as such, with its reason.
+            guard survey.unreadable[link] == nil else { continue }
+            var reason = recorded.first { $0.file == file }?.reason
+            if reason == nil { reason = try survey.excerpt(of: link)?.defect?.reason }
+            suspects.append(CommitRecord.SuspectWAL(file: file, lsn: lsn, reason: reason ?? ""))
+        }
+        return suspects.sorted { $0.file < $1.file }
+    }
+
+    // MARK: - Windows
+
+    private func describe(
+        _ window: RecoverableWindow, _ survey: SegmentSurvey
+    ) throws(KedgeError) -> RepositoryInfo.WindowInfo {
+        let stop = window.newest.span
+        let segmentSize = window.chain.segmentSize
+        var end = window.limit
+        var time: Timestamp?
+        var isFirst = true
+        var isKnown = true
+        try window.forEachLinkBackwards { (link) throws(KedgeError) in
+            guard (link.segment.number + 1) * segmentSize > stop.stopLSN.position else { return false }
+            guard let excerpt = try survey.excerpt(of: link), excerpt.isUnderstood else {
+                isKnown = false
+                return false
+            }
+            // A file that goes on beyond the window says nothing about what lies before its end.
+            let isWhole = excerpt.lastRecord.map { $0 < window.limit } ?? true
+            if isFirst, let last = excerpt.lastRecord, isWhole { end = last }
+            isFirst = isFirst && excerpt.lastRecord == nil
+            guard isWhole else { return true }
+            time = excerpt.latestEnd
+            return time == nil
+        }
+        // Without a commit after it, the last state is that of the backup itself.
+        if isKnown { time = max(time ?? stop.stopTime, stop.stopTime) }
+        let start = window.oldest.span
+        return RepositoryInfo.WindowInfo(
+            timeline: window.timeline, from: RepositoryInfo.Moment(lsn: start.stopLSN, time: start.stopTime),
+            to: RepositoryInfo.Moment(lsn: max(end, start.stopLSN), time: time), newestBackup: window.newest.label,
+            backupCount: window.backups.count)
+    }
+}

@@ -1,0 +1,107 @@
+// `kedge info --json`: what others build on (docs/design.md section 5). Keys may be added, never renamed or dropped.
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// The JSON of `info`.
+enum InfoJSON {
+    /// Everything about one cluster.
+    static func cluster(_ cluster: Info.ClusterInfo) -> JSONValue {
+        var infos: [RepositoryInfo] = []
+        for case .success(let info) in cluster.repositories.map(\.info) { infos.append(info) }
+        let registration = cluster.registration
+        return [
+            "name": .string(cluster.name),
+            "systemIdentifier": .optional(registration?.systemIdentifier.description),
+            "postgresVersion": registration.map { .int($0.postgresVersion) } ?? .null,
+            "status": .string(InfoCommand.word(cluster.status)), "messages": .array(cluster.messages.map(message)),
+            "repositories": .array(cluster.repositories.map(repository)),
+            "backups": .array(infos.flatMap { info in info.backups.map { backup($0, info.name) } }),
+            "underWay": .array(infos.flatMap(underWay)),
+            "recoverable": .array(infos.flatMap { info in info.windows.map { window($0, info) } }),
+            "wal": .array(infos.flatMap(wal)),
+        ]
+    }
+
+    private static func message(_ message: InfoMessage) -> JSONValue {
+        var members = [
+            JSONMember("severity", message.severity == .error ? "error" : "warning"),
+            JSONMember("repository", .string(message.repository)),
+        ]
+        if case .object(let error) = OutputRenderer.errorMembers(message.error) { members += error }
+        return .object(members)
+    }
+
+    private static func repository(
+        _ repository: (name: String, info: Result<RepositoryInfo, KedgeError>)
+    ) -> JSONValue {
+        switch repository.info {
+        case .success(let info):
+            ["name": .string(info.name), "readable": true, "location": .string(info.location)]
+        case .failure: ["name": .string(repository.name), "readable": false, "location": .null]
+        }
+    }
+
+    private static func backup(_ backup: RepositoryInfo.BackupInfo, _ repository: String) -> JSONValue {
+        let record = backup.record
+        return [
+            "label": .string(record.label.text), "type": .string(record.type.rawValue),
+            "parent": .optional(record.parent?.text), "repository": .string(repository),
+            "startTime": .string(record.span.startTime.description),
+            "stopTime": .string(record.span.stopTime.description),
+            "startLSN": .string(record.span.startLSN.description),
+            "stopLSN": .string(record.span.stopLSN.description), "timeline": .int(record.span.timeline.number),
+            "databaseBytes": .int(record.sizes.databaseBytes), "storedBytes": .int(record.sizes.storedBytes),
+            "deltaBytes": .int(record.sizes.deltaBytes), "pinned": false,
+            "proof": ["level": "none", "time": .null], "walFrom": .string(record.span.walFrom),
+            "walTo": .string(record.span.walTo), "hasItsWAL": backup.hasItsWAL.map(JSONValue.bool) ?? .null,
+            "systemIdentifier": .string(record.server.systemIdentifier.description),
+            "damagedPageCount": .int(record.health.damagedPageCount),
+            "postgresVersion": .int(record.server.postgresVersion), "host": .string(record.hostName),
+        ]
+    }
+
+    private static func underWay(_ info: RepositoryInfo) -> [JSONValue] {
+        info.intents.compactMap { label, intent in
+            guard case .success(let intent) = intent, !info.backups.contains(where: { $0.record.label == label }) else {
+                return nil
+            }
+            return [
+                "label": .string(label.text), "type": .string(intent.type.rawValue), "repository": .string(info.name),
+                "startedAt": .string(intent.startedAt.description), "startLSN": .string(intent.startLSN.description),
+                "host": .string(intent.hostName), "processID": .int(intent.processID),
+            ]
+        }
+    }
+
+    private static func window(_ window: RepositoryInfo.WindowInfo, _ info: RepositoryInfo) -> JSONValue {
+        [
+            "repository": .string(info.name), "timeline": .int(window.timeline.number), "from": moment(window.from),
+            "to": moment(window.to), "newestBackup": .string(window.newestBackup.text),
+            "backups": .int(window.backupCount),
+        ]
+    }
+
+    private static func moment(_ moment: RepositoryInfo.Moment) -> JSONValue {
+        ["lsn": .string(moment.lsn.description), "time": .optional(moment.time?.description)]
+    }
+
+    private static func wal(_ info: RepositoryInfo) -> [JSONValue] {
+        info.inventory.timelines.compactMap { timeline in
+            guard let ends = info.ends(of: timeline) else { return nil }
+            func name(_ number: UInt64) -> String {
+                WALSegment(timeline: timeline.id, number: number).fileName(segmentSize: info.inventory.segmentSize)
+            }
+            return [
+                "repository": .string(info.name), "timeline": .int(timeline.id.number), "first": .string(ends.first),
+                "last": .string(ends.last), "segments": .int(timeline.segmentCount),
+                "storedBytes": .int(timeline.storedBytes),
+                "missing": .array(
+                    timeline.gaps.map { .string("\(name($0.lowerBound))-\(name($0.upperBound))") }),
+                "partial": .array(timeline.partials.sorted().map { .string(name($0)) }),
+                "conflicts": .array(timeline.conflicts.sorted().map { .string(name($0)) }),
+            ]
+        }
+    }
+}

@@ -1,0 +1,142 @@
+// `kedge info` for people: the newest at the end of each list, what is wrong at the end of all.
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// The text of `info`.
+enum InfoText {
+    /// Everything about one cluster.
+    static func lines(_ cluster: Info.ClusterInfo) -> [String] {
+        var lines = [head(cluster)]
+        for (name, info) in cluster.repositories {
+            lines.append("")
+            switch info {
+            case .success(let info): lines += repository(info)
+            case .failure(let error): lines.append("repository \(name) can't be read: \(error.message)")
+            }
+        }
+        guard !cluster.messages.isEmpty else { return lines }
+        lines += [""] + cluster.messages.flatMap(message)
+        return lines
+    }
+
+    private static func head(_ cluster: Info.ClusterInfo) -> String {
+        let status = InfoCommand.word(cluster.status)
+        guard let registration = cluster.registration else { return "cluster \(cluster.name): \(status)" }
+        return "cluster \(cluster.name): PostgreSQL \(registration.postgresVersion), system identifier "
+            + "\(registration.systemIdentifier): \(status)"
+    }
+
+    private static func repository(_ info: RepositoryInfo) -> [String] {
+        let sections = [backups(info), intents(info), windows(info), wal(info)].filter { !$0.isEmpty }
+        return ["repository \(info.name): \(info.location)"]
+            + sections.flatMap { [""] + $0.map { "  " + $0 } }
+    }
+
+    // MARK: - Sections
+
+    private static func backups(_ info: RepositoryInfo) -> [String] {
+        guard !info.backups.isEmpty else { return ["no backups"] }
+        var table = TextTable([
+            .left("backup"), .left("type"), .left("ended"), .right("database"), .right("stored"), .right("timeline"),
+            .left("LSN"), .left(""),
+        ])
+        for backup in info.backups {
+            let record = backup.record
+            var remarks: [String] = []
+            if backup.hasItsWAL == false { remarks.append("WAL missing") }
+            if backup.hasItsWAL == nil { remarks.append("earlier system \(record.server.systemIdentifier)") }
+            if record.health.damagedPageCount > 0 {
+                remarks.append("\(record.health.damagedPageCount) damaged page(s)")
+            }
+            table.add([
+                record.label.text, record.type.rawValue, seconds(record.span.stopTime),
+                HumanText.size(record.sizes.databaseBytes), HumanText.size(record.sizes.storedBytes),
+                record.span.timeline.description, record.span.stopLSN.description, remarks.joined(separator: ", "),
+            ])
+        }
+        return table.lines
+    }
+
+    private static func intents(_ info: RepositoryInfo) -> [String] {
+        info.intents.compactMap { label, intent in
+            guard case .success(let intent) = intent, !info.backups.contains(where: { $0.record.label == label }) else {
+                return nil
+            }
+            return "under way: \(label), begun \(seconds(intent.startedAt)) by host \"\(intent.hostName)\", process "
+                + "\(intent.processID)"
+        }
+    }
+
+    private static func windows(_ info: RepositoryInfo) -> [String] {
+        guard !info.windows.isEmpty else { return ["nothing can be restored"] }
+        var table = TextTable([
+            .left("recoverable"), .left("from"), .left(""), .left("to"), .left(""), .right("backups"),
+        ])
+        for window in info.windows {
+            table.add([
+                "timeline \(window.timeline)", time(window.from.time), window.from.lsn.description,
+                time(window.to.time), window.to.lsn.description, String(window.backupCount),
+            ])
+        }
+        return table.lines
+    }
+
+    private static func wal(_ info: RepositoryInfo) -> [String] {
+        var table = TextTable([
+            .left("WAL"), .left("first"), .left("last"), .right("segments"), .right("stored"), .left(""),
+        ])
+        var isEmpty = true
+        for timeline in info.inventory.timelines {
+            guard let ends = info.ends(of: timeline) else { continue }
+            isEmpty = false
+            let missing = timeline.gaps.reduce(UInt64(0)) { $0 + ($1.upperBound - $1.lowerBound + 1) }
+            table.add([
+                "timeline \(timeline.id)", ends.first, ends.last, String(timeline.segmentCount),
+                HumanText.size(timeline.storedBytes), missing == 0 ? "" : "\(missing) missing between",
+            ])
+        }
+        return isEmpty ? ["no WAL"] : table.lines
+    }
+
+    private static func message(_ message: InfoMessage) -> [String] {
+        let word = message.severity == .error ? "ERROR   " : "warning "
+        let details = OutputRenderer.errorLines(message.error).dropFirst().filter { !$0.hasPrefix("code: ") }
+        return ["\(word) \(message.repository): \(message.error.message)"] + details.map { "         " + $0 }
+    }
+
+    // MARK: - Times
+
+    /// Whole seconds, for lists.
+    private static func seconds(_ time: Timestamp) -> String {
+        Timestamp(secondsSince1970: time.microseconds / 1_000_000).description
+    }
+
+    /// Exact, since people copy it into a target.
+    private static func time(_ time: Timestamp?) -> String { time?.description ?? "unknown" }
+}
+
+extension Info.ClusterInfo {
+    /// The database system that the cluster is, by the first repository that could be read.
+    var registration: Registration? {
+        for case .success(let info) in repositories.map(\.info) { return info.registration }
+        return nil
+    }
+}
+
+extension RepositoryInfo {
+    /// The names of a timeline's first and last file; partial segments count. Nil where there is none.
+    func ends(of timeline: WALInventory.Timeline) -> (first: String, last: String)? {
+        func name(_ number: UInt64) -> String {
+            let segment = WALSegment(timeline: timeline.id, number: number)
+            return segment.fileName(segmentSize: inventory.segmentSize)
+                + (timeline.contains(number) ? "" : ".partial")
+        }
+        let numbers =
+            [timeline.runs.first?.lowerBound, timeline.runs.last?.upperBound] + timeline.partials.map(Optional.some)
+        let present = numbers.compactMap { $0 }
+        guard let first = present.min(), let last = present.max() else { return nil }
+        return (name(first), name(last))
+    }
+}
