@@ -112,8 +112,8 @@ package struct InfoMessage: Sendable {
                 .walGap, "\(gap.count) WAL segment(s) are missing on timeline \(timeline.id): \(names)",
                 detail: "No moment from there to the next backup can be reached.",
                 hint:
-                    "If the server still has them in pg_wal, archive them with \"kedge archive-push\"; otherwise take a "
-                    + "new backup.")
+                    "If the server still has them in pg_wal, archive them with \"kedge archive-push\"; otherwise "
+                    + "take a new backup.")
         }
     }
 

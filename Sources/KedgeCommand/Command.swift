@@ -17,16 +17,6 @@ package struct Command: Sendable {
         self.specification = specification
         self.run = run
     }
-
-    /// A command whose use case is not written yet.
-    init(planned specification: CommandSpecification) {
-        let name = specification.name
-        self.init(specification) { (_: CommandContext) throws(KedgeError) -> CommandResult in
-            throw KedgeError(
-                .notSupported, "cannot run command \"\(name)\": it is not written yet",
-                hint: "Wait for a later version of kedge.")
-        }
-    }
 }
 
 /// What a command hands back for printing.

@@ -1,5 +1,5 @@
-// That SIGKILL at any moment of the real binary, under load, costs nothing that was acknowledged: segments are there and
-// byte-identical, every backup that shows restores, and what the killed left behind is in nobody's way.
+// That SIGKILL at any moment of the real binary, under load, costs nothing that was acknowledged: segments are there
+// and byte-identical, every backup that shows restores, and what the killed left behind is in nobody's way.
 import Glibc
 import KedgeCatalog
 import KedgeCodec
@@ -35,10 +35,11 @@ struct KillTests {
 
         let leftovers = try ServerUser.run(["find", cluster.repository, "-name", ".kedge~*"]).split(separator: "\n")
         let restored = try checkBackups(cluster, archiver)
+        let kills = archiver.kills.sorted { $0.key < $1.key }.map { "\($0.value) of \($0.key)" }
         print(
             """
-            kills: \(archiver.kills.sorted { $0.key < $1.key }.map { "\($0.value) of \($0.key)" }.joined(separator: ", ")), \
-            seed \(testSeed()); \(archiver.acknowledged.count) files and \(archiver.backups.count) backups acknowledged; \
+            kills: \(kills.joined(separator: ", ")), seed \(testSeed()); \(archiver.acknowledged.count) files and \
+            \(archiver.backups.count) backups acknowledged; \
             \(leftovers.count) leftovers; \(restored) backups restored and started
             """)
     }
@@ -82,8 +83,8 @@ struct KillTests {
     }
 }
 
-/// Does what PostgreSQL's archiver does with the files in archive_status, and meanwhile gets segments and takes backups;
-/// kills most of the processes that it starts for that.
+/// Does what PostgreSQL's archiver does with the files in archive_status, and meanwhile gets segments and takes
+/// backups; kills most of the processes that it starts for that.
 private final class KillingArchiver {
     /// What was acknowledged, and its content at that moment.
     private(set) var acknowledged: [String: ContentHash] = [:]
