@@ -1,4 +1,6 @@
 // `kedge cat`: one object of a repository, opened and checked.
+//
+// What can be large is never held as a whole: a manifest's entries are handed out one by one.
 
 import KedgeCodec
 package import KedgeCore
@@ -10,14 +12,23 @@ package struct Cat: Sendable {
         package let repository: RepositorySource
         /// The object's full name, as it is stored: `main/catalog/backup/LABEL`.
         package let name: String
-        /// The bytes of a WAL file instead of its facts.
-        package let wantsData: Bool
+        package let view: View
 
-        package init(repository: RepositorySource, name: String, wantsData: Bool) {
+        package init(repository: RepositorySource, name: String, view: View = .record) {
             self.repository = repository
             self.name = name
-            self.wantsData = wantsData
+            self.view = view
         }
+    }
+
+    /// What to show of an object.
+    package enum View: Sendable, Equatable {
+        /// The record, or for what is none what describes it: a WAL file's facts, a pack's table.
+        case record
+        /// The bytes of a WAL file.
+        case data
+        /// The entries of a manifest.
+        case entries
     }
 
     package enum Outcome: Sendable {
@@ -25,35 +36,46 @@ package struct Cat: Sendable {
         case json(JSONValue)
         /// A WAL file's own bytes.
         case bytes([UInt8])
+        /// A manifest's entries were handed out; so many.
+        case entries(UInt64)
     }
 
     private let options: Options
 
     package init(_ options: Options) { self.options = options }
 
-    /// Throws `usage` for a name that no object has, `not-found`, `damaged` and what opening and reading throw.
-    package func run() throws(KedgeError) -> Outcome {
+    /// Opens the object. `body` gets the entries, where these are asked for, in path order.
+    ///
+    /// Throws `usage` for a name that no object has and for a view that the object does not have, `not-found`,
+    /// `damaged` and what opening, reading and `body` throw.
+    package func run(_ body: (JSONValue) throws(KedgeError) -> Void) throws(KedgeError) -> Outcome {
         let repository = try options.repository.open(for: .read)
         guard let name = ObjectName(options.name) else { throw unknown("It is not a valid name.") }
         let parts = name.components
         if name == RepositoryLayout.marker || name.isBelow(RepositoryLayout.features)
             || name.isBelow(RepositoryLayout.keys)
         {
+            try require(.record)
             return .json(try plain(name, repository))
         }
         guard let first = parts.first, parts.count > 1,
             let relative = ObjectName(parts.dropFirst().joined(separator: "/"))
         else { throw unknown("Objects of a cluster begin with the cluster's name.") }
         let cluster = try ClusterRepository.open(repository, clusterName: String(first))
-        return try open(relative, in: cluster)
+        return try open(relative, in: cluster, body)
     }
 
     private func plain(_ name: ObjectName, _ repository: Repository) throws(KedgeError) -> JSONValue {
         try JSONValue(parsing: repository.store.readAll(name, limit: 64 << 10), what: "object \"\(name)\"")
     }
 
-    private func open(_ relative: ObjectName, in cluster: ClusterRepository) throws(KedgeError) -> Outcome {
+    private func open(
+        _ relative: ObjectName, in cluster: ClusterRepository, _ body: (JSONValue) throws(KedgeError) -> Void
+    ) throws(KedgeError) -> Outcome {
         let parts = relative.components.map { String($0) }
+        let isManifest = parts.count == 3 && parts[0] == "backup" && parts[2] == "manifest"
+        try require(.record, orElse: isManifest ? .entries : parts[0] == "wal" ? .data : nil)
+        if isManifest, options.view == .entries { return try entries(relative, cluster, body) }
         switch (parts[0], parts.count) {
         case ("system", 2):
             guard let found = cluster.registrations.first(where: { $0.systemIdentifier.description == parts[1] }) else {
@@ -67,6 +89,28 @@ package struct Cat: Sendable {
         case ("wal", 4...): return try walFile(relative, parts, cluster)
         default: throw unknown("No kind of object lies there.")
         }
+    }
+
+    private func require(_ view: View, orElse other: View? = nil) throws(KedgeError) {
+        guard options.view != view, options.view != other else { return }
+        let (option, kind) = options.view == .data ? ("--data", "WAL file") : ("--entries", "manifest")
+        throw KedgeError(
+            .usage, "cannot show object \"\(options.name)\" with \(option): it is no \(kind)",
+            hint: "Leave out \(option).")
+    }
+
+    private func entries(
+        _ relative: ObjectName, _ cluster: ClusterRepository, _ body: (JSONValue) throws(KedgeError) -> Void
+    ) throws(KedgeError) -> Outcome {
+        let json = try record(.manifest, relative, cluster)
+        let root = try ManifestRoot(JSONRecord(json, what: "object \"\(options.name)\""))
+        var reader = ManifestReader(root, reader: PackReader(PackDirectories(cluster)))
+        var count: UInt64 = 0
+        while let entry = try reader.next() {
+            try body(entry.summary)
+            count += 1
+        }
+        return .entries(count)
     }
 
     private func record(
@@ -110,7 +154,7 @@ package struct Cat: Sendable {
         else { throw unknown("It is not where a WAL file lies.") }
         let archive = WALArchive(cluster, try cluster.registration(of: system))
         let archived = ArchivedFile(file: parsed.file, name: relative, tag: parsed.tag)
-        guard options.wantsData else { return .json(try archive.facts(of: archived).jsonValue) }
+        guard options.view == .data else { return .json(try archive.facts(of: archived).jsonValue) }
         return .bytes(try archive.read(archived, threads: 1).bytes)
     }
 
@@ -128,5 +172,36 @@ package struct Cat: Sendable {
             .notFound, "could not find object \"\(options.name)\"",
             detail: "Repository \"\(options.repository.settings.name)\" holds no object of that name.",
             hint: "Run \"kedge info\" to see what the repository holds.")
+    }
+}
+
+extension ManifestEntry {
+    /// What a person wants to know of it; where its content lies is left to its extents.
+    fileprivate var summary: JSONValue {
+        let octal = String(mode, radix: 8)
+        var members = [
+            JSONMember("path", path.jsonValue), JSONMember("kind", .string(kind.word)),
+            JSONMember("mode", .string(String(repeating: "0", count: max(0, 4 - octal.utf8.count)) + octal)),
+            JSONMember("modified", .string(Timestamp(microseconds: modificationTime / 1000).description)),
+        ]
+        switch kind {
+        case .directory: break
+        case .symbolicLink(let target): members.append(JSONMember("target", ManifestPath(bytes: target).jsonValue))
+        case .file(let content), .extraFile(let content):
+            members.append(JSONMember("size", .int(content.size)))
+            members.append(JSONMember("extents", .int(content.extents.count)))
+        }
+        return .object(members)
+    }
+}
+
+extension ManifestEntry.Kind {
+    fileprivate var word: String {
+        switch self {
+        case .file: "file"
+        case .directory: "directory"
+        case .symbolicLink: "link"
+        case .extraFile: "extra-file"
+        }
     }
 }

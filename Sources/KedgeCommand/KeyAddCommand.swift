@@ -13,23 +13,26 @@ enum KeyAddCommand {
         name: "key add", summary: "let one more key file or passphrase open the repository",
         description: [
             "Opens the repository's data keys with the configured secret and wraps them for another one. Give exactly "
-                + "one of the first three options. Safe to repeat."
+                + "one of the first four options. Safe to repeat."
         ],
         options: [
             .value("generate-key", "FILE", "Make a new key file and add it. One that exists is added as it is."),
             .value("add-key-file", "FILE", "Add this key file."),
             .value("add-passphrase-file", "FILE", "Add the passphrase in this file of one line."),
+            .value(
+                "add-passphrase-command", "COMMAND", "Add the passphrase that this command prints as its first line."),
             .value("label", "NAME", "What listings call the new secret (default: added)."),
         ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
-        let given = ["generate-key", "add-key-file", "add-passphrase-file"].filter {
+        let given = ["generate-key", "add-key-file", "add-passphrase-file", "add-passphrase-command"].filter {
             context.arguments.value($0) != nil
         }
-        guard given.count == 1, let option = given.first, let path = context.arguments.value(option) else {
+        guard given.count == 1, let option = given.first, let value = context.arguments.value(option) else {
             throw KedgeError(
                 .usage, "cannot tell which secret to add: \(given.isEmpty ? "none is" : "several are") given",
-                hint: "Give exactly one of --generate-key, --add-key-file and --add-passphrase-file.")
+                hint: "Give exactly one of --generate-key, --add-key-file, --add-passphrase-file and "
+                    + "--add-passphrase-command.")
         }
         let configuration = try context.loadConfiguration()
         let repository = try configuration.repository()
@@ -37,10 +40,15 @@ enum KeyAddCommand {
         if option == "generate-key" {
             // Opened first: a key file for a repository that does not open would be of no use.
             _ = try source.open(for: .write, random: context.surroundings.random)
-            _ = try NewKeyFile.create(at: RawPath(path), random: context.surroundings.random)
+            _ = try NewKeyFile.create(at: RawPath(value), random: context.surroundings.random)
         }
         let reader = SecretReader(readFile: context.surroundings.readFile, runShell: context.surroundings.runShell)
-        let secret = try option == "add-passphrase-file" ? reader.passphraseFile(path) : reader.keyFile(path)
+        let secret: KeyEncryptionSecret
+        switch option {
+        case "add-passphrase-file": secret = try reader.read(.passphraseFile(value))
+        case "add-passphrase-command": secret = try reader.read(.passphraseCommand(value))
+        default: secret = try reader.read(.keyFile(value))
+        }
         let outcome = try KeyAdd(
             source, secret: secret, label: context.arguments.value("label") ?? "added",
             random: context.surroundings.random, time: context.surroundings.time

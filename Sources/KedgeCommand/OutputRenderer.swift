@@ -49,6 +49,19 @@ package enum OutputRenderer {
 
     /// The text with control characters, those of Unicode included, replaced by escapes such as `\u{1B}`.
     package static func printable(_ text: String) -> String {
+        escaping(text) { "\\u{\(String($0.value, radix: 16, uppercase: true))}" }
+    }
+
+    /// JSON text with the same characters replaced by JSON's own escapes, such as `\u009b`. It must have no line
+    /// breaks: outside of strings an escape means nothing.
+    package static func printableJSON(_ text: String) -> String {
+        escaping(text) { scalar in
+            let digits = String(scalar.value, radix: 16)
+            return "\\u" + String(repeating: "0", count: 4 - digits.utf8.count) + digits
+        }
+    }
+
+    private static func escaping(_ text: String, _ escape: (Unicode.Scalar) -> String) -> String {
         func isControl(_ scalar: Unicode.Scalar) -> Bool {
             switch scalar.value {
             // C0, DEL and C1; line and paragraph separators; marks that change the direction of what follows.
@@ -59,11 +72,7 @@ package enum OutputRenderer {
         guard text.unicodeScalars.contains(where: isControl) else { return text }
         var result = ""
         for scalar in text.unicodeScalars {
-            if isControl(scalar) {
-                result += "\\u{\(String(scalar.value, radix: 16, uppercase: true))}"
-            } else {
-                result.unicodeScalars.append(scalar)
-            }
+            if isControl(scalar) { result += escape(scalar) } else { result.unicodeScalars.append(scalar) }
         }
         return result
     }
