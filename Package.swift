@@ -92,7 +92,7 @@ let package = Package(
         tests(
             "KedgeCommandTests",
             ["KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
-        tests("KedgeCoreTests", ["KedgeCore", "CArithmetic"]),
+        tests("KedgeCoreTests", ["KedgeCore", "CArithmetic", "CTestSupport"]),
         tests("KedgeEndToEndTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests(
             "KedgeFaultTests",

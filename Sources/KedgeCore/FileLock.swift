@@ -26,6 +26,10 @@ package final class FileLock: Sendable {
         try file.write(Array(text.utf8.prefix(FileLock.maximumTextBytes)), at: 0)
     }
 
+    /// Unlocks rather than just closes: a child that another thread is about to start holds a copy of the descriptor
+    /// until its exec, and with it the lock (flock(2): duplicates refer to the same lock).
+    deinit { flock(file.number, LOCK_UN) }
+
     private static func held(_ text: [UInt8], _ path: RawPath, _ purpose: String) -> KedgeError {
         let holder = RawPath(bytes: text.prefix { $0 != 0x0A }).description
         return KedgeError(

@@ -1,3 +1,4 @@
+#include <unistd.h>
 #include "ctestsupport.h"
 
 #include <malloc.h>
@@ -5,4 +6,12 @@
 size_t ctest_allocated_bytes(void) {
     struct mallinfo2 info = mallinfo2();
     return info.uordblks + info.hblkhd;
+}
+
+int ctest_fork_paused(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        for (;;) pause();
+    }
+    return child;
 }

@@ -1,4 +1,5 @@
 // Locks between processes, interruption, scratch files and the clock: what kedge needs of its host besides files.
+import CTestSupport
 import Glibc
 import KedgeCore
 import KedgeTestSupport
@@ -25,6 +26,20 @@ import Testing
         withExtendedLifetime(held) {}
         held = nil
         _ = try FileLock(at: path, purpose: "expire", time: time)
+    }
+
+    @Test("a lock that was let go is free although a child still has the descriptor")
+    func childWithDescriptor() throws {
+        let path = RawPath(directory("lock"))
+        var held: FileLock? = try FileLock(at: path, purpose: "backup", time: time)
+        let child = ctest_fork_paused()
+        defer {
+            kill(child, SIGKILL)
+            waitpid(child, nil, 0)
+        }
+        withExtendedLifetime(held) {}
+        held = nil
+        _ = try FileLock(at: path, purpose: "backup", time: time)
     }
 
     @Test("a checkpoint passes until somebody asks to stop, and the first signal is remembered")

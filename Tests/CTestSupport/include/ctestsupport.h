@@ -4,3 +4,6 @@
 
 // Bytes that malloc has handed out in this process and that were not freed.
 size_t ctest_allocated_bytes(void);
+
+// Starts a child that shares all descriptors and does nothing until it is killed. Returns its process id.
+int ctest_fork_paused(void);
