@@ -139,4 +139,39 @@ import Testing
             }
         }
     }
+
+    @Test("what info shows as recoverable is what replay reaches, and what restore plans", arguments: 1...150)
+    func windows(_ seed: UInt64) throws {
+        let model = HistoryModel(seed: seed)
+        let windows = RecoverableWindows.find(backups: model.backups, archive: model.archive)
+        for timeline in model.lineages.keys.sorted() {
+            guard let history = model.archive.history(of: TimelineID(timeline)) else { continue }
+            let own = windows.filter { $0.timeline == TimelineID(timeline) }
+            // Of a timeline without any WAL of its own nothing is shown: its parent's window says it all.
+            guard model.archive.inventory.timeline(TimelineID(timeline)) != nil else {
+                #expect(own.isEmpty)
+                continue
+            }
+            for backup in model.backups where backup.lies(on: history) {
+                guard case .ranOut(let last, let isConsistent) = model.replay(backup, along: timeline, to: .latest)
+                else { continue }
+                let about: Comment = "seed \(seed), timeline \(timeline), \(backup.label)"
+                guard let window = own.first(where: { $0.backups.contains(backup) }) else {
+                    #expect(!isConsistent, about)
+                    continue
+                }
+                // How far a partial segment is filled is not known from its name.
+                if window.chain.partial != nil, !isConsistent { continue }
+                #expect(isConsistent, about)
+                guard let last else { continue }
+                #expect(last < window.limit, about)
+                #expect(window.oldest.span.stopLSN <= backup.span.stopLSN, about)
+                // The backup's own last record lies before its stop, and is no target.
+                guard last >= backup.span.stopLSN else { continue }
+                let request = RestoreRequest(
+                    target: .lsn(last, exclusive: false), timeline: .number(TimelineID(timeline)))
+                #expect(try plan(model, request)?.stop?.record == last, about)
+            }
+        }
+    }
 }
