@@ -167,7 +167,7 @@ def check_text(path):
                 breach(path, number, "a placeholder")
             if re.search(r"\b(TODO|FIXME|XXX)\b(?!.*#\d)", line) and not path.endswith((".md", "tidy.py")):
                 breach(path, number, "an unfinished mark that names no issue")
-            if len(here) > 1 and re.search(re.escape(here) + r"\b", line) and here not in ("/tmp", "/root", "/home"):
+            if len(here) > 1 and re.search(r"(?<![\w.}])" + re.escape(here) + r"/", line) and here not in ("/tmp", "/root", "/home"):
                 breach(path, number, "a path of this machine")
 
 
