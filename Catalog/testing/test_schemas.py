@@ -41,6 +41,19 @@ class Schemas(unittest.TestCase):
                   "systemIdentifier": writer.system, "startLSN": "0/2000028", "startedAt": "2026-11-21T02:00:00Z",
                   "hostName": "db1", "processID": 4711, "createdBy": "kedge-test-writer 0"}
         writer.put_record("intent", f"catalog/intent/{scenarios.LABEL}", intent)
+        proof = {"kedge": "proof", "label": scenarios.LABEL, "level": "drilled", "result": "passed",
+                 "repository": {"name": "main", "id": "0" * 32}, "manifest": {"length": 1, "checksum": "0" * 32},
+                 "started": "2026-11-21T03:00:00Z", "finished": "2026-11-21T03:10:00Z", "hostName": "db1",
+                 "createdBy": "kedge-test-writer 0", "serverVersion": "15.8",
+                 "target": {"kind": "latest", "reachedTimeline": 1, "reachedLSN": "0/5000000"},
+                 "covers": {"timeline": 1, "fromLSN": "0/2000028", "toLSN": "0/5000000", "toTime": None},
+                 "checks": [{"name": "catalog", "result": "passed", "subject": "postgres", "milliseconds": 7}],
+                 "phases": [{"name": "fetch", "milliseconds": 1, "bytes": 2}],
+                 "objectives": {"rtoSeconds": 3600, "measuredSeconds": 600, "lagSeconds": 60},
+                 "verifiedObjects": {"packs": [{"id": "1" * 32, "bytes": 3}], "partsPerMillion": 1000000,
+                                     "wal": [{"timeline": 1, "first": 2, "last": 5}]}}
+        proof_name = f"catalog/proof/{scenarios.LABEL}/20261121T031000Z-drilled-passed"
+        writer.put_record("proof", proof_name, proof)
         repository = Repository(writer.root, "main", ("hkdf-sha-256", writer.secret))
         cls.records = [
             ("repository", json.loads(writer.get("kedge.json"))),
@@ -48,6 +61,7 @@ class Schemas(unittest.TestCase):
             *[("key-slot", slot) for slot in writer.slots],
             ("registration", repository.record(f"system/{writer.system}")),
             ("intent", repository.record(f"catalog/intent/{scenarios.LABEL}")),
+            ("proof", repository.record(proof_name)),
             ("manifest", repository.record(f"backup/{scenarios.LABEL}/manifest")),
             ("commit-record", repository.record(f"catalog/backup/{scenarios.LABEL}")),
         ]
@@ -88,6 +102,10 @@ class Schemas(unittest.TestCase):
             ("commit-record", lambda record: record.update(startLSN="0/02000028")),
             ("commit-record", lambda record: record.update(startTime="2026-11-21 02:00:00")),
             ("manifest", lambda record: record["parts"][0].update(entries=0)),
+            ("proof", lambda record: record["verifiedObjects"].update(partsPerMillion=0)),
+            ("proof", lambda record: record["checks"][0].update(result="maybe")),
+            ("proof", lambda record: record["covers"].pop("toLSN")),
+            ("proof", lambda record: record["target"].update(kind="soon")),
             ("feature", lambda record: record["neededTo"].append("dance")),
             ("registration", lambda record: record.update(walSegmentSize=3)),
             ("wal-facts", lambda record: record.update(file="PG_VERSION")),

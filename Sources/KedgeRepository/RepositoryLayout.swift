@@ -41,6 +41,8 @@ package enum ClusterLayout {
     package static let commitRecords: ObjectName = "catalog/backup"
     /// The directory of intents.
     package static let intents: ObjectName = "catalog/intent"
+    /// The directory of proofs, by the label of the backup.
+    package static let proofs: ObjectName = "catalog/proof"
     /// The directory of what `check` writes to try a store, and removes again.
     package static let probes: ObjectName = "probe"
 
