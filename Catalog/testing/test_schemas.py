@@ -54,6 +54,11 @@ class Schemas(unittest.TestCase):
                                      "wal": [{"timeline": 1, "first": 2, "last": 5}]}}
         proof_name = f"catalog/proof/{scenarios.LABEL}/20261121T031000Z-drilled-passed"
         writer.put_record("proof", proof_name, proof)
+        lease = {"kedge": "lease", "operation": "backup", "holder": "0" * 32, "hostName": "db1", "processID": 4711,
+                 "bootID": None, "startTicks": 7, "label": scenarios.LABEL, "takenAt": "2026-11-21T02:00:00Z",
+                 "renewedAt": "2026-11-21T02:00:30Z", "renewals": 1, "expiresAfter": 300, "step": "copying files",
+                 "doneBytes": 1, "totalBytes": 2, "createdBy": "kedge-test-writer 0"}
+        writer.put_record("lease", "lease/backup", lease)
         repository = Repository(writer.root, "main", ("hkdf-sha-256", writer.secret))
         cls.records = [
             ("repository", json.loads(writer.get("kedge.json"))),
@@ -62,6 +67,7 @@ class Schemas(unittest.TestCase):
             ("registration", repository.record(f"system/{writer.system}")),
             ("intent", repository.record(f"catalog/intent/{scenarios.LABEL}")),
             ("proof", repository.record(proof_name)),
+            ("lease", repository.record("lease/backup")),
             ("manifest", repository.record(f"backup/{scenarios.LABEL}/manifest")),
             ("commit-record", repository.record(f"catalog/backup/{scenarios.LABEL}")),
         ]

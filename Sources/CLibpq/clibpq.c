@@ -7,7 +7,7 @@
 // The functions that are used, each once: X(name) stands for PQname.
 #define FUNCTIONS(X) \
     X(connectdbParams) X(status) X(errorMessage) X(serverVersion) X(setNoticeProcessor) X(finish) \
-    X(sendQueryParams) X(socket) X(consumeInput) X(isBusy) X(getResult) X(getCancel) X(cancel) X(freeCancel) \
+    X(sendQueryParams) X(socket) X(consumeInput) X(flush) X(isBusy) X(getResult) X(getCancel) X(cancel) X(freeCancel) \
     X(resultStatus) X(resultErrorField) X(ntuples) X(nfields) X(getisnull) X(getvalue) X(getlength) X(clear)
 
 static struct {
@@ -69,6 +69,8 @@ int clibpq_sendQueryParams(
 int clibpq_socket(const PGconn *connection) { return libpq.socket(connection); }
 
 int clibpq_consumeInput(PGconn *connection) { return libpq.consumeInput(connection); }
+
+int clibpq_flush(PGconn *connection) { return libpq.flush(connection); }
 
 int clibpq_isBusy(PGconn *connection) { return libpq.isBusy(connection); }
 

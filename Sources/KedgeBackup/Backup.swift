@@ -36,6 +36,19 @@ package struct Backup: Sendable {
         package var hostName: String
         package var processID: Int32
         package var packLimits = PackLimits.standard
+        /// Renews the lease and looks after the session; tests shorten it.
+        package var watching = Watching()
+        /// Who the lease says that we are; nil: this process.
+        package var leaseHolder: ProcessIdentity?
+
+        /// How often what runs beside the copy is done.
+        package struct Watching: Sendable {
+            var session = SessionWatch.Intervals()
+            /// How long the server may take for an answer once the backup was started.
+            var answerLimit = Duration.seconds(120)
+            /// Nil: the lease is not renewed.
+            package var leaseInterval: Duration? = LeaseKeeper.standardInterval
+        }
 
         package init(
             clusterName: String, dataDirectory: RawPath, database: DatabaseSettings, repository: RepositorySource,
@@ -82,7 +95,7 @@ package struct Backup: Sendable {
         package let record: CommitRecord
         package let repositoryName: String
         /// Sentences about what was left out of it.
-        package let warnings: [String]
+        package var warnings: [String]
         /// Something is wrong after the commit that does not touch the backup.
         package let afterCommit: KedgeError?
 
@@ -97,18 +110,19 @@ package struct Backup: Sendable {
     }
 
     private let options: Options
-    private let tools: Tools
-    private static let pingNanoseconds: UInt64 = 10_000_000_000
+    private var tools: Tools
 
     package init(_ options: Options, _ tools: Tools) {
         self.options = options
         self.tools = tools
+        // A part of its own: the loss of the session stops this backup, and nothing else of the process.
+        self.tools.interruption = Interruption(within: tools.interruption)
     }
 
     /// Takes the backup.
     ///
-    /// Throws `locked` where another backup of this cluster runs on this host, `not-supported`, `configuration`,
-    /// `archiving-broken`, `database-unavailable`, `interrupted`, and what the repository throws. When it throws, no
+    /// Throws `locked` where another backup of this cluster runs, `not-supported`, `configuration`, `archiving-broken`,
+    /// `database-unavailable`, `interrupted`, and what the repository throws. When it throws, no
     /// backup was committed, except that the fate of a commit record is unknown when storing that very object failed.
     package func run() throws(KedgeError) -> Outcome {
         var phases = Phases(tools.time)
@@ -121,26 +135,36 @@ package struct Backup: Sendable {
             connection, dataDirectory: options.dataDirectory, cluster: cluster, time: tools.time)
         let label = Label(time: try connection.position().time, type: .full, random: tools.random)
         tools.progress.begin("starting the backup")
-        let online = try OnlineBackup(on: connection, label: label.text)
-        let session = Session(
-            cluster: cluster, connection: connection, server: server, online: online, label: label)
+        let lease = try BackupLease(label, in: cluster, options: options, tools: tools)
+        do throws(KedgeError) {
+            var outcome = try run(
+                Session(
+                    cluster: cluster, connection: connection, server: server,
+                    online: OnlineBackup(on: connection, label: label.text), label: label), &phases)
+            outcome.warnings += lease.end()
+            return outcome
+        } catch {
+            // Whatever there is to say about the lease, the error says more.
+            _ = lease.end()
+            throw error
+        }
+    }
+
+    private func run(_ session: Session, _ phases: inout Phases) throws(KedgeError) -> Outcome {
+        session.connection.answerLimit = options.watching.answerLimit
         do throws(KedgeError) {
             try putIntent(session)
             try checkArchiving(session)
             phases.end("start")
             return try copyAndCommit(session, &phases)
         } catch {
-            online.abort()
+            session.online.abort()
             throw givenUp(session, because: error)
         }
     }
 
     private func copyAndCommit(_ session: Session, _ phases: inout Phases) throws(KedgeError) -> Outcome {
-        let copy = try BackupCopy(
-            session.server, startLSN: session.online.start.lsn, cluster: session.cluster, options: options,
-            tools: tools)
-        try copyFiles(copy, session)
-        try copy.copyControlFile(session.online.start, time: tools.time)
+        let copy = try watched(session) { () throws(KedgeError) in try self.copy(session) }
         phases.end("copy")
         tools.progress.begin("stopping the backup")
         let stop = try session.online.stop()
@@ -201,14 +225,32 @@ package struct Backup: Sendable {
         }
     }
 
-    private func copyFiles(_ copy: BackupCopy, _ session: Session) throws(KedgeError) {
-        var lastPing = tools.time.monotonicNanoseconds()
-        try copy.copyFiles { () throws(KedgeError) in
-            guard tools.time.monotonicNanoseconds() - lastPing >= Backup.pingNanoseconds else { return }
-            // A dead session is a failed backup: whatever is copied from now on would be of no use (lesson 40).
-            try session.online.ping()
-            lastPing = tools.time.monotonicNanoseconds()
+    private func copy(_ session: Session) throws(KedgeError) -> BackupCopy {
+        let copy = try BackupCopy(
+            session.server, startLSN: session.online.start.lsn, cluster: session.cluster, options: options,
+            tools: tools)
+        try copy.copyFiles()
+        try copy.copyControlFile(session.online.start, time: tools.time)
+        return copy
+    }
+
+    /// Runs `body` while the session is looked after. A dead session is a failed backup: whatever is copied from then
+    /// on would be of no use (lesson 40).
+    private func watched<Result>(
+        _ session: Session, while body: () throws(KedgeError) -> Result
+    ) throws(KedgeError) -> Result {
+        let watch = try SessionWatch(session.online, options.watching.session, stopping: tools.interruption)
+        let result: Result
+        do throws(KedgeError) {
+            result = try body()
+        } catch {
+            // A ping that hangs must not keep us. What it says then is not why we stop.
+            tools.interruption.stop(because: error)
+            let loss = watch.stop()
+            throw loss?.code == .databaseUnavailable ? loss ?? error : error
         }
+        if let loss = watch.stop() { throw loss }
+        return result
     }
 
     /// The WAL that the backup needs, once all of it is in this repository.

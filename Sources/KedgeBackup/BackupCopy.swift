@@ -80,8 +80,8 @@ struct BackupCopy {
             hint: "Check that pgdata names the data directory of the server.")
     }
 
-    /// Copies all files but `pg_control`. `whileWaiting` is called again and again meanwhile.
-    func copyFiles(whileWaiting: () throws(KedgeError) -> Void) throws(KedgeError) {
+    /// Copies all files but `pg_control`.
+    func copyFiles() throws(KedgeError) {
         let context = context
         // Items are small; the queue only has to keep the workers busy while one more batch is put together.
         let pool = try WorkerPool<CopyItem>(
@@ -92,7 +92,6 @@ struct BackupCopy {
         var plan = CopyPlan()
         try listing.forEach { index, entry throws(KedgeError) in
             for item in plan.add(index, entry) { try pool.submit(item) }
-            try whileWaiting()
         }
         if let item = plan.finish() { try pool.submit(item) }
         try pool.finish()

@@ -85,6 +85,7 @@ package struct Cat: Sendable {
         case ("catalog", 3) where parts[1] == "backup": return .json(try record(.commitRecord, relative, cluster))
         case ("catalog", 3) where parts[1] == "intent": return .json(try record(.intent, relative, cluster))
         case ("catalog", 4) where parts[1] == "proof": return .json(try record(.proof, relative, cluster))
+        case ("lease", 2): return .json(try record(.lease, relative, cluster))
         case ("backup", 3) where parts[2] == "manifest": return .json(try record(.manifest, relative, cluster))
         case ("pack", 3): return .json(try pack(relative, cluster))
         case ("wal", 4...): return try walFile(relative, parts, cluster)

@@ -1,6 +1,7 @@
 // What `info` has to say about a repository beyond its contents: each thing that is wrong, and what to do. Pure.
 
 package import KedgeCore
+import KedgeRepository
 
 /// Something that somebody should know or do.
 package struct InfoMessage: Sendable {
@@ -23,7 +24,7 @@ package struct InfoMessage: Sendable {
     /// Everything about one repository, what matters most first.
     static func about(_ info: RepositoryInfo) -> [InfoMessage] {
         let errors = unreadable(info) + withoutWAL(info)
-        let warnings = backups(info) + wal(info) + strangers(info)
+        let warnings = backups(info) + wal(info) + strangers(info) + leases(info)
         return errors.map { InfoMessage(severity: .error, repository: info.name, error: $0) }
             + warnings.map { InfoMessage(severity: .warning, repository: info.name, error: $0) }
     }
@@ -125,6 +126,16 @@ package struct InfoMessage: Sendable {
                 .walForeign, "\(count) object(s) among the WAL are not kedge's, such as \"\(first)\"",
                 hint: "Find out who put them there; kedge does not remove them.")
         ]
+    }
+
+    private static func leases(_ info: RepositoryInfo) -> [KedgeError] {
+        info.leases.filter { $0.record == nil }.map { lease in
+            KedgeError(
+                .damaged, "lease \"\(lease.operation)\" cannot be read",
+                detail: "It was stored at \(lease.renewedAt), by the store's clock.",
+                hint: "Whoever starts such work waits five minutes for it, and then takes it over.  If that does not "
+                    + "happen, remove object \"\(ClusterLayout.leases)/\(lease.operation)\" of the cluster.")
+        }
     }
 
     private static func name(_ timeline: TimelineID, _ number: UInt64, _ info: RepositoryInfo) -> String {

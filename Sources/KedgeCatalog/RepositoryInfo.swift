@@ -14,6 +14,8 @@ package struct RepositoryInfo: Sendable {
     package let unreadableBackups: [UnreadableRecord]
     /// Backups under way; an intent that can't be read has its error.
     package let intents: [(label: Label, intent: Result<Intent, KedgeError>)]
+    /// Work that is being done, or whose end nobody told. A record that can't be read is nil; the time is the store's.
+    package let leases: [(operation: String, record: LeaseRecord?, renewedAt: Timestamp)]
     package let inventory: WALInventory
     package let unreadableHistories: [UnreadableRecord]
     package let windows: [WindowInfo]
@@ -23,6 +25,14 @@ package struct RepositoryInfo: Sendable {
     package let unreadableSegments: [UnreadableRecord]
     /// Whether there were more segments after the newest backup than were looked at.
     package let hasUnseenSegments: Bool
+
+    /// What the backup with this label is doing, by its lease.
+    package func lease(for label: Label) -> (record: LeaseRecord, renewedAt: Timestamp)? {
+        for lease in leases {
+            if let record = lease.record, record.label == label.text { return (record, lease.renewedAt) }
+        }
+        return nil
+    }
 
     /// A committed backup.
     package struct BackupInfo: Sendable {
@@ -88,7 +98,8 @@ struct RepositorySurvey {
                         record: $0,
                         hasItsWAL: RecoverableWindows.canBecomeConsistent($0, archive: archived, damage: damage))
                 },
-            unreadableBackups: listing.unreadable, intents: intents, inventory: inventory,
+            unreadableBackups: listing.unreadable, intents: intents, leases: try Lease.all(in: cluster),
+            inventory: inventory,
             unreadableHistories: unreadableHistories, windows: shown,
             suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, newest, survey),
             unreadableSegments: survey.unreadable.map { link, error in

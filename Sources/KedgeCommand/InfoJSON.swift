@@ -18,7 +18,7 @@ enum InfoJSON {
             "status": .string(InfoCommand.word(cluster.status)), "messages": .array(cluster.messages.map(message)),
             "repositories": .array(cluster.repositories.map(repository)),
             "backups": .array(infos.flatMap { info in info.backups.map { backup($0, info.name) } }),
-            "underWay": .array(infos.flatMap(underWay)),
+            "underWay": .array(infos.flatMap(underWay)), "leases": .array(infos.flatMap(leases)),
             "recoverable": .array(infos.flatMap { info in info.windows.map { window($0, info) } }),
             "wal": .array(infos.flatMap(wal)),
         ]
@@ -67,12 +67,34 @@ enum InfoJSON {
             guard case .success(let intent) = intent, !info.backups.contains(where: { $0.record.label == label }) else {
                 return nil
             }
+            let lease = info.lease(for: label)
             return [
                 "label": .string(label.text), "type": .string(intent.type.rawValue), "repository": .string(info.name),
                 "startedAt": .string(intent.startedAt.description), "startLSN": .string(intent.startLSN.description),
                 "host": .string(intent.hostName), "processID": .int(intent.processID),
+                "progress": lease.map { progress($0.record, $0.renewedAt) } ?? .null,
             ]
         }
+    }
+
+    private static func leases(_ info: RepositoryInfo) -> [JSONValue] {
+        info.leases.map { operation, record, renewedAt in
+            [
+                "repository": .string(info.name), "operation": .string(operation), "readable": .bool(record != nil),
+                "host": .optional(record?.process.hostName),
+                "processID": record.map { .int($0.process.processID) } ?? .null, "label": .optional(record?.label),
+                "takenAt": .optional(record?.takenAt.description),
+                "progress": record.map { progress($0, renewedAt) } ?? .null,
+            ]
+        }
+    }
+
+    /// How far work is; `at` is the store's time of the last renewal.
+    private static func progress(_ record: LeaseRecord, _ renewedAt: Timestamp) -> JSONValue {
+        [
+            "step": .string(record.step), "doneBytes": .int(record.doneBytes),
+            "totalBytes": record.totalBytes.map { .int($0) } ?? .null, "at": .string(renewedAt.description),
+        ]
     }
 
     private static func window(_ window: RepositoryInfo.WindowInfo, _ info: RepositoryInfo) -> JSONValue {

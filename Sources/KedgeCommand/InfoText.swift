@@ -29,7 +29,7 @@ enum InfoText {
     }
 
     private static func repository(_ info: RepositoryInfo) -> [String] {
-        let sections = [backups(info), intents(info), windows(info), wal(info)].filter { !$0.isEmpty }
+        let sections = [backups(info), intents(info) + leases(info), windows(info), wal(info)].filter { !$0.isEmpty }
         return ["repository \(info.name): \(info.location)"]
             + sections.flatMap { [""] + $0.map { "  " + $0 } }
     }
@@ -65,8 +65,23 @@ enum InfoText {
                 return nil
             }
             return "under way: \(label), begun \(seconds(intent.startedAt)) by host \"\(intent.hostName)\", process "
-                + "\(intent.processID)"
+                + "\(intent.processID)" + (info.lease(for: label).map { progress($0.record, $0.renewedAt) } ?? "")
         }
+    }
+
+    /// Work other than backups, which are told by their intents.
+    private static func leases(_ info: RepositoryInfo) -> [String] {
+        info.leases.compactMap { operation, record, renewedAt in
+            guard let record, !info.intents.contains(where: { $0.label.text == record.label }) else { return nil }
+            return "under way: \(operation), begun \(seconds(record.takenAt)) by host \"\(record.process.hostName)\", "
+                + "process \(record.process.processID)" + progress(record, renewedAt)
+        }
+    }
+
+    /// How far it is, as of the store's clock.
+    private static func progress(_ record: LeaseRecord, _ renewedAt: Timestamp) -> String {
+        let text = record.progressText
+        return text.isEmpty ? "" : ": \(text) at \(seconds(renewedAt))"
     }
 
     private static func windows(_ info: RepositoryInfo) -> [String] {

@@ -8,14 +8,24 @@ import Synchronization
 package final class Interruption: Sendable {
     private let requested = Atomic<Int32>(0)
     private let seesSignals: Bool
+    private let parent: Interruption?
+    private let hasFailed = Atomic<Bool>(false)
+    private let failure = Mutex<KedgeError?>(nil)
 
     /// One that only `request(signal:)` raises, for tests and for work that ends with its scope.
-    package convenience init() { self.init(seesSignals: false) }
+    package convenience init() { self.init(seesSignals: false, parent: nil) }
 
-    private init(seesSignals: Bool) { self.seesSignals = seesSignals }
+    /// One for a part of what `parent` can stop: what stops the whole stops the part, and `stop(because:)` stops the
+    /// part alone.
+    package convenience init(within parent: Interruption) { self.init(seesSignals: false, parent: parent) }
+
+    private init(seesSignals: Bool, parent: Interruption?) {
+        self.seesSignals = seesSignals
+        self.parent = parent
+    }
 
     /// The one that SIGINT and SIGTERM raise after `catchSignals()`.
-    package static let process = Interruption(seesSignals: true)
+    package static let process = Interruption(seesSignals: true, parent: nil)
 
     /// Makes SIGINT and SIGTERM raise `process`, and SIGPIPE harmless. To be called once, by main.
     package static func catchSignals() throws(KedgeError) {
@@ -33,6 +43,7 @@ package final class Interruption: Sendable {
     package var signal: Int32? {
         let own = requested.load(ordering: .relaxed)
         if own != 0 { return own }
+        if let inherited = parent?.signal { return inherited }
         guard seesSignals else { return nil }
         let caught = csystem_caught_interruption()
         return caught == 0 ? nil : caught
@@ -43,9 +54,27 @@ package final class Interruption: Sendable {
         _ = requested.compareExchange(expected: 0, desired: signal, ordering: .relaxed)
     }
 
-    /// Throws `interrupted` once somebody asked to stop. Cheap enough for every frame.
+    /// Stops the work with `error`: it has become of no use. The first reason counts, and a signal comes before it.
+    package func stop(because error: KedgeError) {
+        failure.withLock { failure in if failure == nil { failure = error } }
+        hasFailed.store(true, ordering: .releasing)
+    }
+
+    /// Whether the work is to stop, for whichever reason.
+    package var isRequested: Bool { signal != nil || reason != nil }
+
+    private var reason: KedgeError? {
+        if hasFailed.load(ordering: .acquiring) { return failure.withLock { $0 } }
+        return parent?.reason
+    }
+
+    /// Throws `interrupted` once somebody asked to stop, or the reason that `stop(because:)` was given. Cheap enough
+    /// for every frame.
     package func checkpoint() throws(KedgeError) {
-        guard let signal else { return }
+        guard let signal else {
+            if let reason { throw reason }
+            return
+        }
         throw KedgeError(
             .interrupted, "interrupted by signal \(signal)", detail: "The work was stopped at a safe point.",
             hint: "Run the command again: what it had finished is kept, or removed if it was of no use alone.")

@@ -41,6 +41,11 @@ package final class Thread: Sendable {
     /// Waits until the thread has ended. To be called exactly once.
     package func join() { pthread_join(handle, nil) }
 
+    /// Starts a thread that nobody waits for; what it uses must live as long as it does, or be its own.
+    package static func detach(name: String, _ body: @escaping @Sendable () -> Void) throws(KedgeError) {
+        pthread_detach(try Thread(name: name, body).handle)
+    }
+
     private static let stackBytes = 4 << 20
 }
 

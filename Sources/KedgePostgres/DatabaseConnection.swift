@@ -52,14 +52,16 @@ package final class DatabaseConnection {
     private let interruption: Interruption?
     /// 150004 for 15.4.
     package let serverVersionNumber: Int
+    /// How long the server may take to answer from now on before the session counts as lost. Nil: for ever.
+    package var answerLimit: Duration?
 
-    /// Connects. While a query runs, `interruption` ends it with `interrupted`.
+    /// Connects. While that or a query takes its time, `interruption` ends it with `interrupted`.
     ///
     /// Throws `database-unavailable`, `configuration`, and `not-supported` for a server older than 13.
     package init(_ settings: DatabaseSettings, unless interruption: Interruption? = nil) throws(KedgeError) {
         let parameters = try settings.parameters()
         do throws(DatabaseFailure) {
-            connection = try Connection(parameters)
+            connection = try Connection(parameters, unless: interruption)
         } catch {
             throw DatabaseConnection.error(error, attempt: "connect to PostgreSQL", whileConnecting: true)
         }
@@ -85,7 +87,9 @@ package final class DatabaseConnection {
         _ sql: String, _ parameters: [String?] = [], attempt: String
     ) throws(KedgeError) -> [DatabaseRow] {
         do throws(DatabaseFailure) {
-            return try connection.query(sql, parameters, unless: interruption).rows.map { DatabaseRow($0) }
+            return try connection.query(sql, parameters, within: answerLimit, unless: interruption).rows.map {
+                DatabaseRow($0)
+            }
         } catch {
             throw DatabaseConnection.error(error, attempt: attempt, whileConnecting: false)
         }
@@ -101,6 +105,9 @@ package final class DatabaseConnection {
         }
         return rows[0]
     }
+
+    /// Whether the server has something to say that nobody asked for: a reason to ask it at once whether all is well.
+    package var hasUnaskedInput: Bool { connection.hasUnaskedInput }
 
     /// The server's notices and warnings since the last call.
     package func takeNotices() -> [String] { connection.takeNotices() }

@@ -5,7 +5,7 @@
 //
 // 1. Non-exclusive always: nothing is written into the data directory, and a session that dies takes the backup with it
 //    (manual, section "Making a Base Backup Using the Low Level API").
-// 2. Whoever copies files calls `ping` all the while: a copy made without a session is worthless.
+// 2. While files are copied somebody calls `ping` all the while: a copy made without a session is worthless.
 // 3. The server never waits for WAL here (wait_for_archive is off): kedge checks in its own repository.
 package import KedgeCore
 
@@ -74,6 +74,9 @@ package final class OnlineBackup {
         self.start = Start(
             lsn: lsn, timeline: timeline, isFromStandby: before.isInRecovery, time: before.time)
     }
+
+    /// Whether the server has said something unasked, as it does when it ends the session. Cheap; `ping` tells more.
+    package var hasUnaskedInput: Bool { connection.hasUnaskedInput }
 
     /// Asks the server whether the backup still stands. To be called every few seconds while files are copied.
     ///

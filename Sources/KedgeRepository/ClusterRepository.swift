@@ -120,21 +120,23 @@ package final class ClusterRepository: Sendable {
     // MARK: - Records
 
     /// Stores a record as a sealed object. Returns what the put found, and the sealed bytes that were offered.
+    ///
+    /// Only a lease may be replaced.
     @discardableResult
     package func putRecord(
-        _ record: JSONValue, _ kind: ObjectKind, _ relative: ObjectName
+        _ record: JSONValue, _ kind: ObjectKind, _ relative: ObjectName, _ condition: PutCondition = .createOnly
     ) throws(KedgeError) -> (outcome: PutOutcome, sealed: [UInt8]) {
         let sealed = try SealedObject.seal(
             kind, name: scoped(relative), contents: Array(record.compactText.utf8),
             compression: repository.settings.compression, keyRing: repository.keyRing, random: repository.random)
-        return (try repository.store.put(name(relative), ObjectBody(sealed), .createOnly), sealed)
+        return (try repository.store.put(name(relative), ObjectBody(sealed), condition), sealed)
     }
 
     /// Reads a record, checked from the envelope to the last byte of its JSON. `what` names it in errors.
     package func readRecord(
-        _ kind: ObjectKind, _ relative: ObjectName, what: String
+        _ kind: ObjectKind, _ relative: ObjectName, what: String, limit: Int = recordLimit
     ) throws(KedgeError) -> (record: JSONRecord, sealed: [UInt8]) {
-        let sealed = try repository.store.readAll(name(relative), limit: Self.recordLimit)
+        let sealed = try repository.store.readAll(name(relative), limit: limit)
         let contents = try SealedObject.open(
             sealed, kind: kind, name: scoped(relative), keyRing: repository.keyRing)
         return (try JSONRecord(parsing: contents.data, what: what), sealed)

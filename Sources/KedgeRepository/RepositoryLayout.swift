@@ -43,8 +43,20 @@ package enum ClusterLayout {
     package static let intents: ObjectName = "catalog/intent"
     /// The directory of proofs, by the label of the backup.
     package static let proofs: ObjectName = "catalog/proof"
-    /// The directory of what `check` writes to try a store, and removes again.
+    /// The directory of what is written to try a store or to ask its clock, and removed again.
     package static let probes: ObjectName = "probe"
+
+    /// The directory of leases.
+    package static let leases: ObjectName = "lease"
+
+    /// The lease for one kind of work. Nil where that is no component of a name.
+    package static func lease(_ operation: String) -> ObjectName? {
+        guard let name = leases.appending(operation), name.components.count == 2 else { return nil }
+        return name
+    }
+
+    /// A throwaway object that tells the store's time.
+    package static func clockProbe(_ id: RandomID) -> ObjectName { known("probe/\(id.hex)/clock") }
 
     /// The registration of one database system.
     package static func registration(_ system: SystemIdentifier) -> ObjectName { known("system/\(system)") }

@@ -2,7 +2,8 @@
 //
 // 1. libpq is loaded by the first connection of the process (CLibpq), never before.
 // 2. No password passes through here: libpq finds it itself (password file, service file, environment).
-// 3. While the server works, a request to stop is noticed within a fifth of a second.
+// 3. While the server works, a request to stop is noticed within a fifth of a second; while connecting too, name lookup
+//    included (`ConnectionAttempt`).
 // 4. A result's memory is libpq's; it is copied into Swift values and freed in the same function.
 import CLibpq
 import Glibc
@@ -44,15 +45,13 @@ package struct Connection: ~Copyable {
     /// Connects and waits for it, with libpq's own parameter keywords (manual, section "Parameter Key Words").
     ///
     /// What is not given comes from libpq's environment variables, service file and defaults.
-    package init(_ parameters: [(keyword: String, value: String)]) throws(DatabaseFailure) {
+    package init(
+        _ parameters: [(keyword: String, value: String)], unless interruption: Interruption? = nil
+    ) throws(DatabaseFailure) {
         if let message = clibpq_load() {
             throw DatabaseFailure(kind: .libraryMissing, message: String(cString: message))
         }
-        // expand_dbname stays off: a dbname that is a connection string could carry a password.
-        let opened = withCStrings(parameters.map(\.keyword)) { keywords in
-            withCStrings(parameters.map(\.value)) { values in clibpq_connectdbParams(keywords, values, 0) }
-        }
-        guard let handle = opened else {
+        guard let handle = try ConnectionAttempt.run(parameters, unless: interruption) else {
             throw DatabaseFailure(kind: .disconnected, message: "libpq is out of memory")
         }
         guard clibpq_status(handle) == CONNECTION_OK else {
@@ -74,9 +73,11 @@ package struct Connection: ~Copyable {
 
     /// Runs one statement with parameters `$1`, `$2`, … as text and waits for its result.
     ///
-    /// After the failures `disconnected` and `interrupted` the connection is closed.
+    /// The server has `limit` to answer; nil: as long as it takes. After the failures `disconnected` and `interrupted`
+    /// the connection is closed.
     package mutating func query(
-        _ sql: String, _ parameters: [String?] = [], unless interruption: Interruption? = nil
+        _ sql: String, _ parameters: [String?] = [], within limit: Duration? = nil,
+        unless interruption: Interruption? = nil
     ) throws(DatabaseFailure) -> QueryResult {
         guard let handle else { throw DatabaseFailure(kind: .disconnected, message: "the connection is closed") }
         do throws(DatabaseFailure) {
@@ -84,13 +85,21 @@ package struct Connection: ~Copyable {
                 clibpq_sendQueryParams(handle, sql, Int32(parameters.count), nil, values, nil, nil, 0)
             }
             guard sent == 1 else { throw disconnection(of: handle) }
-            try waitForInput(of: handle, unless: interruption)
+            try waitForInput(of: handle, within: limit, unless: interruption)
             let result = try collect(from: handle)
             return result
         } catch {
             if error.kind != .refused { close() }
             throw error
         }
+    }
+
+    /// Whether the server has something to say that nobody asked for: most likely that the session is over. Asks nobody
+    /// and waits for nothing.
+    package var hasUnaskedInput: Bool {
+        guard let handle else { return false }
+        var entry = pollfd(fd: clibpq_socket(handle), events: Int16(POLLIN), revents: 0)
+        return poll(&entry, 1, 0) > 0
     }
 
     /// 150004 for 15.4.
@@ -112,20 +121,39 @@ package struct Connection: ~Copyable {
 
 /// Waits until the whole result is here, as the manual's section "Asynchronous Command Processing" asks for it: poll,
 /// consume, ask whether it is still busy.
-private func waitForInput(of handle: OpaquePointer, unless interruption: Interruption?) throws(DatabaseFailure) {
+private func waitForInput(
+    of handle: OpaquePointer, within limit: Duration?, unless interruption: Interruption?
+) throws(DatabaseFailure) {
+    let time = SystemTimeSource()
+    let begin = time.monotonicNanoseconds()
+    let seconds = limit.map { UInt64(max(0, $0.components.seconds)) }
     while clibpq_isBusy(handle) == 1 {
-        var entry = pollfd(fd: clibpq_socket(handle), events: Int16(POLLIN), revents: 0)
-        let ready = poll(&entry, 1, interruption == nil ? -1 : 200)
+        // What was sent may still lie in libpq's buffer: a full socket must be written to as well as read from (manual,
+        // PQflush), or both sides would wait for each other.
+        let unsent = clibpq_flush(handle)
+        if unsent < 0 { throw disconnection(of: handle) }
+        var entry = pollfd(
+            fd: clibpq_socket(handle), events: Int16(unsent == 0 ? POLLIN : POLLIN | POLLOUT), revents: 0)
+        let ready = poll(&entry, 1, interruption == nil && limit == nil ? -1 : 200)
         let failure = errno
         if ready < 0 && failure != EINTR {
             throw DatabaseFailure(kind: .disconnected, message: "waiting for the server failed with error \(failure)")
         }
         if ready > 0 && clibpq_consumeInput(handle) != 1 { throw disconnection(of: handle) }
-        if let signal = interruption?.signal {
+        if let interruption, interruption.isRequested {
             cancel(handle)
-            throw DatabaseFailure(kind: .interrupted, message: "interrupted by signal \(signal)")
+            throw interrupted(interruption)
+        }
+        if let seconds, (time.monotonicNanoseconds() - begin) / 1_000_000_000 >= seconds, clibpq_isBusy(handle) == 1 {
+            throw DatabaseFailure(kind: .disconnected, message: "the server did not answer for \(seconds) s")
         }
     }
+}
+
+/// The failure of what somebody asked to stop.
+func interrupted(_ interruption: Interruption) -> DatabaseFailure {
+    let reason = interruption.signal.map { "interrupted by signal \($0)" }
+    return DatabaseFailure(kind: .interrupted, message: reason ?? "the work was stopped")
 }
 
 /// Asks the server to give the present query up. Best effort: the connection is closed next in any case.
@@ -184,7 +212,7 @@ private func text(_ message: UnsafePointer<CChar>?) -> String {
 }
 
 /// Calls `body` with a NULL-terminated array of C strings that lives as long as the call; nil becomes NULL.
-private func withCStrings<Result>(
+func withCStrings<Result>(
     _ strings: [String?], _ body: (UnsafePointer<UnsafePointer<CChar>?>) -> Result
 ) -> Result {
     var pointers = strings.map { string in string.flatMap { strdup($0) }.map { UnsafePointer($0) } }

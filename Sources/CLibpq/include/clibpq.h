@@ -20,6 +20,7 @@ int clibpq_sendQueryParams(
     const int *lengths, const int *formats, int result_format);
 int clibpq_socket(const PGconn *connection);
 int clibpq_consumeInput(PGconn *connection);
+int clibpq_flush(PGconn *connection);
 int clibpq_isBusy(PGconn *connection);
 PGresult *clibpq_getResult(PGconn *connection);
 PGcancel *clibpq_getCancel(PGconn *connection);
