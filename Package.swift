@@ -49,12 +49,14 @@ let package = Package(
         module("KedgeRestore", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         // Domain and storage
         module("KedgeCatalog", ["KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
-        module("KedgeRepository", ["KedgeCodec", "KedgeCore"]),
+        module("KedgeRepository", ["KedgeCodec", "KedgeCore", "Curl", "Expat"]),
         module("KedgePostgres", ["KedgeCodec", "KedgeCore", "Libpq"]),
         module("KedgeCodec", ["KedgeCore", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash"]),
         module("KedgeCore", ["CSystem", "CArithmetic"]),
         // Owners of C handles
         owner("Libpq", of: "CLibpq"),
+        owner("Curl", of: "CCurl"),
+        owner("Expat", of: "CExpat"),
         owner("OpenSSL", of: "COpenSSL"),
         owner("Zlib", of: "CZlib"),
         owner("LZ4", of: "CLZ4"),
@@ -66,7 +68,9 @@ let package = Package(
         .systemLibrary(name: "CLZ4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+        .systemLibrary(name: "CExpat", providers: [.apt(["libexpat1-dev"])]),
         .target(name: "CLibpq"),
+        .target(name: "CCurl"),
         .target(name: "CSystem"),
         .target(name: "CArithmetic", cSettings: [.unsafeFlags(["-O2"])]),
         // What scripts/bench.sh holds kedge against
@@ -101,7 +105,7 @@ let package = Package(
                 "KedgeCodec", "KedgeCore",
             ]),
         tests("KedgePostgresTests", ["KedgePostgres", "KedgeCodec", "KedgeCore"]),
-        tests("KedgeRepositoryTests", ["KedgeRepository", "KedgeCodec", "KedgeCore"]),
+        tests("KedgeRepositoryTests", ["KedgeRepository", "KedgeCodec", "KedgeCore", "Expat"]),
         tests(
             "KedgeRestoreTests",
             ["KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),

@@ -3,7 +3,7 @@
 #   build.sh             one file that needs libm and libc (docs/decisions/0001-one-static-binary.md)
 #   build.sh --dynamic   build/kedge-dynamic: the same against the shared libraries of this host
 #   build.sh --bench     build/kedge and build/codec-only, which scripts/bench.sh holds it against
-# libpq is loaded when a database is talked to, in both.
+# libpq and libcurl are loaded when a database or an object store is talked to, in both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ case "${1:-}" in
 *) echo "usage: build.sh [--dynamic | --bench]" >&2 && exit 2 ;;
 esac
 
-libraries=(libcrypto libz liblz4 libzstd libxxhash)
+libraries=(libcrypto libz liblz4 libzstd libxxhash libexpat)
 build() { # build PRODUCT FLAG...; the order of the flags does not matter, their spelling for three programs in a row does
     swift build --configuration release --product "$@"
 }

@@ -3,8 +3,9 @@
 set -euo pipefail
 
 packages=(
-    libssl-dev zlib1g-dev liblz4-dev libzstd-dev libxxhash-dev libpq-dev # the C libraries that kedge is made of
-    libpq5                                                              # loaded when a database is talked to
+    libssl-dev zlib1g-dev liblz4-dev libzstd-dev libxxhash-dev libexpat1-dev # the C libraries inside kedge
+    libpq-dev libcurl4-openssl-dev                                      # headers of those that are loaded on demand
+    libpq5 libcurl4                                                     # loaded when a database or an object store is talked to
     python3-cryptography python3-zstandard python3-lz4                  # Catalog/reader.py
     python3-jsonschema                                                  # tests of Catalog/v1/schema
     git make gcc libstdc++-12-dev                                       # the shipped binary links libstdc++.a

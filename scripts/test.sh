@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the tests: tidy, quick tier (no servers), server tier (real PostgreSQL, the shipped binary).
-#   test.sh               all three, servers of version 15: what is run before every merge
+# Sets everything up and runs the tests: tidy, quick tier (no servers), server tier (real PostgreSQL
+# servers and object stores, the shipped binary).
+#   test.sh               all three, PostgreSQL 15, SeaweedFS and rclone: what is run before every merge
 #   test.sh --quick       tidy and quick tier only
-#   test.sh --soak        servers of 14 to 18, and the long tests
+#   test.sh --soak        PostgreSQL 14 to 18, Ceph as well, and the long tests
 #   test.sh --filter X    only the tests whose names match the regular expression X (and no tidy)
 # Works from a fresh clone on a fresh Debian 12 with Swift in PATH; as root it installs what is missing. KEDGE_TEST_SEED repeats
 # the random choices of a run. The last line says what ran and how it went; the exit status is 0 only if all passed.
@@ -42,6 +43,7 @@ chmod 0755 "$KEDGE_TEST_DIRECTORY"
 
 finish() {
     status=$?
+    scripts/testing/object-stores.sh stop "$KEDGE_TEST_DIRECTORY/s3" 2>/dev/null || true
     # Servers of tests that were killed: their directory is ours, so they are.
     for file in $(find "$KEDGE_TEST_DIRECTORY" -name postmaster.pid 2>/dev/null); do
         kill -QUIT "$(head -n 1 "$file")" 2>/dev/null || true
@@ -122,6 +124,11 @@ if [ "$tier" != quick ]; then
     export KEDGE_BINARY=$PWD/build/kedge
     export KEDGE_TEST_SERVERS=1
     [ "$tier" != soak ] || export KEDGE_TEST_SOAK=1
+    stores=(seaweedfs rclone)
+    [ "$tier" != soak ] || stores+=(ceph)
+    step "object stores: ${stores[*]}"
+    KEDGE_TEST_S3=$(scripts/testing/object-stores.sh start "$KEDGE_TEST_DIRECTORY/s3" "${stores[@]}")
+    export KEDGE_TEST_S3
     step "server tier: PostgreSQL ${versions[*]}"
     run_tests "server tier (PostgreSQL ${versions[*]})"
 fi

@@ -69,7 +69,8 @@ enum BackupCommand {
         Backup.Options(
             clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: cluster.database,
             repository: repository, workDirectory: RawPath(cluster.workDirectory),
-            ownDirectories: [RawPath(cluster.workDirectory)] + configuration.repositories.map { RawPath($0.path) },
+            ownDirectories: [RawPath(cluster.workDirectory)]
+                + configuration.repositories.compactMap { $0.place.directory.map { RawPath($0) } },
             workers: cluster.processMax, archiveTimeout: cluster.archiveTimeout,
             readRateBytes: cluster.readRate.map { UInt64(clamping: $0) }, hostName: host.name, processID: getpid())
     }

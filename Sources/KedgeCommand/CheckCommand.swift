@@ -27,7 +27,7 @@ enum CheckCommand {
                 repositories: configuration.repositories(of: cluster).map { repository in
                     Check.Options.RepositoryUnderTest(
                         name: repository.name, source: context.sourceOrFailure(of: repository),
-                        directory: RawPath(repository.path))
+                        directory: repository.place.directory.map { RawPath($0) })
                 },
                 archiveTimeout: cluster.archiveTimeout,
                 prepareWorkDirectory: { () throws(KedgeError) in

@@ -50,7 +50,7 @@ package struct CommandResult: Sendable {
 
 /// The world outside, as far as commands see it; tests give one of their own.
 package struct Surroundings: Sendable {
-    /// The `KEDGE_` variables.
+    /// The `KEDGE_` variables, and those that credentials of object stores come from.
     package var environment: [EnvironmentVariable]
     package var host: HostFacts
     package var readFile: FileReader

@@ -76,11 +76,28 @@ package enum UnavailableAnswer: String, Sendable {
 /// One `[repository NAME]` with its defaults filled in.
 package struct RepositoryConfiguration: Sendable {
     package let name: String
-    /// The directory of a local repository.
-    package let path: String
+    package let place: RepositoryPlace
     package let compression: CompressionChoice
     /// Nil: `encryption = none`.
     package let keySource: KeySource?
+}
+
+/// Where a repository lies.
+package enum RepositoryPlace: Sendable {
+    /// A directory.
+    case local(path: String)
+    case s3(S3Configuration)
+
+    /// The directory of a local repository; nil for any other.
+    package var directory: String? { if case .local(let path) = self { path } else { nil } }
+
+    /// What no other repository may have.
+    fileprivate var description: String {
+        switch self {
+        case .local(let path): "path \"\(path)\""
+        case .s3(let s3): "place \(s3.location)"
+        }
+    }
 }
 
 /// Where the secret that unwraps a repository's data keys comes from.
@@ -199,12 +216,13 @@ package struct Configuration: Sendable {
 
     private func checkPathsDiffer() throws(KedgeError) {
         for (index, repository) in repositories.enumerated() {
-            if let twin = repositories[..<index].first(where: { $0.path == repository.path }) {
+            if let twin = repositories[..<index].first(where: { $0.place.description == repository.place.description })
+            {
                 throw KedgeError(
                     .configuration, "cannot use configuration file \"\(path)\"",
-                    detail: "Repositories \"\(twin.name)\" and \"\(repository.name)\" have the same path "
-                        + "\"\(repository.path)\".",
-                    hint: "Give each a path of its own, or remove one.")
+                    detail: "Repositories \"\(twin.name)\" and \"\(repository.name)\" have the same "
+                        + "\(repository.place.description).",
+                    hint: "Give each a place of its own, or remove one.")
             }
         }
     }
@@ -214,8 +232,7 @@ extension RepositoryConfiguration {
     /// The section's values as they are needed. Throws `configuration`.
     fileprivate init(_ section: LayeredSection, path file: String) throws(KedgeError) {
         name = section.name
-        path = try section.requiredText(
-            "path", why: "kedge must know where the repository is", example: "/var/lib/kedge", file)
+        place = try RepositoryConfiguration.place(section, path: file)
         compression = section.compression("compression")
         let encryption = try section.requiredText(
             "encryption", why: "backups hold all data, so whether they are encrypted is never left to a default",
@@ -241,6 +258,26 @@ extension RepositoryConfiguration {
                 ? "Remove key-file, passphrase-file and passphrase-command, or write encryption = aes-256-gcm."
                 : "Set exactly one of key-file, passphrase-file and passphrase-command; "
                     + "\"kedge init --generate-key FILE\" makes a key file.")
+    }
+}
+
+extension RepositoryConfiguration {
+    /// Where the repository is. Throws `configuration`, also for keys that belong to another type: whoever wrote them
+    /// expects them to do something.
+    fileprivate static func place(
+        _ section: LayeredSection, path file: String
+    ) throws(KedgeError) -> RepositoryPlace {
+        let isLocal = section.text("type") == "local"
+        for key in isLocal ? S3Configuration.ownKeys : ["path"] where section.text(key) != nil {
+            throw section.error(
+                key, "key \"\(key)\" is for repositories of type \(isLocal ? "s3" : "local")",
+                hint: isLocal ? "Remove it, or write type = s3." : "Remove it; bucket and prefix say where it is.", file
+            )
+        }
+        guard isLocal else { return .s3(try S3Configuration(section, path: file)) }
+        return .local(
+            path: try section.requiredText(
+                "path", why: "kedge must know where the repository is", example: "/var/lib/kedge", file))
     }
 }
 

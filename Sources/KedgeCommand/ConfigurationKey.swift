@@ -73,8 +73,40 @@ package struct ConfigurationKey: Sendable {
             "The most bytes that backup reads from the data directory in a second."),
 
         // Repository
-        ConfigurationKey("type", .repository, .choice(["local"]), default: "local", "Where the repository is."),
-        ConfigurationKey("path", .repository, .path, note: "required", "The repository's directory."),
+        ConfigurationKey(
+            "type", .repository, .choice(["local", "s3"]), default: "local",
+            "Where the repository is: in a directory, or in a bucket of an object store that speaks the protocol of "
+                + "Amazon S3."),
+        ConfigurationKey(
+            "path", .repository, .path, note: "required with type = local", "The repository's directory."),
+        ConfigurationKey(
+            "endpoint", .repository, .text, note: "https://s3.REGION.amazonaws.com",
+            "The object store's address, https://HOST[:PORT]; http:// only where the network is trusted."),
+        ConfigurationKey("region", .repository, .text, note: "us-east-1", "The region that the bucket is in."),
+        ConfigurationKey(
+            "bucket", .repository, .text, note: "required with type = s3", "The bucket. kedge never creates one."),
+        ConfigurationKey(
+            "prefix", .repository, .text, note: "none", "What the names of all objects in the bucket begin with."),
+        ConfigurationKey(
+            "uri-style", .repository, .choice(["path", "host"]), default: "path",
+            "Whether the bucket's name is part of the URL's path or of its host."),
+        ConfigurationKey(
+            "access-key-id-file", .repository, .path,
+            note: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else ~/.aws/credentials",
+            "The file whose one line is the access key id. PostgreSQL's archive commands have its environment, so "
+                + "files are the safer choice."),
+        ConfigurationKey(
+            "secret-access-key-file", .repository, .path, note: "see access-key-id-file",
+            "The file whose one line is the secret access key. Others must not be able to read it."),
+        ConfigurationKey(
+            "ca-file", .repository, .path, note: "/etc/ssl/certs",
+            "The file of certificates (PEM) that the object store's certificate is checked against."),
+        ConfigurationKey(
+            "storage-class", .repository, .text, note: "the store's", "The storage class of new objects."),
+        ConfigurationKey(
+            "conditional-put", .repository, .boolean, default: "yes",
+            "Whether the object store refuses to replace an object when asked to (If-None-Match). \"kedge init\" "
+                + "tries it. With no, two hosts that write one object at the same moment can't be told apart."),
         ConfigurationKey(
             "compression", .repository, .compression, default: "zstd:1",
             "The codec for new objects: zstd, lz4, zlib or none, with its level. Any kedge reads all of them."),

@@ -59,10 +59,10 @@ struct LayeredSection: Sendable {
     mutating func set(
         _ key: ConfigurationKey, _ text: String, _ source: ValueSource, file: String
     ) throws(KedgeError) {
-        if key.name == "type", text == "s3" || text == "sftp" {
+        if key.name == "type", text == "sftp" {
             throw KedgeError(
                 .notSupported, "cannot use repository \"\(name)\": type \(text) is not supported yet",
-                hint: "Use type = local.")
+                hint: "Use type = local or type = s3.")
         }
         do {
             values[key.name] = (try key.kind.parse(text), source)

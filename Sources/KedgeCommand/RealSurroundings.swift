@@ -10,7 +10,7 @@ extension Surroundings {
             do { try StandardStream.error.write(Array(text.utf8)) } catch {}
         }
         return Surroundings(
-            environment: kedgeVariables(),
+            environment: variables(),
             host: HostFacts(
                 processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid(), name: hostName(),
                 executable: linkTarget("/proc/self/exe", otherwise: "kedge"),
@@ -53,11 +53,14 @@ extension Surroundings {
         return try shell.run()
     }
 
-    private static func kedgeVariables() -> [EnvironmentVariable] {
+    /// Those that kedge looks at: its own, those of the tools of object stores, and where the user's files are.
+    private static func variables() -> [EnvironmentVariable] {
         var variables: [EnvironmentVariable] = []
         var entry = environ
         while let text = entry.pointee {
-            if strncmp(text, "KEDGE_", 6) == 0, let equals = strchr(text, Int32(UInt8(ascii: "="))) {
+            let isWanted =
+                strncmp(text, "KEDGE_", 6) == 0 || strncmp(text, "AWS_", 4) == 0 || strncmp(text, "HOME=", 5) == 0
+            if isWanted, let equals = strchr(text, Int32(UInt8(ascii: "="))) {
                 let length = equals - text
                 let name = UnsafeRawBufferPointer(start: text, count: length)
                 variables.append(

@@ -13,7 +13,11 @@ extension CommandContext {
         let settings = RepositorySettings(
             name: repository.name, cipher: secret == nil ? .none : .aes256GCM, compression: repository.compression,
             secret: secret)
-        let path = repository.path
+        let path: String
+        switch repository.place {
+        case .local(let directory): path = directory
+        case .s3(let s3): return source(s3, settings, secrets)
+        }
         let random = surroundings.random
         // No retries around a directory: what fails there does not heal by itself within a minute.
         return RepositorySource(
@@ -22,6 +26,26 @@ extension CommandContext {
             createStore: { () throws(KedgeError) in
                 try LocalStore.createRoot(at: path)
                 return try LocalStore(at: path, marker: nil, random: random)
+            })
+    }
+
+    private func source(
+        _ s3: S3Configuration, _ settings: RepositorySettings, _ secrets: SecretReader
+    ) -> RepositorySource {
+        let (time, random, interruption) = (surroundings.time, surroundings.random, surroundings.interruption)
+        let client = S3ClientSettings(
+            location: s3.location,
+            credentials: S3CredentialReader(
+                s3.keyFiles, environment: surroundings.environment, secrets: secrets,
+                fileExists: surroundings.fileExists),
+            trustFile: s3.trustFile, time: time, interruption: interruption)
+        let store = S3Store(client, conditionalPut: s3.conditionalPut, storageClass: s3.storageClass)
+        let retrying = RetryingStore(store, time: time, random: random, interruption: interruption)
+        return RepositorySource(
+            settings: settings, openStore: { () throws(KedgeError) in retrying },
+            createStore: { () throws(KedgeError) in
+                try store.confirmConditionalPut(random: random)
+                return retrying
             })
     }
 

@@ -45,7 +45,21 @@ package struct SecretReader: Sendable {
         return try KeyEncryptionSecret(parsingPassphrase: bytes, what: "passphrase file \"\(path)\"")
     }
 
-    private func secretFile(_ path: String, _ what: String) throws(KedgeError) -> [UInt8] {
+    /// The one line of a file that holds part of a credential. Throws `key-unsafe` or `configuration`.
+    func line(of path: String, _ what: String) throws(KedgeError) -> Secret {
+        let bytes = try secretFile(path, what)
+        let line = bytes.prefix { $0 != 0x0A && $0 != 0x0D }
+        guard !line.isEmpty, bytes[line.count...].allSatisfy({ $0 == 0x0A || $0 == 0x0D }) else {
+            throw KedgeError(
+                .configuration, "cannot use \(what) \"\(path)\"",
+                detail: line.isEmpty ? "Its first line is empty." : "It has more than one line.",
+                hint: "Leave nothing in it but the one line.")
+        }
+        return Secret(Array(line))
+    }
+
+    /// A small file that nobody else may read. Throws `key-unsafe` or `configuration`.
+    func secretFile(_ path: String, _ what: String) throws(KedgeError) -> [UInt8] {
         let file = try readFile(path, what, 64 << 10)
         let problem: String
         if file.mode & 0o007 != 0 {

@@ -36,7 +36,7 @@ extension ObjectStore {
     /// Whether the object is there.
     package func contains(_ name: ObjectName) throws(KedgeError) -> Bool { try status(of: name) != nil }
 
-    /// Hands every object below `directory` to `body`, page by page, in byte order.
+    /// Hands every object below `directory` to `body`, page by page, in the order of `list`.
     package func forEachObject(
         below directory: ObjectName?, after: ObjectName? = nil, pageSize: Int = 1000,
         _ body: (ListEntry) throws(KedgeError) -> Void
@@ -65,10 +65,10 @@ extension ObjectStore {
 
     /// A store that gives the same position again would be listed for ever (lesson 19).
     private func checkProgress(_ position: String?, _ next: String?) throws(KedgeError) {
-        guard let position, let next, next <= position else { return }
+        guard let position, next == position else { return }
         throw KedgeError(
             .repositoryUnavailable, "could not list the objects of \(location)",
-            detail: "The store's list does not advance beyond \"\(next)\".",
+            detail: "The store's list does not advance beyond \"\(position)\".",
             hint: "Report this to the maker of the store: its listing is broken.")
     }
 }

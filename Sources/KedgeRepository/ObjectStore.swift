@@ -57,8 +57,10 @@ package protocol ObjectStore: Sendable {
     /// Makes an object that is there, and the way to it, durable. Throws `not-found` if it is absent.
     func makeDurable(_ name: ObjectName) throws(KedgeError)
 
-    /// Objects below `directory` (nil: all) at any depth, in byte order, after the name `after`, at most `limit` (> 0).
+    /// Objects below `directory` (nil: all) at any depth, after the name `after`, at most `limit` (> 0).
     ///
+    /// The objects that lie directly in one directory come in byte order. Where the others come between them is the
+    /// store's own affair, but always the same: some compare whole names, some component by component.
     /// An object that is there all the time between the first and the last page is listed exactly once; one that comes
     /// or goes meanwhile may be listed or not. A directory without objects is the same as none: an empty page.
     func list(below directory: ObjectName?, after: ObjectName?, limit: Int) throws(KedgeError) -> ListPage
@@ -154,7 +156,7 @@ package struct ListEntry: Hashable, Sendable {
     }
 }
 
-/// A part of a listing, in byte order of names.
+/// A part of a listing, in the store's order.
 package struct ListPage: Hashable, Sendable {
     package let entries: [ListEntry]
     /// What to give as `after` for the next page. Nil: this is the last one.

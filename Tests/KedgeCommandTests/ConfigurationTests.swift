@@ -66,7 +66,7 @@ private let full = """
         #expect(main.workDirectory == "/tmp/kedge-1000")
         let repositories = configuration.repositories(of: main)
         #expect(repositories.map(\.name) == ["main", "spare"])
-        #expect(repositories[0].path == "/var/lib/kedge")
+        #expect(repositories[0].place.directory == "/var/lib/kedge")
         #expect(repositories[0].compression.description == "lz4:1")
         #expect(repositories[0].keySource == .keyFile("/etc/kedge/main.key"))
         #expect(repositories[1].keySource == nil)
@@ -98,7 +98,7 @@ private let full = """
         #expect(try processMax("info", [named, general]) == 5)
         #expect(try processMax("info --process-max 7", [general, named]) == 7)
         let moved = try load(full, environment: [EnvironmentVariable("KEDGE_REPOSITORY_MAIN_PATH", "/moved")])
-        #expect(moved.repositories.map(\.path) == ["/moved", "/srv/spare"])
+        #expect(moved.repositories.map(\.place.directory) == ["/moved", "/srv/spare"])
     }
 
     @Test("the file, the cluster and the repository can be chosen in the environment")
@@ -170,8 +170,9 @@ private let full = """
             ("compression = lz4", "compresion = lz4"), "info",
             """
             \(file), line 4: key "compresion" is unknown in [repository main]
-            hint: Did you mean "compression"?  The keys of a repository are: type, path, compression, encryption, \
-            key-file, passphrase-file, passphrase-command.
+            hint: Did you mean "compression"?  The keys of a repository are: type, path, endpoint, region, bucket, \
+            prefix, uri-style, access-key-id-file, secret-access-key-file, ca-file, storage-class, conditional-put, \
+            compression, encryption, key-file, passphrase-file, passphrase-command.
             code: configuration
             """
         ),
@@ -192,10 +193,10 @@ private let full = """
             """
         ),
         (
-            ("type = local", "endpoint = x\ntype = s3"), "info",
+            ("type = local", "type = sftp"), "info",
             """
-            kedge: error: cannot use repository "main": type s3 is not supported yet
-            hint: Use type = local.
+            kedge: error: cannot use repository "main": type sftp is not supported yet
+            hint: Use type = local or type = s3.
             code: not-supported
             """
         ),
@@ -240,7 +241,7 @@ private let full = """
             """
             \(file)
             detail: Repositories "main" and "spare" have the same path "/var/lib/kedge".
-            hint: Give each a path of its own, or remove one.
+            hint: Give each a place of its own, or remove one.
             code: configuration
             """
         ),

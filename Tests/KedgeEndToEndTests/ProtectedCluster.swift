@@ -1,4 +1,4 @@
-// A running server that the built kedge protects: configuration, key, encrypted local repository, archiving.
+// A running server that the built kedge protects: configuration, key, encrypted repository, archiving.
 import KedgeCore
 import KedgePostgres
 import KedgeTestSupport
@@ -15,7 +15,7 @@ final class ProtectedCluster {
     /// Makes and starts the server, initialises the repository and archives from the first segment on.
     init(
         _ installation: PostgresInstallation = .standard, walSegmentMiB: Int = 1, encrypted: Bool = true,
-        configuration lines: [String] = []
+        configuration lines: [String] = [], store: S3TestServer? = nil
     ) throws {
         directory = try TemporaryDirectory()
         var options = PostgresTestServer.Options()
@@ -31,8 +31,7 @@ final class ProtectedCluster {
             directory("kedge.conf"),
             """
             [repository main]
-            type = local
-            path = \(directory("repository"))
+            \(try place(store))
             \(encryption)
             [cluster main]
             pgdata = \(server.dataDirectory)
@@ -47,6 +46,25 @@ final class ProtectedCluster {
         try ServerUser.run(["mkdir", "-m", "700", directory("work")])
         try kedge(["init"] + (encrypted ? ["--generate-key", directory("main.key")] : []))
         try server.start()
+    }
+
+    /// The keys that say where the repository is: a directory, or a prefix of its own in an object store.
+    private func place(_ store: S3TestServer?) throws -> String {
+        guard let store else { return "type = local\npath = \(repository)" }
+        for (file, text) in [("id", store.accessKeyID), ("secret", store.secretAccessKey)] {
+            try write(directory(file), text)
+            try ServerUser.run(["chmod", "600", directory(file)])
+        }
+        return """
+            type = s3
+            endpoint = \(store.endpoint)
+            region = \(store.region)
+            bucket = \(store.bucket)
+            prefix = \(store.newDirectory())
+            access-key-id-file = \(directory("id"))
+            secret-access-key-file = \(directory("secret"))
+            conditional-put = \(store.hasConditionalPut ? "yes" : "no")
+            """
     }
 
     /// Writes a file as the server's user.

@@ -63,7 +63,7 @@ import Testing
                 "an object that exists is not replaced unless asked",
                 "of many that create one object at once exactly one succeeds",
                 "an upload does not replace an object that exists",
-                "a listing is complete and in byte order, at any depth",
+                "a listing is complete at any depth, and each directory's objects are in byte order",
                 "a listing holds only what lies below its directory",
                 "what exists is listed exactly once while others write and remove",
             ])

@@ -1,0 +1,281 @@
+// A store in a bucket of an object store that speaks the protocol of Amazon S3.
+//
+// 1. Whole or not at all: a PUT, or a multipart upload that is completed. Durable when acknowledged: the answer 200 to
+//    a request whose Content-MD5 the store has checked.
+// 2. Written once: `If-None-Match: *`. A store that ignores it (`conditionalPut` false) is asked before and read back
+//    after; that excludes all but two writers at the same time.
+// 3. Absent means absent: only the word NoSuchKey. HEAD has no words, so an object's status is asked by a GET of its
+//    first byte. A missing bucket, a proxy's own 404 and a refusal are errors.
+// 4. What a 200 says is not believed unread: an answer to Complete may hold an error, a range may be ignored, a listing
+//    may be longer than asked.
+// The differences between real stores: docs/object-stores.md.
+
+import Curl
+import Expat
+package import KedgeCore
+
+/// An object store in a bucket.
+package final class S3Store: ObjectStore {
+    let client: S3Client
+    package let capabilities: StoreCapabilities
+    /// Of parts; the last one of an upload may be smaller.
+    let partBytes: Int
+    /// How the store is to keep objects; nil: as it does by default.
+    let storageClass: String?
+
+    /// `conditionalPut`: whether the store honours `If-None-Match: *`, which `check` finds out.
+    package init(
+        _ settings: S3ClientSettings, conditionalPut: Bool, storageClass: String? = nil, partBytes: Int = 8 << 20
+    ) {
+        client = S3Client(settings)
+        capabilities = StoreCapabilities(hasConditionalPut: conditionalPut)
+        self.storageClass = storageClass
+        self.partBytes = partBytes
+    }
+
+    package var location: String { client.location.description }
+
+    /// Tries whether the store honours conditional puts, and throws `configuration` where it does otherwise than was
+    /// configured: a store that replaces what it should refuse would lose the first of two writers' objects.
+    package func confirmConditionalPut(random: any RandomSource) throws(KedgeError) {
+        guard let name = ObjectName("kedge-probe-\(RandomID(from: random).hex)") else { return }
+        var request = S3Client.Request(
+            method: .put, key: client.location.key(of: name), headers: [("If-None-Match", "*")], body: [[1]],
+            attempt: "could not try whether the object store refuses to replace an object")
+        _ = try client.expect(request)
+        request.body = [[2]]
+        let isHonoured: Bool
+        switch try client.send(request) {
+        case .good: isHonoured = false
+        case .failure(let failure) where failure.isTaken: isHonoured = true
+        case .failure(let failure): throw failure.error(request.attempt, location: location)
+        }
+        if let failure = try remove([name]).first { throw failure.error }
+        guard isHonoured != capabilities.hasConditionalPut else { return }
+        throw KedgeError(
+            .configuration, "cannot use \(location) as it is configured",
+            detail: isHonoured
+                ? "It refuses to replace an object when asked to, and conditional-put = no says that it doesn't."
+                : "It replaces an object although it is asked not to (If-None-Match).",
+            hint: isHonoured
+                ? "Remove conditional-put = no: with it two hosts could overwrite each other's objects."
+                : "Set conditional-put = no, and let only one host write to this repository.")
+    }
+
+    // MARK: Reading
+
+    package func status(of name: ObjectName) throws(KedgeError) -> ObjectStatus? {
+        let attempt = "could not look at object \"\(name)\""
+        var request = reading(name, attempt)
+        request.headers = [("Range", "bytes=0-0")]
+        // A store that ignores ranges of tiny objects sends all of it, which is one byte or none.
+        request.sink = .bytes(limit: 1)
+        switch try client.send(request) {
+        case .good(let response):
+            let range = response.header("content-range").flatMap { ContentRange($0) }
+            return ObjectStatus(
+                sizeBytes: range?.objectBytes ?? UInt64(response.bodyBytes),
+                modified: try modified(response, attempt))
+        case .failure(let failure) where failure.isAbsentObject: return nil
+        case .failure(let failure) where failure.isOutOfRange: return try statusOfEmpty(name, attempt)
+        case .failure(let failure): throw failure.error(attempt, location: location)
+        }
+    }
+
+    /// An object without bytes has no first byte to ask for.
+    private func statusOfEmpty(_ name: ObjectName, _ attempt: String) throws(KedgeError) -> ObjectStatus {
+        var request = reading(name, attempt)
+        request.method = .head
+        let response = try client.expect(request)
+        return ObjectStatus(
+            sizeBytes: response.header("content-length").flatMap { UInt64($0) } ?? 0,
+            modified: try modified(response, attempt))
+    }
+
+    package func read(
+        _ name: ObjectName, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(KedgeError) {
+        guard buffer.count > 0 else {
+            guard try status(of: name) != nil else { throw objectNotFound(name, location: location) }
+            return
+        }
+        let (end, overflow) = offset.addingReportingOverflow(UInt64(buffer.count))
+        guard !overflow else { throw objectTooShort(name, location: location, end: .max) }
+        var request = reading(name, "could not read object \"\(name)\"")
+        request.headers = [("Range", "bytes=\(offset)-\(end - 1)")]
+        request.sink = .buffer(buffer)
+        switch try client.send(request) {
+        case .good(let response):
+            let range = response.header("content-range").flatMap { ContentRange($0) }
+            // Without a range it is the whole object, which must then be what was asked for.
+            guard let first = range?.first ?? (response.status == 200 ? 0 : nil), first == offset else {
+                throw wrongRange(request.attempt, response)
+            }
+            guard response.bodyBytes == buffer.count else {
+                throw objectTooShort(name, location: location, end: end)
+            }
+        case .failure(let failure) where failure.isAbsentObject: throw objectNotFound(name, location: location)
+        case .failure(let failure) where failure.isOutOfRange:
+            throw objectTooShort(name, location: location, end: end)
+        case .failure(let failure): throw failure.error(request.attempt, location: location)
+        }
+    }
+
+    package func readPrefix(_ name: ObjectName, limit: Int) throws(KedgeError) -> [UInt8] {
+        guard limit > 0 else {
+            guard try status(of: name) != nil else { throw objectNotFound(name, location: location) }
+            return []
+        }
+        var request = reading(name, "could not read object \"\(name)\"")
+        request.headers = [("Range", "bytes=0-\(limit - 1)")]
+        request.sink = .bytes(limit: limit)
+        switch try client.send(request) {
+        case .good(let response):
+            let range = response.header("content-range").flatMap { ContentRange($0) }
+            guard range == nil || range?.first == 0 else { throw wrongRange(request.attempt, response) }
+            let whole = range?.objectBytes ?? UInt64(response.bodyBytes)
+            guard UInt64(response.bodyBytes) == min(whole, UInt64(limit)) else {
+                throw wrongRange(request.attempt, response)
+            }
+            return response.body
+        case .failure(let failure) where failure.isAbsentObject: throw objectNotFound(name, location: location)
+        case .failure(let failure) where failure.isOutOfRange:
+            return []
+        case .failure(let failure): throw failure.error(request.attempt, location: location)
+        }
+    }
+
+    private func reading(_ name: ObjectName, _ attempt: String) -> S3Client.Request {
+        S3Client.Request(method: .get, key: client.location.key(of: name), attempt: attempt)
+    }
+
+    private func modified(_ response: HTTPResponse, _ attempt: String) throws(KedgeError) -> Timestamp {
+        if let moment = response.header("last-modified").flatMap({ HTTPDate.parse($0) }) { return moment }
+        throw KedgeError(
+            .repositoryUnavailable, attempt, detail: "\(location) did not say when the object was stored.",
+            hint: S3Failure.laterHint)
+    }
+
+    private func wrongRange(_ attempt: String, _ response: HTTPResponse) -> KedgeError {
+        KedgeError(
+            .repositoryUnavailable, attempt,
+            detail: "\(location) sent other bytes than were asked for: status \(response.status), "
+                + "\(response.header("content-range") ?? "no Content-Range"), \(response.bodyBytes) bytes.",
+            hint: S3Failure.laterHint)
+    }
+
+    // MARK: Writing
+
+    package func put(
+        _ name: ObjectName, _ body: ObjectBody, _ condition: PutCondition
+    ) throws(KedgeError) -> PutOutcome {
+        let isBlind = condition == .createOnly && !capabilities.hasConditionalPut
+        if isBlind, try status(of: name) != nil { return .alreadyExists }
+        var request = S3Client.Request(
+            method: .put, key: client.location.key(of: name), headers: storageHeaders, body: body.parts,
+            attempt: "could not store object \"\(name)\"")
+        if condition == .createOnly, !isBlind { request.headers.append(("If-None-Match", "*")) }
+        switch try client.send(request) {
+        case .good: break
+        case .failure(let failure) where failure.isTaken && condition == .createOnly: return .alreadyExists
+        case .failure(let failure): throw failure.error(request.attempt, location: location)
+        }
+        guard isBlind else { return .created }
+        return try begins(name, with: body) ? .created : .alreadyExists
+    }
+
+    /// Whether the object has the size and the first bytes of `body`: a sealed object's head is never that of another.
+    private func begins(_ name: ObjectName, with body: ObjectBody) throws(KedgeError) -> Bool {
+        guard try status(of: name)?.sizeBytes == UInt64(body.sizeBytes) else { return false }
+        var head: [UInt8] = []
+        for part in body.parts { head += part.prefix(S3Store.headBytes - head.count) }
+        return try readPrefix(name, limit: S3Store.headBytes) == head
+    }
+
+    /// Enough to tell one sealed object from another.
+    static let headBytes = 4096
+
+    package func beginUpload(_ name: ObjectName, expectedBytes: UInt64) throws(KedgeError) -> any ObjectUpload {
+        // A store takes at most 10,000 parts.
+        let smallest = Int(clamping: expectedBytes / 9000 + 1)
+        return S3Upload(name, partBytes: max(partBytes, smallest), store: self)
+    }
+
+    /// How objects are to be kept.
+    var storageHeaders: [(name: String, value: String)] {
+        storageClass.map { [("x-amz-storage-class", $0)] } ?? []
+    }
+
+    package func makeDurable(_ name: ObjectName) throws(KedgeError) {
+        // What an object store shows is durable.
+        guard try status(of: name) != nil else { throw objectNotFound(name, location: location) }
+    }
+
+    // MARK: Removing
+
+    package func remove(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
+        var failures: [RemoveFailure] = []
+        for start in stride(from: 0, to: names.count, by: S3Store.removeBatch) {
+            failures += try removeBatch(Array(names[start..<min(start + S3Store.removeBatch, names.count)]))
+        }
+        return failures.sorted { $0.name < $1.name }
+    }
+
+    /// The most names in one request (Amazon S3 API reference, DeleteObjects).
+    private static let removeBatch = 1000
+
+    private func removeBatch(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
+        // Names have no character that XML would have to escape.
+        let objects = names.map { "<Object><Key>\(client.location.key(of: $0))</Key></Object>" }.joined()
+        let document =
+            "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>\(objects)</Delete>"
+        let request = S3Client.Request(
+            method: .post, key: nil, query: [("delete", "")], body: [Array(document.utf8)],
+            sink: .bytes(limit: 8 << 20), attempt: "could not remove \(names.count) object(s)")
+        let response = try client.expect(request)
+        let answer = try answer(response, root: "DeleteResult", attempt: request.attempt)
+        var failures: [RemoveFailure] = []
+        for element in answer.children("Error") where element.text(of: "Code") != "NoSuchKey" {
+            guard let name = element.text(of: "Key").flatMap({ client.location.name(of: $0) }) else { continue }
+            // The status of one object's failure is not told; its code is.
+            let failure = S3Failure(
+                status: 200, code: element.text(of: "Code") ?? "InternalError", message: element.text(of: "Message"),
+                requestID: response.header("x-amz-request-id"))
+            failures.append(
+                RemoveFailure(
+                    name: name, error: failure.error("could not remove object \"\(name)\"", location: location)))
+        }
+        return failures
+    }
+
+    /// The document of an answer whose status was good. Throws what it says if it is an error all the same (lesson 18).
+    func answer(_ response: HTTPResponse, root: String..., attempt: String) throws(KedgeError) -> XMLElement {
+        let element = try XMLElement.parse(response.body, what: "the answer of \(location)")
+        if root.contains(element.name) { return element }
+        var failure = S3Failure(response, body: response.body)
+        if failure.code == nil {
+            failure = S3Failure(status: response.status, code: "InternalError", message: "<\(element.name)>")
+        }
+        throw failure.error(attempt, location: location)
+    }
+}
+
+/// `bytes 0-9/100`: which bytes of an object an answer holds (RFC 9110, section 14.4).
+struct ContentRange: Hashable {
+    let first: UInt64
+    let last: UInt64
+    let objectBytes: UInt64
+
+    /// Nil for any other form.
+    init?(_ text: String) {
+        let words = text.split(separator: " ", omittingEmptySubsequences: false)
+        guard words.count == 2, words[0] == "bytes" else { return nil }
+        let numbers = words[1].split(omittingEmptySubsequences: false) { $0 == "-" || $0 == "/" }
+        guard numbers.count == 3, let first = UInt64(numbers[0]), let last = UInt64(numbers[1]),
+            let size = UInt64(numbers[2]), first <= last, last < size
+        else { return nil }
+        self.first = first
+        self.last = last
+        objectBytes = size
+    }
+}

@@ -1,0 +1,143 @@
+// Repositories of type s3 in the configuration file, and where their credentials come from.
+import KedgeCore
+import KedgeRepository
+import Testing
+
+@testable import KedgeCommand
+
+@Suite struct S3ConfigurationTests {
+    private func load(_ repository: String) throws(KedgeError) -> Configuration {
+        let text = "[repository far]\n\(repository)\nencryption = none\n[cluster main]\npgdata = /pg\n"
+        let file = SmallFile(bytes: Array(text.utf8), mode: 0o640)
+        let parser = ArgumentParser(
+            commands: CommandTable.all.map(\.specification), configurationKeys: ConfigurationKey.all.map(\.name))
+        guard case .run(_, let arguments) = try parser.parse(["info"]) else {
+            throw KedgeError(.defect, "the test's words run no command")
+        }
+        return try Configuration(
+            arguments: arguments, environment: [], host: HostFacts(processors: 2, userID: 1000),
+            readFile: { (_, _, _) throws(KedgeError) in file })
+    }
+
+    private func place(_ repository: String) throws -> S3Configuration {
+        guard case .s3(let s3) = try load(repository).repositories[0].place else {
+            throw KedgeError(.defect, "it is no repository of type s3")
+        }
+        return s3
+    }
+
+    @Test("a bucket alone is enough; everything else has a default")
+    func defaults() throws {
+        let s3 = try place("type = s3\nbucket = backups\nregion = eu-west-1")
+        #expect(s3.location.description == "s3://backups at https://s3.eu-west-1.amazonaws.com")
+        #expect(s3.location.uriStyle == .path && s3.conditionalPut)
+        #expect(s3.keyFiles == nil && s3.storageClass == nil && s3.trustFile == nil)
+    }
+
+    @Test("every key is taken")
+    func allKeys() throws {
+        let s3 = try place(
+            """
+            type = s3
+            endpoint = https://store:9000
+            bucket = b-1
+            prefix = a/b
+            uri-style = host
+            access-key-id-file = /id
+            secret-access-key-file = /secret
+            ca-file = /ca
+            storage-class = STANDARD_IA
+            conditional-put = no
+            """)
+        #expect(s3.location.description == "s3://b-1/a/b at https://store:9000")
+        #expect(s3.location.uriStyle == .host && !s3.conditionalPut)
+        #expect(s3.keyFiles == .init(accessKeyID: "/id", secretAccessKey: "/secret"))
+        #expect(s3.trustFile == "/ca" && s3.storageClass == "STANDARD_IA")
+    }
+
+    @Test(
+        "what contradicts itself is refused",
+        arguments: [
+            ("type = s3", "has no key \"bucket\""),
+            ("type = s3\nbucket = bucket\npath = /x", "key \"path\" is for repositories of type local"),
+            ("path = /x\nbucket = bucket", "key \"bucket\" is for repositories of type s3"),
+            ("type = s3\nbucket = b", "cannot use \"b\" as the name of a bucket"),
+            ("type = s3\nbucket = bucket\nendpoint = store", "as the endpoint"),
+            ("type = s3\nbucket = bucket\naccess-key-id-file = /id", "has one of access-key-id-file"),
+            ("type = sftp\npath = /x", "type sftp is not supported yet"),
+        ])
+    func refusals(_ text: String, _ expected: String) {
+        let error = #expect(throws: KedgeError.self) { try load(text) }
+        #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
+    }
+
+    // MARK: - Credentials
+
+    private static let file = """
+        # a comment
+        [default]
+        aws_access_key_id = ID1
+        aws_secret_access_key = secret+1/=
+        [ other ]
+        AWS_ACCESS_KEY_ID=ID2
+        aws_secret_access_key=secret2
+        aws_session_token = token
+        [empty]
+        """
+
+    private func reader(
+        _ files: S3Configuration.KeyFiles? = nil, environment: [String: String] = [:], contents: [String: String] = [:],
+        mode: UInt32 = 0o600
+    ) -> S3CredentialReader {
+        let secrets = SecretReader(
+            readFile: { (path, what, _) throws(KedgeError) in
+                guard let text = contents[path] else { throw KedgeError(.configuration, "no \(what)") }
+                return SmallFile(bytes: Array(text.utf8), mode: mode)
+            }, runShell: { _ throws(KedgeError) in throw KedgeError(.defect, "nothing is run") })
+        return S3CredentialReader(
+            files, environment: environment.map { EnvironmentVariable($0.key, $0.value) }, secrets: secrets,
+            fileExists: { contents[$0] != nil })
+    }
+
+    private func found(_ reader: S3CredentialReader) throws -> String {
+        let credentials = try reader.credentials(at: Timestamp(microseconds: 0))
+        func text(_ secret: Secret) -> String { String(decoding: secret.bytes, as: UTF8.self) }
+        return "\(credentials.accessKeyID) \(text(credentials.secretAccessKey)) "
+            + (credentials.sessionToken.map(text) ?? "-")
+    }
+
+    @Test("files come before the environment, and that before the shared file")
+    func order() throws {
+        let contents = ["/id": "ID0\n", "/secret": "secret0\n", "/home/.aws/credentials": Self.file]
+        var environment = ["HOME": "/home", "AWS_ACCESS_KEY_ID": "ID3", "AWS_SECRET_ACCESS_KEY": "secret3"]
+        let files = S3Configuration.KeyFiles(accessKeyID: "/id", secretAccessKey: "/secret")
+        #expect(try found(reader(files, environment: environment, contents: contents)) == "ID0 secret0 -")
+        #expect(try found(reader(environment: environment, contents: contents)) == "ID3 secret3 -")
+        environment["AWS_SESSION_TOKEN"] = "T"
+        #expect(try found(reader(environment: environment, contents: contents)) == "ID3 secret3 T")
+        environment = ["HOME": "/home"]
+        #expect(try found(reader(environment: environment, contents: contents)) == "ID1 secret+1/= -")
+        environment["AWS_PROFILE"] = "other"
+        #expect(try found(reader(environment: environment, contents: contents)) == "ID2 secret2 token")
+    }
+
+    @Test("no credentials, a profile without any and a file that others can read are errors")
+    func refusedCredentials() {
+        func code(_ reader: S3CredentialReader) -> ErrorCode? {
+            let error = #expect(throws: KedgeError.self) { try reader.credentials(at: Timestamp(microseconds: 0)) }
+            #expect(error?.description.contains("secret+1") == false)
+            return error?.code
+        }
+        let home = ["HOME": "/home"]
+        let contents = ["/home/.aws/credentials": Self.file]
+        #expect(code(reader()) == .configuration)
+        #expect(code(reader(environment: home)) == .configuration)
+        #expect(
+            code(reader(environment: home.merging(["AWS_PROFILE": "empty"]) { $1 }, contents: contents))
+                == .configuration)
+        #expect(code(reader(environment: home, contents: contents, mode: 0o644)) == .keyUnsafe)
+        let files = S3Configuration.KeyFiles(accessKeyID: "/id", secretAccessKey: "/secret")
+        #expect(code(reader(files, contents: ["/id": "ID\nmore", "/secret": "x"])) == .configuration)
+        #expect(code(reader(files, contents: ["/id": "", "/secret": "x"])) == .configuration)
+    }
+}

@@ -1,0 +1,46 @@
+// The main job with the repository in a real object store: archive, back up, restore, recover.
+import KedgeCore
+import KedgeTestSupport
+import Testing
+
+@Suite(
+    .serialized,
+    .enabled(
+        if: PostgresInstallation.serversAreEnabled && !S3TestServer.all.isEmpty,
+        "needs PostgreSQL and object stores: scripts/test.sh"))
+struct ObjectStoreTests {
+    @Test("a cluster is backed up, its WAL archived, and both restored", arguments: S3TestServer.all)
+    func mainJob(_ store: S3TestServer) throws {
+        let cluster = try ProtectedCluster(store: store)
+        try cluster.server.psql("create table t as select g, repeat('x', 100) from generate_series(1, 20000) g")
+        // rclone replaces objects in place, and check says so.
+        if store.name != "rclone" { #expect(try cluster.kedge(["check"]).contains("is ready")) }
+        try cluster.kedge(["backup"])
+        try cluster.server.psql("insert into t select g, 'after' from generate_series(1, 500) g")
+        try cluster.archiveEverything()
+        // Initialising again changes nothing, and "info" needs neither server nor data directory.
+        try cluster.kedge(["init"])
+        #expect(try cluster.kedge(["info"]).contains(": ok"))
+        let copy = cluster.scratch("copy")
+        try cluster.kedge(["restore", "--pgdata", copy])
+        let server = try PostgresTestServer(dataDirectory: copy)
+        try server.start()
+        try server.wait(until: "select not pg_is_in_recovery()")
+        #expect(try server.value("select count(*) from t") == "20500")
+    }
+
+    @Test("archive-get never calls absent what it can't look for", arguments: S3TestServer.all.prefix(1))
+    func outage(_ store: S3TestServer) throws {
+        let cluster = try ProtectedCluster(store: store)
+        let segment = "000000010000000000000099"
+        let absent = try cluster.attempt(["archive-get", segment, cluster.scratch("file")])
+        #expect(absent.status == .exited(1), "\(absent.errorText)")
+        for (option, value) in [
+            ("--endpoint", "http://127.0.0.1:1"), ("--bucket", "no-such-bucket"),
+            ("--secret-access-key-file", cluster.directory("id")),
+        ] {
+            let outcome = try cluster.attempt(["archive-get", segment, cluster.scratch("file"), option, value])
+            #expect(outcome.status == .exited(126), "\(option): \(outcome.errorText)")
+        }
+    }
+}
