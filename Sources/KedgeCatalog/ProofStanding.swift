@@ -13,7 +13,7 @@ package struct ProofStanding: Hashable, Sendable {
     package let drilled: ProofRecord?
     /// The newest full verification, if it passed and nothing failed since.
     package let verified: ProofRecord?
-    /// The newest failure that no later pass of its level has answered.
+    /// The newest failure that no later pass of its level has answered; of two at one second the drill's.
     package let failure: ProofRecord?
 
     package init(drilled: ProofRecord? = nil, verified: ProofRecord? = nil, failure: ProofRecord? = nil) {
@@ -52,6 +52,6 @@ package struct ProofStanding: Hashable, Sendable {
             failures.filter { failure in
                 let answer = failure.level == .drilled ? drill : verification
                 return answer.map { $0.name.time <= failure.name.time } ?? true
-            }.max { $0.finished < $1.finished }
+            }.max { ($0.finished, $0.level == .drilled ? 1 : 0) < ($1.finished, $1.level == .drilled ? 1 : 0) }
     }
 }

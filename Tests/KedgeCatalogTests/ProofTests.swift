@@ -174,6 +174,11 @@ import Testing
             }
         }
 
+        private func newestFailure(_ open: [ProofLevel: ProofRecord]) -> ProofRecord? {
+            guard let drill = open[.drilled], let verification = open[.verified] else { return open.values.first }
+            return verification.finished > drill.finished ? verification : drill
+        }
+
         func run(_ proofs: [ProofRecord]) -> ProofStanding {
             var model = self
             // At one second the failure comes last.
@@ -182,7 +187,7 @@ import Testing
             }) { model.happens(proof) }
             return ProofStanding(
                 drilled: model.proven[.drilled], verified: model.proven[.verified],
-                failure: model.open.values.max { $0.finished < $1.finished })
+                failure: newestFailure(model.open))
         }
     }
 }
