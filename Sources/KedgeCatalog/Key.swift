@@ -1,4 +1,5 @@
-// `kedge key list` and `kedge key add`: the repository's key slots.
+// `kedge key list` and `kedge key add`: the repository's key slots. KeyRotate, KeyRewrap and KeyRemove have their own
+// files.
 //
 // Slots are objects of their own and never change, so adding one can't harm another: a crash leaves either the new slot
 // or none. A new slot counts only after it was read back and opened.
@@ -11,7 +12,7 @@ package import KedgeRepository
 package struct KeyList: Sendable {
     package struct Slot: Hashable, Sendable {
         package let key: RandomID
-        /// Counts the repository's data keys from 1; new objects are sealed with the highest.
+        /// Counts the repository's data keys from 1.
         package let sequence: UInt64
         package let slot: String
         package let label: String
@@ -22,12 +23,28 @@ package struct KeyList: Sendable {
         package let keyIsOpen: Bool
     }
 
+    package struct Outcome: Sendable {
+        /// Ordered by key sequence, then by creation.
+        package let slots: [Slot]
+        /// What lies below `key/` and is no usable slot.
+        package let unusable: [UnusableSlot]
+        /// The key that this secret seals new objects with; nil for a repository that is not encrypted.
+        package let newest: RandomID?
+        /// What the keys are used for, as far as was asked for.
+        package let usage: KeyUsage
+    }
+
     private let repository: RepositorySource
+    private let looksAtAll: Bool
 
-    package init(_ repository: RepositorySource) { self.repository = repository }
+    /// `looksAtAll`: counts every object by the key in its header instead of just the backups.
+    package init(_ repository: RepositorySource, looksAtAll: Bool = false) {
+        self.repository = repository
+        self.looksAtAll = looksAtAll
+    }
 
-    /// The slots, ordered by key sequence, then by creation. Throws as `Repository.open`.
-    package func run() throws(KedgeError) -> [Slot] {
+    /// Throws as `Repository.open`, and what listing throws.
+    package func run() throws(KedgeError) -> Outcome {
         let repository = try repository.open(for: .read)
         var slots: [Slot] = []
         for slot in repository.slots {
@@ -35,9 +52,13 @@ package struct KeyList: Sendable {
                 Slot(
                     key: slot.keyID, sequence: slot.sequence, slot: slot.slotID, label: slot.label,
                     secret: slot.secretKind, createdAt: slot.createdAt,
-                    keyIsOpen: try repository.opens(slot.keyID)))
+                    keyIsOpen: repository.keyRing.opens(slot.keyID)))
         }
-        return slots.sorted { ($0.sequence, $0.createdAt, $0.slot) < ($1.sequence, $1.createdAt, $1.slot) }
+        return Outcome(
+            slots: slots.sorted { ($0.sequence, $0.createdAt, $0.slot) < ($1.sequence, $1.createdAt, $1.slot) },
+            unusable: repository.unusableSlots, newest: repository.keyRing.newest?.id,
+            usage: slots.isEmpty
+                ? KeyUsage() : try KeyUsage.count(in: repository.store, looksAtAll ? .allObjects : .backups))
     }
 }
 
@@ -73,77 +94,13 @@ package struct KeyAdd: Sendable {
     /// and what opening and storing throw.
     package func run() throws(KedgeError) -> Outcome {
         let repository = try repository.open(for: .write, random: random)
-        guard !repository.slots.isEmpty else {
-            throw KedgeError(
-                .configuration, "cannot add a key to repository \"\(repository.name)\": it is not encrypted",
-                hint: "A repository is encrypted from its creation on: make a new one with encryption = aes-256-gcm.")
-        }
-        let keys = Set(repository.slots.map(\.keyID)).sorted()
-        // All are looked at before the first slot is written: a half-done job would look like a whole one.
-        var closed: [RandomID] = []
-        for key in keys where try !repository.opens(key) { closed.append(key) }
-        guard closed.isEmpty else { throw closedKeys(closed, repository) }
+        try repository.requireKeys(to: "add a key to")
+        let keys = repository.keyRing.openKeys
+        let slots = KeySlots(repository, random: random, time: time)
         var added: [String] = []
-        for id in keys where try !opens(id, repository) {
-            let slot = try KeySlot.wrap(
-                repository.keyRing.key(id), with: secret, repositoryID: repository.identity.id, label: label,
-                createdAt: time.now(), random: random)
-            try Repository.putKeySlot(slot, in: repository.store)
-            try verify(slot, repository)
-            added.append(slot.slotID)
+        for key in keys {
+            if let slot = try slots.ensure(key, secret, label: label) { added.append(slot.slotID) }
         }
         return Outcome(added: added, alreadyOpen: keys.count - added.count)
-    }
-
-    /// Whether some slot of the key opens with the new secret.
-    private func opens(_ key: RandomID, _ repository: Repository) throws(KedgeError) -> Bool {
-        for slot in repository.slots where slot.keyID == key && slot.accepts(secret) {
-            do throws(KedgeError) {
-                _ = try slot.unwrap(with: secret)
-                return true
-            } catch {
-                guard error.code == .keyWrong else { throw error }
-            }
-        }
-        return false
-    }
-
-    /// Reads the slot back from the store and opens it, as a later command would.
-    private func verify(_ slot: KeySlot, _ repository: Repository) throws(KedgeError) {
-        guard let name = RepositoryLayout.keySlot(key: slot.keyID, slot: slot.slotID) else { return }
-        let bytes = try repository.store.readAll(name, limit: 64 << 10)
-        _ = try KeySlot(parsing: bytes, what: "key slot \"\(name)\"").unwrap(with: secret)
-    }
-
-    private func closedKeys(_ keys: [RandomID], _ repository: Repository) -> KedgeError {
-        KedgeError(
-            .keyMissing, "cannot add a key to repository \"\(repository.name)\"",
-            detail:
-                "The configured secret does not open the data key(s) \(keys.map(\.hex).joined(separator: ", ")), so "
-                + "they can't be wrapped for another secret.",
-            hint: "Run it on a host whose configured secret opens all keys; \"kedge key list\" shows which do.")
-    }
-}
-
-extension KeySlot {
-    /// What kind of secret opens the slot.
-    fileprivate var secretKind: String {
-        switch derivation {
-        case .hkdf: "key file"
-        case .scrypt: "passphrase"
-        }
-    }
-}
-
-extension Repository {
-    /// Whether the configured secret opened this data key.
-    fileprivate func opens(_ key: RandomID) throws(KedgeError) -> Bool {
-        do throws(KedgeError) {
-            _ = try keyRing.key(key)
-            return true
-        } catch {
-            guard error.code == .keyMissing else { throw error }
-            return false
-        }
     }
 }

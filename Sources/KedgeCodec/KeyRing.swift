@@ -22,6 +22,23 @@ package enum Cipher: UInt8, Sendable, CaseIterable {
     }
 }
 
+/// Which data key is meant, and its place among those of its repository. Ordered by sequence; by id where two hosts
+/// made one at once, so that all hosts choose the same.
+package struct KeyVersion: Hashable, Comparable, Sendable {
+    /// Counts the repository's data keys from 1.
+    package let sequence: UInt64
+    package let id: RandomID
+
+    package init(sequence: UInt64, id: RandomID) {
+        self.sequence = sequence
+        self.id = id
+    }
+
+    package static func < (left: KeyVersion, right: KeyVersion) -> Bool {
+        (left.sequence, left.id) < (right.sequence, right.id)
+    }
+}
+
 /// 32 random bytes from which the subkey of each object is derived.
 package struct DataKey: Sendable {
     package let id: RandomID
@@ -31,6 +48,8 @@ package struct DataKey: Sendable {
 
     /// How many bytes `secret` has.
     package static let secretBytes = 32
+
+    package var version: KeyVersion { KeyVersion(sequence: sequence, id: id) }
 
     /// `secret` must have 32 bytes.
     package init(id: RandomID, sequence: UInt64, secret: Secret) {
@@ -49,21 +68,43 @@ package struct DataKey: Sendable {
 
 /// What one repository's configuration demands (`encryption`), and the data keys that its secrets open.
 package struct KeyRing: Sendable {
+    /// A data key of the repository that no configured secret opens. What it says was not authenticated: anybody who
+    /// can write to the repository can put such a slot there.
+    package struct ClosedKey: Hashable, Sendable {
+        package let version: KeyVersion
+        /// The labels of its slots, sorted.
+        package let labels: [String]
+
+        package init(_ version: KeyVersion, labels: [String]) {
+            self.version = version
+            self.labels = labels
+        }
+    }
+
     /// What objects are sealed with, and the only thing that is accepted when they are read.
     package let cipher: Cipher
+    /// The open key of the highest sequence; nil where there is none.
+    package let newest: DataKey?
+    /// Keys that stay closed, oldest first.
+    package let closed: [ClosedKey]
     private let keys: [RandomID: DataKey]
-    private let newest: DataKey?
 
     /// For `encryption = none`: no keys, checksums only.
     package static let plain = KeyRing(cipher: .none, keys: [])
 
-    /// A ring of `keys`. Where an id occurs twice, the first counts.
-    package init(cipher: Cipher, keys: [DataKey]) {
+    /// A ring of `keys`. Where an id occurs twice, the first counts. `closed` serves messages only.
+    package init(cipher: Cipher, keys: [DataKey], closed: [ClosedKey] = []) {
         self.cipher = cipher
         self.keys = Dictionary(keys.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
-        // By id where sequences are equal (two hosts added a key at once), so that all hosts choose the same.
-        newest = self.keys.values.max { ($0.sequence, $0.id) < ($1.sequence, $1.id) }
+        self.closed = closed.sorted { $0.version < $1.version }
+        newest = self.keys.values.max { $0.version < $1.version }
     }
+
+    /// Whether the key with that id is open.
+    package func opens(_ id: RandomID) -> Bool { keys[id] != nil }
+
+    /// The open keys, oldest first.
+    package var openKeys: [DataKey] { keys.values.sorted { $0.version < $1.version } }
 
     /// The key that new objects are sealed with: the one of the highest sequence. Throws `key-missing`.
     package func writingKey() throws(KedgeError) -> DataKey {
@@ -78,12 +119,21 @@ package struct KeyRing: Sendable {
 
     /// The key with that id. Throws `key-missing`.
     package func key(_ id: RandomID) throws(KedgeError) -> DataKey {
-        guard let key = keys[id] else {
+        if let key = keys[id] { return key }
+        if let key = closed.first(where: { $0.version.id == id }) {
             throw KedgeError(
                 .keyMissing, "cannot decrypt without key \"\(id)\"",
-                detail: "No configured secret opens this key, and nothing sealed with any other key is accepted.",
-                hint: "Configure the key file or passphrase of a slot below key/\(id)/ in the repository.")
+                detail:
+                    "It is data key \(key.version.sequence) of the repository, which the configured secret does not "
+                    + "open; its slots are: \(key.labels.map { "\"\($0)\"" }.joined(separator: ", ")).",
+                hint: "Configure the key file or passphrase of one of these slots; or run \"kedge key add\" where such "
+                    + "a one is configured, so that this secret opens the key too.")
         }
-        return key
+        throw KedgeError(
+            .keyMissing, "cannot decrypt without key \"\(id)\"",
+            detail: "The repository has no usable slot of this key: its slots were lost or removed, or somebody else "
+                + "wrote the object. Nothing is accepted that was sealed with a key that no configured secret opens.",
+            hint: "Put key/\(id)/ back from a copy of the repository; \"kedge key list\" shows the keys that are "
+                + "there.")
     }
 }

@@ -17,6 +17,10 @@ package struct KeySlot: Hashable, Sendable {
     /// As text, since it is authenticated as it stands.
     package let createdAt: String
     package let derivation: Derivation
+    /// The slots of the same key whose place this one takes (`kedge key rewrap`), so that an interrupted replacement
+    /// can be finished by whoever holds the new secret alone. Not authenticated: whoever could change it could remove
+    /// those slots as well.
+    package let replaces: [String]
     let nonce: [UInt8]
     let wrapped: [UInt8]
 
@@ -46,13 +50,13 @@ package struct KeySlot: Hashable, Sendable {
     static let format = "0-draft"
     private static let saltBytes = 32
 
-    /// Wraps `key` in a new slot.
+    /// Wraps `key` in a new slot, which `replaces` the slots of these ids.
     ///
     /// `scryptCost` is scrypt's n for a passphrase: 128 · n · 8 bytes of memory. Throws `configuration` for a label
     /// that is not 1 to 255 of `A-Z a-z 0-9 . _ -`, and `defect`.
     package static func wrap(
         _ key: DataKey, with secret: KeyEncryptionSecret, repositoryID: RandomID, label: String, createdAt: Timestamp,
-        random: any RandomSource, scryptCost: UInt64 = standardScryptCost
+        replaces: [String] = [], random: any RandomSource, scryptCost: UInt64 = standardScryptCost
     ) throws(KedgeError) -> KeySlot {
         guard isLabel(label) else {
             throw KedgeError(
@@ -68,7 +72,7 @@ package struct KeySlot: Hashable, Sendable {
         }
         let draft = KeySlot(
             repositoryID: repositoryID, keyID: key.id, sequence: key.sequence, slotID: random.bytes(8).hex,
-            label: label, createdAt: createdAt.description, derivation: derivation,
+            label: label, createdAt: createdAt.description, derivation: derivation, replaces: replaces,
             nonce: random.bytes(AES256GCM.nonceBytes), wrapped: [])
         let cipher = try AES256GCM(.seal)
         try cipher.setKey(try draft.keyEncryptionKey(secret))
@@ -156,7 +160,7 @@ package struct KeySlot: Hashable, Sendable {
 
     private init(
         repositoryID: RandomID, keyID: RandomID, sequence: UInt64, slotID: String, label: String, createdAt: String,
-        derivation: Derivation, nonce: [UInt8], wrapped: [UInt8]
+        derivation: Derivation, replaces: [String], nonce: [UInt8], wrapped: [UInt8]
     ) {
         self.repositoryID = repositoryID
         self.keyID = keyID
@@ -165,6 +169,7 @@ package struct KeySlot: Hashable, Sendable {
         self.label = label
         self.createdAt = createdAt
         self.derivation = derivation
+        self.replaces = replaces
         self.nonce = nonce
         self.wrapped = wrapped
     }
@@ -172,8 +177,8 @@ package struct KeySlot: Hashable, Sendable {
     private init(_ draft: KeySlot, wrapped: [UInt8]) {
         self.init(
             repositoryID: draft.repositoryID, keyID: draft.keyID, sequence: draft.sequence, slotID: draft.slotID,
-            label: draft.label, createdAt: draft.createdAt, derivation: draft.derivation, nonce: draft.nonce,
-            wrapped: wrapped)
+            label: draft.label, createdAt: draft.createdAt, derivation: draft.derivation, replaces: draft.replaces,
+            nonce: draft.nonce, wrapped: wrapped)
     }
 
     /// A newline in a label could make two different slots authenticate the same text, so labels are names.
@@ -199,12 +204,16 @@ extension KeySlot {
                 JSONMember("n", .int(n)), JSONMember("r", .int(r)), JSONMember("p", .int(p)),
             ]
         }
-        return [
-            "kedge": "key-slot", "format": .string(KeySlot.format), "repository": .string(repositoryID.hex),
-            "key": .string(keyID.hex), "sequence": .int(sequence), "slot": .string(slotID), "label": .string(label),
-            "createdAt": .string(createdAt), "derivation": .object(derivationMembers), "cipher": "aes-256-gcm",
-            "nonce": .string(nonce.hex), "wrapped": .string(wrapped.hex),
+        var members: [JSONMember] = [
+            JSONMember("kedge", "key-slot"), JSONMember("format", .string(KeySlot.format)),
+            JSONMember("repository", .string(repositoryID.hex)), JSONMember("key", .string(keyID.hex)),
+            JSONMember("sequence", .int(sequence)), JSONMember("slot", .string(slotID)),
+            JSONMember("label", .string(label)), JSONMember("createdAt", .string(createdAt)),
+            JSONMember("derivation", .object(derivationMembers)), JSONMember("cipher", "aes-256-gcm"),
+            JSONMember("nonce", .string(nonce.hex)), JSONMember("wrapped", .string(wrapped.hex)),
         ]
+        if !replaces.isEmpty { members.append(JSONMember("replaces", .array(replaces.map(JSONValue.string)))) }
+        return .object(members)
     }
 
     /// Reads a slot. `what` names it in errors. Throws `damaged`, or `format-unknown`.
@@ -227,6 +236,7 @@ extension KeySlot {
             label: try record.parsed("label") { KeySlot.isLabel($0) ? $0 : nil },
             createdAt: try record.parsed("createdAt") { Timestamp(record: $0) == nil ? nil : $0 },
             derivation: try KeySlot.derivation(record.record("derivation")),
+            replaces: record.value("replaces") == nil ? [] : try record.strings("replaces"),
             nonce: try record.parsed("nonce") { KeySlot.lowerHex($0, bytes: AES256GCM.nonceBytes) },
             wrapped: try record.parsed("wrapped") {
                 KeySlot.lowerHex($0, bytes: DataKey.secretBytes + AES256GCM.tagBytes)

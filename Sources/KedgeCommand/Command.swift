@@ -4,6 +4,7 @@
 // turns the `Outcome` into a `CommandResult`. It decides nothing else, reads nothing from outside but through its
 // context, and prints nothing but through its result and the context's log.
 package import KedgeCore
+package import KedgeRepository
 
 /// One command: its outside and what runs it.
 package struct Command: Sendable {
@@ -69,6 +70,8 @@ package struct Surroundings: Sendable {
     package var random: any RandomSource
     /// What long work looks at to learn that it should stop.
     package var interruption: Interruption
+    /// Makes what remembers the newest data keys, from the work-directories and a way to warn; nil: nothing does.
+    package var keyMemory: (@Sendable ([String], @escaping @Sendable (String) -> Void) -> any KeyMemory)?
 
     package init(
         environment: [EnvironmentVariable], host: HostFacts, readFile: @escaping FileReader,

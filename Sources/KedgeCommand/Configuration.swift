@@ -80,6 +80,8 @@ package struct RepositoryConfiguration: Sendable {
     package let compression: CompressionChoice
     /// Nil: `encryption = none`.
     package let keySource: KeySource?
+    /// The work-directories of the clusters that use it, each once.
+    package fileprivate(set) var workDirectories: [String] = []
 }
 
 /// Where a repository lies.
@@ -105,6 +107,15 @@ package enum KeySource: Hashable, Sendable {
     case keyFile(String)
     case passphraseFile(String)
     case passphraseCommand(String)
+
+    /// How messages call it: never by the words of a command, which may hold what must not be shown.
+    package var described: String {
+        switch self {
+        case .keyFile(let path): "key file \"\(path)\""
+        case .passphraseFile(let path): "passphrase in \"\(path)\""
+        case .passphraseCommand: "passphrase of passphrase-command"
+        }
+    }
 }
 
 /// The whole configuration of one run.
@@ -143,6 +154,12 @@ package struct Configuration: Sendable {
         var clusters: [ClusterConfiguration] = []
         for section in layers.sections where section.kind == .cluster {
             clusters.append(try ClusterConfiguration(section, repositories: names, host: host, path: path))
+        }
+        for index in repositories.indices {
+            for cluster in clusters where cluster.repositories.contains(repositories[index].name) {
+                guard !repositories[index].workDirectories.contains(cluster.workDirectory) else { continue }
+                repositories[index].workDirectories.append(cluster.workDirectory)
+            }
         }
         self.repositories = repositories
         self.clusters = clusters

@@ -1,9 +1,6 @@
 // `kedge key add`.
 import KedgeCatalog
-import KedgeCodec
 import KedgeCore
-import KedgeRepository
-import KedgeSetup
 
 /// The command line of `key add`.
 enum KeyAddCommand {
@@ -25,32 +22,12 @@ enum KeyAddCommand {
         ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
-        let given = ["generate-key", "add-key-file", "add-passphrase-file", "add-passphrase-command"].filter {
-            context.arguments.value($0) != nil
-        }
-        guard given.count == 1, let option = given.first, let value = context.arguments.value(option) else {
-            throw KedgeError(
-                .usage, "cannot tell which secret to add: \(given.isEmpty ? "none is" : "several are") given",
-                hint: "Give exactly one of --generate-key, --add-key-file, --add-passphrase-file and "
-                    + "--add-passphrase-command.")
-        }
         let configuration = try context.loadConfiguration()
         let repository = try configuration.repository()
         let source = try context.source(of: repository)
-        if option == "generate-key" {
-            // Opened first: a key file for a repository that does not open would be of no use.
-            _ = try source.open(for: .write, random: context.surroundings.random)
-            _ = try NewKeyFile.create(at: RawPath(value), random: context.surroundings.random)
-        }
-        let reader = SecretReader(readFile: context.surroundings.readFile, runShell: context.surroundings.runShell)
-        let secret: KeyEncryptionSecret
-        switch option {
-        case "add-passphrase-file": secret = try reader.read(.passphraseFile(value))
-        case "add-passphrase-command": secret = try reader.read(.passphraseCommand(value))
-        default: secret = try reader.read(.keyFile(value))
-        }
+        let secret = try context.oneSecret("add", "add", for: source).secret
         let outcome = try KeyAdd(
-            source, secret: secret, label: context.arguments.value("label") ?? "added",
+            source, secret: secret.secret, label: context.arguments.value("label") ?? "added",
             random: context.surroundings.random, time: context.surroundings.time
         ).run()
         let line =

@@ -9,7 +9,7 @@ extension Surroundings {
         let status = StatusLine { text in
             do { try StandardStream.error.write(Array(text.utf8)) } catch {}
         }
-        return Surroundings(
+        var surroundings = Surroundings(
             environment: variables(),
             host: HostFacts(
                 processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)), userID: geteuid(), name: hostName(),
@@ -28,6 +28,10 @@ extension Surroundings {
             terminal: StandardStream.error.isTerminal
                 ? Terminal(status: status) { StandardStream.error.columns } : nil,
             time: SystemTimeSource(), random: SystemRandomSource(), interruption: .process)
+        surroundings.keyMemory = { directories, warn in
+            KeyNotes(in: directories, user: geteuid(), random: SystemRandomSource(), warn: warn)
+        }
+        return surroundings
     }
 
     /// gethostname(2); "localhost" where it fails.

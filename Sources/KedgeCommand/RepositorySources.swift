@@ -10,9 +10,13 @@ extension CommandContext {
         let secrets = SecretReader(readFile: surroundings.readFile, runShell: surroundings.runShell)
         var secret: KeyEncryptionSecret?
         if let source = repository.keySource { secret = try secrets.read(source) }
-        let settings = RepositorySettings(
+        var settings = RepositorySettings(
             name: repository.name, cipher: secret == nil ? .none : .aes256GCM, compression: repository.compression,
             secret: secret)
+        if let source = repository.keySource { settings.secretName = source.described }
+        let log = log
+        settings.warn = { log.warn($0) }
+        settings.keyMemory = surroundings.keyMemory?(repository.workDirectories) { log.warn($0) }
         let path: String
         switch repository.place {
         case .local(let directory): path = directory

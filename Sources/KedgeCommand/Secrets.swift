@@ -1,6 +1,8 @@
 // From the configured key source to the secret itself: key-file, passphrase-file, passphrase-command.
 //
-// 1. A file that others can read, or that the group can change, protects nothing and is refused.
+// 1. A file that others can read, or that the group can change, protects nothing and is refused. The group may read
+//    only what belongs to root, as with PostgreSQL's own ssl_key_file (be-secure-common.c,
+//    check_ssl_key_file_permissions).
 // 2. Neither a secret nor the output of a command gets into a message, not even when something fails.
 package import KedgeCodec
 package import KedgeCore
@@ -18,7 +20,7 @@ package struct SecretReader: Sendable {
         self.runShell = runShell
     }
 
-    /// The secret of a repository. Throws `key-unsafe`, `key-missing`, `configuration`.
+    /// The secret of a repository. Throws `key-unsafe`, `key-missing`, `configuration`, `timeout`.
     package func read(_ source: KeySource) throws(KedgeError) -> KeyEncryptionSecret {
         switch source {
         case .keyFile(let path): return try keyFile(path)
@@ -66,20 +68,32 @@ package struct SecretReader: Sendable {
             problem = "other users have access to it"
         } else if file.mode & 0o020 != 0 {
             problem = "its group may change it"
+        } else if file.mode & 0o040 != 0 && file.user != 0 {
+            problem = "its group may read it"
         } else {
             return file.bytes
         }
         let octal = String(file.mode & 0o777, radix: 8)
         let mode = String(repeating: "0", count: 4 - octal.utf8.count) + octal
         throw KedgeError(
-            .keyUnsafe, "cannot use \(what) \"\(path)\": \(problem)", detail: "Its permissions are \(mode).",
-            hint: "Run \"chmod g-w,o= '\(path)'\". If somebody may have read it, add a new key as well.")
+            .keyUnsafe, "cannot use \(what) \"\(path)\": \(problem)",
+            detail: "Its permissions are \(mode); only a file that belongs to root may be readable for its group.",
+            hint: "Run \"chmod go= '\(path)'\". If somebody may have read it, run \"kedge key rewrap\" and \"kedge key "
+                + "rotate\" as well.")
     }
 
     private func passphrase(from command: String) throws(KedgeError) -> KeyEncryptionSecret {
         let outcome: Subprocess.Outcome
         do {
             outcome = try runShell(command)
+        } catch  where error.code == .timeout {
+            throw KedgeError(
+                .timeout, "could not get the passphrase from passphrase-command: it did not end in time",
+                detail: "It was still running after a minute, and has been killed.",
+                hint:
+                    "Run the command yourself, as the operating system user that runs kedge, without a terminal: it "
+                    + "may "
+                    + "wait for an answer.")
         } catch {
             throw error.wrapped("could not run passphrase-command")
         }
@@ -96,6 +110,12 @@ package struct SecretReader: Sendable {
         }
         // Password managers print notes below the password.
         let line = Array(outcome.output.prefix { $0 != 0x0A })
+        guard !line.isEmpty else {
+            throw KedgeError(
+                .keyMissing, "could not get the passphrase from passphrase-command: it printed none",
+                detail: "It ended with status 0, and the first line that it printed is empty.",
+                hint: "Run the command yourself, as the operating system user that runs kedge.")
+        }
         return try KeyEncryptionSecret(parsingPassphrase: line, what: "output of passphrase-command")
     }
 }

@@ -6,6 +6,15 @@ package struct SmallFile: Sendable {
     package let bytes: [UInt8]
     /// The permission bits, such as 0o600.
     package let mode: UInt32
+    /// Whom it belongs to.
+    package let user: UInt32
+
+    /// A file of root's unless another user is given.
+    package init(bytes: [UInt8], mode: UInt32, user: UInt32 = 0) {
+        self.bytes = bytes
+        self.mode = mode
+        self.user = user
+    }
 }
 
 /// Reads a whole file: its path, what messages call it, the most bytes it may have. Tests give one of their own.
@@ -13,7 +22,7 @@ package typealias FileReader =
     @Sendable (_ path: String, _ what: String, _ limit: Int) throws(KedgeError) -> SmallFile
 
 extension SmallFile {
-    /// Reads a regular file of at most `limit` bytes. The mode is that of the very file that was read.
+    /// Reads a regular file of at most `limit` bytes. Mode and owner are those of the very file that was read.
     ///
     /// Throws `configuration`: whoever reads the error has to correct a path, a permission or the file.
     package static func read(_ path: String, _ what: String, _ limit: Int) throws(KedgeError) -> SmallFile {
@@ -24,7 +33,8 @@ extension SmallFile {
                     .configuration, "", detail: "It is not a regular file.", hint: "Name a regular file.")
             }
             let file = try FileDescriptor.open(RawPath(path), [.read])
-            return SmallFile(bytes: try file.readAll(limit: limit), mode: try file.status().mode)
+            let status = try file.status()
+            return SmallFile(bytes: try file.readAll(limit: limit), mode: status.mode, user: status.user)
         } catch {
             throw KedgeError(
                 .configuration, "could not read \(what) \"\(path)\"", detail: error.detail, hint: error.hint)

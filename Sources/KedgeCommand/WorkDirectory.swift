@@ -10,18 +10,27 @@ package enum WorkDirectory {
     ///
     /// Throws `permission` where it is not ours or others can write to it, or what making it failed with.
     package static func prepare(_ path: String, user: UInt32) throws(KedgeError) {
+        if try exists(path, user: user) { return }
+        if try Directory.create(at: RawPath(path), mode: 0o700) { return }
+        _ = try exists(path, user: user)
+    }
+
+    /// Whether the directory is there. Throws `permission` where it is not safe.
+    package static func exists(_ path: String, user: UInt32) throws(KedgeError) -> Bool {
         let status: FileStatus
         do {
             status = try FileStatus(at: RawPath(path))
         } catch  where error.code == .notFound {
-            if try Directory.create(at: RawPath(path), mode: 0o700) { return }
-            status = try FileStatus(at: RawPath(path))
+            return false
         }
-        if let problem = problem(status, user: user) {
-            throw KedgeError(
-                .permission, "cannot use work directory \"\(path)\"", detail: problem,
-                hint: "Remove it after a look at it, or set work-directory to another path.")
-        }
+        if let problem = problem(status, user: user) { throw unsafe(path, problem) }
+        return true
+    }
+
+    private static func unsafe(_ path: String, _ problem: String) -> KedgeError {
+        KedgeError(
+            .permission, "cannot use work directory \"\(path)\"", detail: problem,
+            hint: "Remove it after a look at it, or set work-directory to another path.")
     }
 
     private static func problem(_ status: FileStatus, user: UInt32) -> String? {

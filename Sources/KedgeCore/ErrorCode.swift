@@ -35,6 +35,7 @@ package enum ErrorCode: String, Sendable, CaseIterable {
     case keyMissing = "key-missing"
     case keyWrong = "key-wrong"
     case keyUnsafe = "key-unsafe"
+    case keyOutdated = "key-outdated"
     case formatUnknown = "format-unknown"
     case featureUnknown = "feature-unknown"
 

@@ -4,6 +4,11 @@ import Testing
 
 @testable import KedgeCommand
 
+/// Where "key" stands alone.
+private let keyCommands =
+    "Run \"kedge key list\" or \"kedge key add\" or \"kedge key rotate\" or \"kedge key rewrap\" or "
+    + "\"kedge key remove\"."
+
 @Suite struct ArgumentParserTests {
     private let parser = ArgumentParser(
         commands: CommandTable.all.map(\.specification), configurationKeys: ConfigurationKey.all.map(\.name))
@@ -93,12 +98,12 @@ import Testing
         ),
         (
             "key",
-            "kedge: error: command \"key\" needs a second word\nhint: Run \"kedge key list\" or \"kedge key add\"."
+            "kedge: error: command \"key\" needs a second word\nhint: " + keyCommands
         ),
         (
             "key ad",
             "kedge: error: unknown command \"key ad\"\n"
-                + "hint: Did you mean \"key add\"?  Run \"kedge key list\" or \"kedge key add\"."
+                + "hint: Did you mean \"key add\"?  " + keyCommands
         ),
         (
             "restore --tagret-time x",

@@ -56,10 +56,10 @@ import Testing
         // Two slots were made in the same second and may be listed in either order.
         let expected = [
             "key  key id                            slot              label  opened by   created               "
-                + "open here",
-            "  1  KEY  SLOT  main   key file    2026-11-18T11:06:40Z  yes",
-            "  1  KEY  SLOT  paper  passphrase  2026-11-20T12:30:00Z  yes",
-            "  1  KEY  SLOT  safe   key file    2026-11-20T12:30:00Z  yes",
+                + "open here  seals",
+            "  1  KEY  SLOT  main   key file    2026-11-18T11:06:40Z  yes        0 backups, new ones",
+            "  1  KEY  SLOT  paper  passphrase  2026-11-20T12:30:00Z  yes        0 backups, new ones",
+            "  1  KEY  SLOT  safe   key file    2026-11-20T12:30:00Z  yes        0 backups, new ones",
         ]
         for key in ["key-file = /k/other.key", "passphrase-file = /k/phrase"] {
             let list = run(["key", "list"], files: files, key: key)

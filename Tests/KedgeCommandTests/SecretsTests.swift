@@ -9,10 +9,10 @@ import Testing
 
 @Suite struct SecretsTests {
     private func read(
-        _ source: KeySource, _ text: String = "", mode: UInt32 = 0o600
+        _ source: KeySource, _ text: String = "", mode: UInt32 = 0o600, user: UInt32 = 0
     ) throws(KedgeError) -> KeyEncryptionSecret {
         let file: FileReader = { (_: String, _: String, _: Int) throws(KedgeError) in
-            SmallFile(bytes: Array(text.utf8), mode: mode)
+            SmallFile(bytes: Array(text.utf8), mode: mode, user: user)
         }
         return try SecretReader(readFile: file, runShell: Surroundings.real.runShell).read(source)
     }
@@ -35,16 +35,25 @@ import Testing
         }
     }
 
-    @Test("what is not a key is refused without being shown", arguments: ["", "0a", "\n", "zz", " "])
-    func notAKey(_ rest: String) {
-        let text = rest == "zz" ? digits.dropLast(2) + rest : rest == "0a" ? digits + rest : rest + digits.dropLast()
-        #expect(
-            failure { () throws(KedgeError) in try read(.keyFile("/k"), String(text)) } == """
-                kedge: error: cannot use key file "/k"
-                detail: It does not hold one line of 64 hexadecimal digits.
-                hint: Make one with kedge init --generate-key FILE, or put the saved one back.
-                code: configuration
-                """)
+    @Test("what is not a key is refused without being shown")
+    func notAKey() {
+        let notOne = "It does not hold one line of 64 hexadecimal digits."
+        let cases: [(String, String)] = [
+            ("", "It is empty."), ("\n", "It is empty."), ("\(digits)0a", notOne), ("\n\(digits.dropLast())", notOne),
+            ("\(digits.dropLast(2))zz", notOne), (" \(digits.dropLast())", notOne),
+            ("\(digits.dropLast())\n\n", notOne),
+            ("\(digits.dropLast())", "It was cut: it holds 63 of the 64 hexadecimal digits of a key."),
+        ]
+        for (text, problem) in cases {
+            #expect(
+                failure { () throws(KedgeError) in try read(.keyFile("/k"), text) } == """
+                    kedge: error: cannot use key file "/k"
+                    detail: \(problem)
+                    hint: Put the saved copy back.  A new key does not open what the old one sealed; for a new \
+                    repository, "kedge init --generate-key FILE" makes one.
+                    code: configuration
+                    """)
+        }
     }
 
     @Test("files that others can reach are refused", arguments: [0o601, 0o602, 0o604, 0o644, 0o660, 0o620] as [UInt32])
@@ -54,14 +63,22 @@ import Testing
             #expect(
                 failure { () throws(KedgeError) in try read(source, digits, mode: mode) } == """
                     kedge: error: cannot use \(what) "/k": \(problem)
-                    detail: Its permissions are 0\(String(mode, radix: 8)).
-                    hint: Run "chmod g-w,o= '/k'". If somebody may have read it, add a new key as well.
+                    detail: Its permissions are 0\(String(mode, radix: 8)); only a file that belongs to root may be \
+                    readable for its group.
+                    hint: Run "chmod go= '/k'". If somebody may have read it, run "kedge key rewrap" and "kedge key \
+                    rotate" as well.
                     code: key-unsafe
                     """)
         }
     }
 
-    @Test("the group may read", arguments: [0o600, 0o400, 0o640, 0o440, 0o700] as [UInt32])
+    @Test("the group may read only what belongs to root", arguments: [0o640, 0o440, 0o750] as [UInt32])
+    func groupReadable(_ mode: UInt32) {
+        let text = failure { () throws(KedgeError) in try read(.keyFile("/k"), digits, mode: mode, user: 26) }
+        #expect(text.hasPrefix("kedge: error: cannot use key file \"/k\": its group may read it\n"), "\(text)")
+    }
+
+    @Test("the group may read what belongs to root", arguments: [0o600, 0o400, 0o640, 0o440, 0o700] as [UInt32])
     func safe(_ mode: UInt32) throws {
         #expect(try bytes(read(.keyFile("/k"), digits, mode: mode)).count == 32)
     }
@@ -91,10 +108,10 @@ import Testing
                 """)
         #expect(
             failure { () throws(KedgeError) in try read(.passphraseCommand("true")) } == """
-                kedge: error: cannot use output of passphrase-command
-                detail: It is empty.
-                hint: Put a passphrase there.
-                code: configuration
+                kedge: error: could not get the passphrase from passphrase-command: it printed none
+                detail: It ended with status 0, and the first line that it printed is empty.
+                hint: Run the command yourself, as the operating system user that runs kedge.
+                code: key-missing
                 """)
     }
 

@@ -1,5 +1,6 @@
 // Surroundings that the tests of this module give to the tool: files, variables and clocks are values.
 import KedgeCore
+import KedgeRepository
 import Synchronization
 
 @testable import KedgeCommand
@@ -14,12 +15,14 @@ struct ToolRun {
     init(
         _ words: [String], commands: [Command] = CommandTable.all, files: [String: String] = [:],
         environment: [EnvironmentVariable] = [], existing: [String] = [], interruption: Interruption = Interruption(),
-        outputFails: Bool = false
+        outputFails: Bool = false, readFile: FileReader? = nil, runShell: ShellRunner? = nil,
+        keyMemory: (any KeyMemory)? = nil
     ) {
         let output = Mutex("")
         let errors = Mutex("")
-        let surroundings = Surroundings(
-            environment: environment, host: testHost, readFile: reader(files), runShell: Surroundings.real.runShell,
+        var surroundings = Surroundings(
+            environment: environment, host: testHost, readFile: readFile ?? reader(files),
+            runShell: runShell ?? Surroundings.real.runShell,
             fileExists: { existing.contains($0) },
             listDirectory: { directory in
                 existing.contains(directory) ? existing.compactMap { name(of: $0, in: directory) } : nil
@@ -30,6 +33,7 @@ struct ToolRun {
             },
             writeErrorLine: { line in errors.withLock { $0 += line + "\n" } },
             time: FixedTime(), random: SystemRandomSource(), interruption: interruption)
+        if let keyMemory { surroundings.keyMemory = { _, _ in keyMemory } }
         ending = CommandLineTool(commands: commands, surroundings: surroundings).run(words)
         self.output = output.withLock { $0 }
         self.errors = errors.withLock { $0 }

@@ -73,8 +73,8 @@ import Testing
         let (cluster, _) = try ClusterRepository.register(
             Self.registration(), in: Repository.open(store, settings(secret), for: .write))
         #expect(cluster.registrations.count == 1)
-        let plain = try Repository.open(store, settings(nil), for: .read)
-        #expect(throws: KedgeError.self) { try ClusterRepository.open(plain, clusterName: "main") }
+        let plain = #expect(throws: KedgeError.self) { try Repository.open(store, settings(nil), for: .read) }
+        #expect(plain?.code == .configuration)
     }
 
     @Test("an unencrypted object is damage where encryption is configured")
