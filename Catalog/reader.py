@@ -21,7 +21,7 @@ from reading.manifest import Manifest
 from reading.names import COMPONENT, SEGMENT, TAG
 from reading.packs import Packs
 from reading.repository import Repository
-from reading.restore import Restore, plan_tablespaces, require_empty
+from reading.restore import Restore, data_directory_mode, plan_tablespaces, require_empty
 from reading.sealed import DATA, FACTS
 from reading.values import Failure, clean, damage, members_of, parse_json, warn
 
@@ -159,13 +159,13 @@ def restore(repository, options):
     try:
         manifest = Manifest(repository, record, packs)
         links = manifest.check()
-        spaces = plan_tablespaces(record, links, options)
+        spaces, mode = plan_tablespaces(record, links, options), data_directory_mode(record, options)
         target = os.fsencode(os.path.abspath(options.target))
         for directory in [target, *spaces.values()]:
             require_empty(directory)
         for directory in [target, *spaces.values()]:
             os.makedirs(directory, 0o700, exist_ok=True)
-        Restore(manifest, packs, target, spaces, options.extra).run()
+        Restore(manifest, packs, target, spaces, options.extra, mode).run()
     finally:
         packs.close()
 

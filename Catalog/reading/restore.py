@@ -35,6 +35,17 @@ def plan_tablespaces(record, links, options):
     return mapping
 
 
+def data_directory_mode(record, options):
+    """Its permission bits; None where the record of before they were kept does not say them."""
+    if record.get("dataDirectoryMode") is None:
+        return None
+    what = f'backup "{options.label}"'
+    mode = member(record, "dataDirectoryMode", int, what)
+    if mode > 0o7777:
+        raise damage(what, 'its member "dataDirectoryMode" is impossible')
+    return mode
+
+
 def require_empty(directory):
     try:
         if os.listdir(directory):
@@ -46,10 +57,10 @@ def require_empty(directory):
 class Restore:
     """Writes a data directory. Its manifest was checked as a whole; each entry is checked again as it is read again."""
 
-    def __init__(self, manifest, packs, target, spaces, extra):
+    def __init__(self, manifest, packs, target, spaces, extra, mode):
         self._manifest, self._packs, self._target, self._spaces = manifest, packs, target, spaces
         self._extra = os.fsencode(os.path.abspath(extra)) if extra else None
-        self._open, self._late, self._control = [], [], None
+        self._open, self._late, self._control, self._mode = [], [], None, mode
 
     def run(self):
         for entry in self._manifest.entries():
@@ -62,6 +73,8 @@ class Restore:
             if entry.type == DIRECTORY:
                 os.mkdir(path, 0o700)
                 self._open.append(entry)
+                if entry.path == b"base" and self._mode is None:
+                    self._mode = entry.mode
             elif entry.type == LINK:
                 os.symlink(self._spaces[tablespace_oid(entry.path)], path)
                 set_time(path, entry)
@@ -73,6 +86,8 @@ class Restore:
         while self._open:
             self._close_directory(self._open.pop())
         self._write_tablespace_map()
+        # What the server starts on: no writing for the group, nothing for others.
+        os.chmod(self._target, (self._mode or 0) & 0o750 | 0o700)
         os.sync()  # all else is durable before the file without which nothing starts
         self._write(os.path.join(self._target, CONTROL_FILE), self._control)
         for entry in self._late:

@@ -91,6 +91,7 @@ class ReaderTest(unittest.TestCase):
             elif entry.type != DIRECTORY:
                 with open(path, "rb") as file:
                     self.assertEqual(file.read(), entry.data, entry.path)
+        self.assertEqual(stat.S_IMODE(os.stat(root).st_mode), 0o750)
         self.assertEqual((self.scratch / "data/tablespace_map").read_text(), f"16400 {self.scratch}/space\n")
 
 

@@ -350,8 +350,8 @@ package struct Backup: Sendable {
         return CommitRecord(
             label: session.label, type: .full, parent: nil, clusterName: options.clusterName,
             server: facts(of: session.server), span: span(session, stop, wal), tablespaces: copy.walk.tablespaces,
-            dataDirectory: session.server.settings.dataDirectory.description,
-            configurationFiles: copy.walk.extraFiles.map(\.description),
+            dataDirectory: session.server.settings.dataDirectory, dataDirectoryMode: copy.walk.dataDirectoryMode,
+            walDirectory: copy.walk.walDirectory, configurationFiles: copy.walk.extraFiles,
             sizes: CommitRecord.BackupSizes(
                 databaseBytes: root.bytes, storedBytes: copy.context.totals.storedBytes,
                 deltaBytes: copy.context.totals.rawBytes, files: root.files),

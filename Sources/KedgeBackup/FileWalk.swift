@@ -42,6 +42,10 @@ package final class FileWalk {
         package fileprivate(set) var extraFiles: [RawPath] = []
         /// The tablespaces whose links or directories are listed.
         package fileprivate(set) var tablespaces: [CommitRecord.Tablespace] = []
+        /// The permission bits of the data directory itself.
+        package fileprivate(set) var dataDirectoryMode: UInt32 = 0o700
+        /// Where `pg_wal` leads, if it is a symbolic link, as the link holds it (lesson 30).
+        package fileprivate(set) var walDirectory: RawPath?
 
         package static let maximumWarnings = 100
 
@@ -83,6 +87,7 @@ package final class FileWalk {
         try walk.findDirectoriesToLeaveEmpty()
         // Absolute paths come first in path order: "/" is lower than any other byte.
         try walk.listExtraFiles()
+        walk.outcome.dataDirectoryMode = try FileStatus(at: options.dataDirectory, followLinks: true).mode
         try walk.enter(nil, at: options.dataDirectory, as: .dataDirectory)
         return walk.outcome
     }
@@ -203,6 +208,9 @@ package final class FileWalk {
         case .directory(let place):
             let status = try FileStatus(of: entry.name, in: directory, followLinks: true)
             try append(path, status, .directory)
+            if place == .wal && entry.kind == .symbolicLink {
+                outcome.walDirectory = try FileSystem.symbolicLinkTarget(at: source)
+            }
             if place == .tablespace { addTablespace(entry.name, path: RawPath(bytes: path.bytes), inPlace: true) }
             guard !notEntered.contains(DirectoryIdentity(device: status.device, inode: status.inode)) else { return }
             try enter(path, at: source, as: place)
@@ -227,7 +235,7 @@ package final class FileWalk {
     private func addTablespace(_ name: RawPath, path: RawPath, inPlace: Bool) {
         // The policy has found the name to be an OID.
         guard let oid = name.text.flatMap({ UInt32($0) }) else { return }
-        outcome.tablespaces.append(CommitRecord.Tablespace(oid: oid, path: path.description, inPlace: inPlace))
+        outcome.tablespaces.append(CommitRecord.Tablespace(oid: oid, path: path, inPlace: inPlace))
     }
 
     private func nature(of content: FileContentKind) -> FileNature {

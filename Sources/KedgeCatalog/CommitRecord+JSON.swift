@@ -11,8 +11,10 @@ extension CommitRecord {
         ]
         let rest: [JSONMember] = [
             JSONMember("tablespaces", .array(tablespaces.map(\.jsonValue))),
-            JSONMember("dataDirectory", .string(dataDirectory)),
-            JSONMember("configurationFiles", .array(configurationFiles.map(JSONValue.string))),
+            JSONMember("dataDirectory", dataDirectory.jsonValue),
+            JSONMember("dataDirectoryMode", dataDirectoryMode.map { .int($0) } ?? .null),
+            JSONMember("walDirectory", walDirectory?.jsonValue ?? .null),
+            JSONMember("configurationFiles", .array(configurationFiles.map(\.jsonValue))),
             JSONMember("databaseBytes", .int(sizes.databaseBytes)), JSONMember("storedBytes", .int(sizes.storedBytes)),
             JSONMember("deltaBytes", .int(sizes.deltaBytes)), JSONMember("files", .int(sizes.files)),
             JSONMember("packs", .array(packs.map(\.jsonValue))),
@@ -43,8 +45,10 @@ extension CommitRecord {
             clusterName: try record.string("clusterName"),
             server: try ServerFacts(record), span: try BackupSpan(record),
             tablespaces: try record.map("tablespaces", Tablespace.init),
-            dataDirectory: try record.string("dataDirectory"),
-            configurationFiles: try record.strings("configurationFiles"),
+            dataDirectory: try record.path("dataDirectory"),
+            dataDirectoryMode: try record.optionalInteger("dataDirectoryMode"),
+            walDirectory: try record.optionalPath("walDirectory"),
+            configurationFiles: try record.paths("configurationFiles"),
             sizes: sizes, packs: try record.map("packs", PackUse.init),
             manifest: ManifestSeal(
                 length: try manifest.integer("length"),
@@ -54,6 +58,7 @@ extension CommitRecord {
             durations: try CommitRecord.readDurations(record))
         guard label.type == type else { throw record.invalid("type", "is not the one that the label names") }
         guard span.startLSN <= span.stopLSN else { throw record.invalid("stopLSN", "lies before the start") }
+        guard dataDirectoryMode ?? 0 <= 0o7777 else { throw record.invalid("dataDirectoryMode", "is impossible") }
     }
 
     private static func readDurations(_ record: JSONRecord) throws(KedgeError) -> [PhaseDuration] {
@@ -145,12 +150,12 @@ extension CommitRecord.TimelineSwitch {
 
 extension CommitRecord.Tablespace {
     fileprivate var jsonValue: JSONValue {
-        ["oid": .int(oid), "path": .string(path), "inPlace": .bool(inPlace)]
+        ["oid": .int(oid), "path": path.jsonValue, "inPlace": .bool(inPlace)]
     }
 
     fileprivate init(_ record: JSONRecord) throws(KedgeError) {
         self.init(
-            oid: try record.integer("oid"), path: try record.string("path"), inPlace: try record.bool("inPlace"))
+            oid: try record.integer("oid"), path: try record.path("path"), inPlace: try record.bool("inPlace"))
     }
 }
 

@@ -12,9 +12,14 @@ package struct CommitRecord: Hashable, Sendable {
     package var span: BackupSpan
     package var tablespaces: [Tablespace]
     /// The server's data directory, as it called it.
-    package var dataDirectory: String
+    package var dataDirectory: RawPath
+    /// The permission bits of the data directory itself, which has no entry in the manifest: 0o700, or 0o750 where
+    /// the group may read it. Nil in records of before they were kept.
+    package var dataDirectoryMode: UInt32?
+    /// Where `pg_wal` led, if it was a symbolic link, as the link held it. The manifest has a directory in its place.
+    package var walDirectory: RawPath?
     /// Configuration files from outside the data directory that the backup holds as extra files.
-    package var configurationFiles: [String]
+    package var configurationFiles: [RawPath]
     package var sizes: BackupSizes
     /// Every pack that the manifest refers to, sorted by id.
     package var packs: [PackUse]
@@ -29,9 +34,10 @@ package struct CommitRecord: Hashable, Sendable {
 
     package init(
         label: Label, type: BackupType, parent: Label?, clusterName: String, server: ServerFacts, span: BackupSpan,
-        tablespaces: [Tablespace], dataDirectory: String, configurationFiles: [String], sizes: BackupSizes,
-        packs: [PackUse], manifest: ManifestSeal, health: BackupHealth, keySlots: [JSONValue], hostName: String,
-        createdBy: String, durations: [PhaseDuration]
+        tablespaces: [Tablespace], dataDirectory: RawPath, dataDirectoryMode: UInt32? = nil,
+        walDirectory: RawPath? = nil, configurationFiles: [RawPath], sizes: BackupSizes, packs: [PackUse],
+        manifest: ManifestSeal, health: BackupHealth, keySlots: [JSONValue], hostName: String, createdBy: String,
+        durations: [PhaseDuration]
     ) {
         self.label = label
         self.type = type
@@ -41,6 +47,8 @@ package struct CommitRecord: Hashable, Sendable {
         self.span = span
         self.tablespaces = tablespaces
         self.dataDirectory = dataDirectory
+        self.dataDirectoryMode = dataDirectoryMode
+        self.walDirectory = walDirectory
         self.configurationFiles = configurationFiles
         self.sizes = sizes
         self.packs = packs
@@ -135,11 +143,12 @@ package struct CommitRecord: Hashable, Sendable {
     /// A tablespace of the cluster, besides `pg_default` and `pg_global`.
     package struct Tablespace: Hashable, Sendable {
         package var oid: UInt32
-        package var path: String
+        /// What the link held; for one in place `pg_tblspc/OID`.
+        package var path: RawPath
         /// A plain directory below `pg_tblspc` instead of a link (`allow_in_place_tablespaces`).
         package var inPlace: Bool
 
-        package init(oid: UInt32, path: String, inPlace: Bool) {
+        package init(oid: UInt32, path: RawPath, inPlace: Bool) {
             self.oid = oid
             self.path = path
             self.inPlace = inPlace

@@ -57,13 +57,20 @@ extension ManifestPath: CustomStringConvertible {
     package var description: String { String(decoding: bytes, as: UTF8.self) }
 
     /// The path in a record: text where it is UTF-8, otherwise `{"hex":"…"}`.
-    package var jsonValue: JSONValue {
-        if let text = String(validating: bytes, as: UTF8.self) { return .string(text) }
-        return ["hex": .string(bytes.hex)]
-    }
+    package var jsonValue: JSONValue { RawPath(bytes: bytes).jsonValue }
 
     /// The path that `jsonValue` wrote. Throws `damaged`; `record` is named in the message.
     package init(_ value: JSONValue, in record: JSONRecord, key: String) throws(KedgeError) {
+        self.init(bytes: try RawPath(value, in: record, key: key).bytes)
+    }
+}
+
+extension RawPath {
+    /// The path in a record: text where it is UTF-8, otherwise `{"hex":"…"}`.
+    package var jsonValue: JSONValue { text.map(JSONValue.string) ?? ["hex": .string(bytes.hex)] }
+
+    /// The path that `jsonValue` wrote. Throws `damaged`; `record` is named in the message.
+    fileprivate init(_ value: JSONValue, in record: JSONRecord, key: String) throws(KedgeError) {
         if case .string(let text) = value {
             self.init(text)
             return
@@ -71,6 +78,27 @@ extension ManifestPath: CustomStringConvertible {
         let hex = try JSONRecord(value, what: record.what).string("hex")
         guard let bytes = [UInt8](hex: hex) else { throw record.invalid(key, "is not a path") }
         self.init(bytes: bytes)
+    }
+}
+
+extension JSONRecord {
+    /// The path of this key. Throws `damaged` where it is missing or something else.
+    func path(_ key: String) throws(KedgeError) -> RawPath {
+        guard let path = try optionalPath(key) else { throw invalid(key, "is missing") }
+        return path
+    }
+
+    /// The path of this key; nil where it is missing or null. Throws `damaged` for something else.
+    func optionalPath(_ key: String) throws(KedgeError) -> RawPath? {
+        guard let value = value(key), value != .null else { return nil }
+        return try RawPath(value, in: self, key: key)
+    }
+
+    /// The paths of the array of this key. Throws `damaged` for anything else.
+    func paths(_ key: String) throws(KedgeError) -> [RawPath] {
+        var paths: [RawPath] = []
+        for value in try array(key) { paths.append(try RawPath(value, in: self, key: key)) }
+        return paths
     }
 }
 

@@ -21,6 +21,20 @@ package struct CommandLineTool: Sendable {
         self.surroundings = surroundings
     }
 
+    /// Runs the command line `words` (without the program's name) as the kernel handed it over.
+    ///
+    /// One that is not UTF-8 is refused: repaired, it would name another file.
+    package func run(bytes words: [[UInt8]]) -> Ending {
+        let texts = words.map { String(decoding: $0, as: UTF8.self) }
+        guard let index = words.firstIndex(where: { RawPath(bytes: $0).text == nil }) else { return run(texts) }
+        let error = KedgeError(
+            .usage, "cannot read argument \(index + 1) \"\(RawPath(bytes: words[index]))\": it is not UTF-8",
+            hint: "Reach a file of such a name by another path, such as a symbolic link with a name in UTF-8.")
+        report(error, asJSON: texts.prefix { $0 != "--" }.contains("--json"))
+        let rule = StatusRule(words: texts, surroundings: surroundings)
+        return rule.ending(of: error, status: rule.status(of: error))
+    }
+
     /// Runs the command line `words` (without the program's name) and says how to end.
     package func run(_ words: [String]) -> Ending {
         // Read off the words: where they cannot be parsed, the error still has to take this form.

@@ -35,6 +35,7 @@ enum RestoreCommand {
             .value(
                 "tablespace", "OID=DIR", "Restore this tablespace into another directory. May be repeated.",
                 isRepeatable: true),
+            .value("waldir", "DIR", "Make pg_wal a link to this directory instead of a plain directory."),
             .choice(
                 "archiving", Archiving.allCases.map(\.rawValue),
                 "Whether the restored cluster archives its WAL: keep in the configured pgdata, off elsewhere."),
@@ -54,13 +55,17 @@ enum RestoreCommand {
         let cluster = try configuration.cluster()
         let source = try context.source(of: try configuration.repository(of: cluster))
         try WorkDirectory.prepare(cluster.workDirectory, user: context.surroundings.host.userID)
-        let configured = try settled(RawPath(context.absolute(cluster.pgdata)))
+        let configured = try FileSystem.resolved(RawPath(context.absolute(cluster.pgdata)))
         let pgdata = try arguments.value("pgdata").map { (path) throws(KedgeError) in
-            try settled(RawPath(context.absolute(path)))
+            try FileSystem.resolved(RawPath(context.absolute(path)))
         }
         let options = Restore.Options(
             clusterName: cluster.name, request: request, pgdata: pgdata ?? configured, configuredPgdata: configured,
-            tablespaces: try tablespaces(context), action: action(arguments, request.target),
+            tablespaces: try tablespaces(context),
+            walDirectory: try arguments.value("waldir").map { (path) throws(KedgeError) in
+                try FileSystem.resolved(RawPath(context.absolute(path)))
+            },
+            action: action(arguments, request.target),
             archiving: arguments.value("archiving").flatMap(Archiving.init),
             restoreCommand: restoreCommand(context, configuration, cluster),
             extraFilesDirectory: arguments.value("extra-files").map { RawPath(context.absolute($0)) },
@@ -86,17 +91,6 @@ enum RestoreCommand {
         arguments.value("target-action").flatMap(TargetAction.init) ?? (target == .latest ? .promote : .pause)
     }
 
-    /// The path without links, as far as it exists.
-    private static func settled(_ path: RawPath) throws(KedgeError) -> RawPath {
-        var path = path
-        while path.bytes.count > 1, path.bytes.last == 0x2F { path = path.parent }
-        do throws(KedgeError) {
-            return try FileSystem.canonicalPath(of: path)
-        } catch  where error.code == .notFound && path.parent != path {
-            return try settled(path.parent).appending(path.lastComponent)
-        }
-    }
-
     private static func tablespaces(_ context: CommandContext) throws(KedgeError) -> [UInt32: RawPath] {
         var mapping: [UInt32: RawPath] = [:]
         for text in context.arguments.values("tablespace") {
@@ -106,7 +100,9 @@ enum RestoreCommand {
                     .usage, "cannot read \"--tablespace \(text)\"",
                     hint: "Write it as OID=DIR, such as \"--tablespace 16385=/srv/fast\".")
             }
-            guard mapping.updateValue(try settled(RawPath(context.absolute(String(parts[1])))), forKey: oid) == nil
+            guard
+                mapping.updateValue(try FileSystem.resolved(RawPath(context.absolute(String(parts[1])))), forKey: oid)
+                    == nil
             else {
                 throw KedgeError(.usage, "cannot map tablespace \(oid) twice", hint: "Give one directory for it.")
             }

@@ -36,6 +36,7 @@ struct RestoreReport {
         for tablespace in plan.tablespaces {
             lines.append("tablespace \(tablespace.oid): recovery will create it in \"\(tablespace.path)\"")
         }
+        lines += walDirectoryLines
         lines.append(
             outcome.settings.archiving == .keep
                 ? "archiving: as configured; this is the original's place"
@@ -60,6 +61,15 @@ struct RestoreReport {
                 exclusive ? "to just before transaction \(number)" : "to transaction \(number)"
             }
         return "\(end) on timeline \(plan.timeline), then \(outcome.settings.action.rawValue)"
+    }
+
+    /// Nothing of the original's layout is taken over unasked: its `pg_wal` may be another cluster's by now.
+    private var walDirectoryLines: [String] {
+        if let directory = outcome.walDirectory { return ["pg_wal: a link to \"\(directory)\""] }
+        guard let directory = plan.backup.walDirectory else { return [] }
+        return [
+            "pg_wal: a plain directory, where the original's was a link to \"\(directory)\" (--waldir DIR makes a link)"
+        ]
     }
 
     private var extraFileLines: [String] {
@@ -102,6 +112,7 @@ struct RestoreReport {
                 }),
             "createdByRecovery": .array(
                 plan.tablespaces.map { ["oid": .int($0.oid), "directory": .string($0.path.description)] }),
+            "walDirectory": .optional(outcome.walDirectory?.description),
             "archiving": .string(outcome.settings.archiving.rawValue), "files": .int(outcome.files),
             "bytes": .int(outcome.totalBytes), "milliseconds": .int(outcome.milliseconds),
             "extraFiles": .array(outcome.extraFiles.map { .string($0.description) }),

@@ -3,6 +3,17 @@
 import Glibc
 
 extension FileSystem {
+    /// The path without links as far as it exists; what does not exist yet stays as it is written.
+    package static func resolved(_ path: RawPath) throws(KedgeError) -> RawPath {
+        var path = path
+        while path.bytes.count > 1, path.bytes.last == 0x2F { path = RawPath(bytes: path.bytes.dropLast()) }
+        do throws(KedgeError) {
+            return try canonicalPath(of: path)
+        } catch  where error.code == .notFound && path.parent != path {
+            return try resolved(path.parent).appending(path.lastComponent)
+        }
+    }
+
     /// The absolute path of what `path` leads to, without links, "." and "..". Throws `not-found` where it leads
     /// nowhere.
     package static func canonicalPath(of path: RawPath) throws(KedgeError) -> RawPath {

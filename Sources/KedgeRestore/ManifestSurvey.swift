@@ -14,12 +14,14 @@ package struct ManifestSurvey: Sendable {
     package private(set) var files: UInt64 = 0
     /// Configuration files from outside the data directory.
     package private(set) var extraFiles: [RawPath] = []
-    /// The permission bits for the data directory: the server accepts 0700 and 0750 and makes both alike in it.
+    /// The permission bits for the data directory. The server starts only on one that the group cannot write and others
+    /// cannot use, and makes everything in it alike (src/common/file_perm.c, PG_MODE_MASK_GROUP).
     package private(set) var directoryMode: UInt32 = 0o700
 
     package var totalBytes: UInt64 { bytes.values.reduce(0, +) }
 
     private let label: Label
+    private let isModeKnown: Bool
     private let linked: Set<UInt32>
     /// The directories that the present path lies in, outermost first.
     private var open: [ManifestPath] = []
@@ -40,6 +42,8 @@ package struct ManifestSurvey: Sendable {
     /// A survey that has seen nothing yet.
     package init(of backup: CommitRecord) {
         label = backup.label
+        isModeKnown = backup.dataDirectoryMode != nil
+        directoryMode = (backup.dataDirectoryMode ?? 0) & 0o750 | 0o700
         linked = Set(backup.tablespaces.filter { !$0.inPlace }.map(\.oid))
     }
 
@@ -57,9 +61,10 @@ package struct ManifestSurvey: Sendable {
             return
         }
         try enter(entry.path)
+        try checkKind(entry)
         switch entry.kind {
         case .directory:
-            if entry.path == "base" { directoryMode = entry.mode & 0o050 == 0o050 ? 0o750 : 0o700 }
+            if entry.path == "base", !isModeKnown { directoryMode = entry.mode & 0o050 == 0o050 ? 0o750 : 0o700 }
             open.append(entry.path)
         case .symbolicLink:
             guard let oid = entry.path.tablespaceLink, linked.contains(oid) else {
@@ -80,6 +85,25 @@ package struct ManifestSurvey: Sendable {
         guard path.parent == open.last else {
             throw refusal("\"\(path)\" lies in a directory that is not in the manifest.", .unsafePath)
         }
+    }
+
+    /// What the server needs to be one thing, or what the restore itself writes, cannot be another.
+    private func checkKind(_ entry: ManifestEntry) throws(KedgeError) {
+        let isRight: Bool
+        switch (entry.path, entry.kind) {
+        // A restore writes its own.
+        case ("tablespace_map", _): isRight = false
+        case ("pg_wal", .directory): isRight = true
+        case ("pg_wal", _): isRight = false
+        case ("backup_label", .file), ("global/pg_control", .file), ("postgresql.auto.conf", .file),
+            ("backup_manifest", .file), ("recovery.signal", .file), ("standby.signal", .file):
+            isRight = true
+        case ("backup_label", _), ("global/pg_control", _), ("postgresql.auto.conf", _), ("backup_manifest", _),
+            ("recovery.signal", _), ("standby.signal", _):
+            isRight = false
+        default: isRight = true
+        }
+        guard isRight else { throw refusal("\"\(entry.path)\" cannot be what it is.", .unsafePath) }
     }
 
     private mutating func note(_ path: ManifestPath, _ content: FileContent) throws(KedgeError) {

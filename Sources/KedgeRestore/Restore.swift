@@ -25,6 +25,8 @@ package struct Restore {
         /// The directory of the original, as the configuration has it.
         package var configuredPgdata: RawPath
         package var tablespaces: [UInt32: RawPath]
+        /// Where `pg_wal` will lead, absolute and without links; nil for a plain directory.
+        package var walDirectory: RawPath?
         package var action: TargetAction
         /// Nil: keep into the configured pgdata, off anywhere else.
         package var archiving: Archiving?
@@ -37,7 +39,8 @@ package struct Restore {
 
         package init(
             clusterName: String, request: RestoreRequest, pgdata: RawPath, configuredPgdata: RawPath,
-            tablespaces: [UInt32: RawPath] = [:], action: TargetAction = .pause, archiving: Archiving? = nil,
+            tablespaces: [UInt32: RawPath] = [:], walDirectory: RawPath? = nil, action: TargetAction = .pause,
+            archiving: Archiving? = nil,
             restoreCommand: RestoreCommandLine, extraFilesDirectory: RawPath? = nil, processMax: Int,
             workDirectory: RawPath, isDryRun: Bool = false
         ) {
@@ -46,6 +49,7 @@ package struct Restore {
             self.pgdata = pgdata
             self.configuredPgdata = configuredPgdata
             self.tablespaces = tablespaces
+            self.walDirectory = walDirectory
             self.action = action
             self.archiving = archiving
             self.restoreCommand = restoreCommand
@@ -62,6 +66,8 @@ package struct Restore {
         package let repository: String
         package let pgdata: RawPath
         package let placements: [TablespacePlacement]
+        /// Where `pg_wal` leads; nil for a plain directory.
+        package let walDirectory: RawPath?
         package let settings: RecoverySettings
         package let files: UInt64
         package let totalBytes: UInt64
@@ -112,7 +118,8 @@ package struct Restore {
         }
         return Outcome(
             plan: preparation.plan, repository: cluster.repository.name, pgdata: options.pgdata,
-            placements: preparation.placements, settings: preparation.settings, files: preparation.survey.files,
+            placements: preparation.placements, walDirectory: options.walDirectory, settings: preparation.settings,
+            files: preparation.survey.files,
             totalBytes: preparation.survey.totalBytes, extraFiles: preparation.survey.extraFiles,
             extraFilesDirectory: options.extraFilesDirectory, unreadable: preparation.unreadable,
             isWritten: !options.isDryRun, milliseconds: (time.monotonicNanoseconds() - start) / 1_000_000)

@@ -26,35 +26,55 @@ struct RestorePreparation {
         {
             throw record.error
         }
-        // Without a label only backups of the system that was registered last come into question (lesson 44).
         let wanted = listing.backups.first { $0.label == options.request.backup }
-        let system = wanted?.server.systemIdentifier ?? cluster.newestRegistration.systemIdentifier
+        let system = try SystemChoice(cluster.newestRegistration, listing.backups).system(of: wanted)
         let backups = listing.backups.filter { $0.server.systemIdentifier == system }
-        if backups.isEmpty, let other = listing.backups.last {
-            throw RestorePreparation.onlyOtherSystems(system, newest: other)
-        }
-        archive = WALArchive(cluster, try cluster.registration(of: system))
+        archive = WALArchive(cluster, try RestorePreparation.registration(of: system, wanted, cluster))
         let histories = try archive.histories()
         unreadable = listing.unreadable + histories.unreadable
-        plan = try RestorePreparation.makePlan(options, backups, archive, histories.read)
+        do throws(KedgeError) {
+            plan = try RestorePreparation.makePlan(options, backups, archive, histories.read)
+        } catch {
+            guard wanted == nil else { throw error }
+            throw SystemChoice.naming(listing.backups.filter { $0.server.systemIdentifier != system }, in: error)
+        }
         try interruption.checkpoint()
 
         root = try catalog.manifest(of: plan.backup)
         let reader = ManifestReader(root, reader: PackReader(PackDirectories(cluster)))
         survey = try ManifestSurvey(reader, of: plan.backup)
-        placements = try TablespacePlacement.decide(
-            plan.backup.tablespaces, created: plan.tablespaces, mapping: options.tablespaces, pgdata: options.pgdata)
         let isConfigured = options.pgdata == options.configuredPgdata
+        let registration = archive.registration
+        let versionDirectory = "PG_\(registration.postgresVersion)_\(registration.catalogVersion)"
+        let placer = TablespacePlacer(
+            pgdata: options.pgdata, isConfigured: isConfigured, versionDirectory: versionDirectory,
+            resolve: FileSystem.resolved)
+        placements = try placer.decide(
+            plan.backup.tablespaces, created: plan.tablespaces, mapping: options.tablespaces)
         settings = RecoverySettings(
             target: plan.target, timeline: options.request.standby ? nil : plan.timeline, action: options.action,
             isStandby: options.request.standby, restoreCommand: options.restoreCommand.text,
             archiving: options.archiving ?? (isConfigured ? .keep : .off))
-        let registration = archive.registration
         try TargetCheck(
-            pgdata: options.pgdata, isConfigured: isConfigured, placements: placements, created: plan.tablespaces,
-            versionDirectory: "PG_\(registration.postgresVersion)_\(registration.catalogVersion)"
+            pgdata: options.pgdata, isConfigured: isConfigured, walDirectory: options.walDirectory,
+            placements: placements, created: plan.tablespaces, versionDirectory: versionDirectory
         ).run()
         try checkSpace(options)
+    }
+
+    private static func registration(
+        of system: SystemIdentifier, _ wanted: CommitRecord?, _ cluster: ClusterRepository
+    ) throws(KedgeError) -> Registration {
+        do throws(KedgeError) {
+            return try cluster.registration(of: system)
+        } catch  where error.code == .walForeign {
+            throw KedgeError(
+                .damaged,
+                "cannot restore backup \"\(wanted?.label.text ?? "")\": its database system is not registered",
+                detail: "Its commit record names system \(system), and the repository has no registration of it.",
+                hint: "Somebody may have removed or changed objects.  Restore another backup, or this one from another "
+                    + "repository.")
+        }
     }
 
     private static func makePlan(
@@ -68,20 +88,13 @@ struct RestorePreparation {
         return try planner.plan()
     }
 
-    private static func onlyOtherSystems(_ system: SystemIdentifier, newest: CommitRecord) -> KedgeError {
-        KedgeError(
-            .notFound, "cannot restore: the repository holds no backup of the present database system",
-            detail: "The system registered last is \(system); the newest backup, \(newest.label), is of system "
-                + "\(newest.server.systemIdentifier), PostgreSQL \(newest.server.postgresVersion).",
-            hint: "Run \"kedge backup\" first, or give \"--backup \(newest.label)\" for the older system.")
-    }
-
     /// What the cluster needs besides its files: segments that recovery fetches.
     private var walBytes: UInt64 { 3 * archive.registration.walSegmentSize }
 
     /// Throws `no-space` where a file system has not enough room, with its name and the bytes that are missing.
     private func checkSpace(_ options: Restore.Options) throws(KedgeError) {
-        var places = [(path: options.pgdata, bytes: (survey.bytes[nil] ?? 0) + walBytes)]
+        var places = [(path: options.pgdata, bytes: survey.bytes[nil] ?? 0)]
+        places.append((options.walDirectory ?? options.pgdata, walBytes))
         places += placements.map { ($0.target, survey.bytes[$0.oid] ?? 0) }
         var needed: [RawPath: UInt64] = [:]
         for (path, bytes) in places {

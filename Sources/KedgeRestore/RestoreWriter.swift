@@ -41,7 +41,9 @@ struct RestoreWriter {
         do throws(KedgeError) {
             try write()
         } catch {
-            let others = preparation.placements.map { " and what is in \"\($0.target)\"" }.joined()
+            let others = (preparation.placements.map(\.target) + [options.walDirectory].compactMap(\.self)).map {
+                " and what is in \"\($0)\""
+            }.joined()
             throw error.wrapped(
                 "could not finish the restore into directory \"\(pgdata)\"",
                 detail: "What was written is incomplete, and no server will start on it.",
@@ -74,12 +76,19 @@ struct RestoreWriter {
 
     // MARK: - Directories
 
+    private static let walDirectory: ManifestPath = "pg_wal"
+
+    /// The directories outside of which nothing is written.
+    private var writtenRoots: [RawPath] {
+        [pgdata] + preparation.placements.map(\.target) + [options.walDirectory].compactMap(\.self)
+    }
+
     /// Makes the data directory and those of the tablespaces, with the mode that the server asks for.
     private func createRoots() throws(KedgeError) {
         let mode = preparation.survey.directoryMode
-        var roots = [pgdata] + preparation.placements.map(\.target)
+        var roots = writtenRoots
         // Replay makes no directories for the tablespaces that it creates: they have to be there.
-        roots += preparation.plan.tablespaces.map(\.path).filter { !$0.bytes.isEmpty }
+        roots += preparation.plan.tablespaces.map(\.path).filter(\.isAbsolute)
         for root in roots {
             try Directory.createWithParents(at: root, mode: mode)
             let directory = try FileDescriptor.open(root, [.read, .directory])
@@ -91,12 +100,12 @@ struct RestoreWriter {
 
     private func syncFileSystems() throws(KedgeError) {
         var seen: Set<UInt64> = []
-        for root in [pgdata] + preparation.placements.map(\.target) {
+        for root in writtenRoots {
             let directory = try FileDescriptor.open(root, [.read, .directory])
             if seen.insert(try directory.status().device).inserted { try directory.syncFileSystem() }
         }
         // The entries of the roots themselves lie in their parents.
-        for root in [pgdata] + preparation.placements.map(\.target) { try Directory.sync(root.parent) }
+        for root in writtenRoots { try Directory.sync(root.parent) }
     }
 
     // MARK: - Files
@@ -154,6 +163,9 @@ struct RestoreWriter {
     }
 
     private func createDirectory(_ entry: ManifestEntry) throws(KedgeError) {
+        if let target = options.walDirectory, entry.path == RestoreWriter.walDirectory {
+            return try FileSystem.createSymbolicLink(at: path(entry.path), target: target)
+        }
         // What the server does not own by mode it could not use: the owner's rights are always there.
         guard try Directory.createPlain(at: path(entry.path), mode: (entry.mode & 0o777) | 0o700) else {
             throw KedgeError(

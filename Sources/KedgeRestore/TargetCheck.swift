@@ -11,6 +11,8 @@ package struct TargetCheck {
     package let pgdata: RawPath
     /// Whether that is the directory that the configuration names.
     package let isConfigured: Bool
+    /// Where `pg_wal` will lead, if it is not to be a plain directory.
+    package let walDirectory: RawPath?
     package let placements: [TablespacePlacement]
     /// What recovery will create.
     package let created: [CreatedTablespace]
@@ -18,11 +20,12 @@ package struct TargetCheck {
     package let versionDirectory: String
 
     package init(
-        pgdata: RawPath, isConfigured: Bool, placements: [TablespacePlacement], created: [CreatedTablespace],
-        versionDirectory: String
+        pgdata: RawPath, isConfigured: Bool, walDirectory: RawPath? = nil, placements: [TablespacePlacement],
+        created: [CreatedTablespace], versionDirectory: String
     ) {
         self.pgdata = pgdata
         self.isConfigured = isConfigured
+        self.walDirectory = walDirectory
         self.placements = placements
         self.created = created
         self.versionDirectory = versionDirectory
@@ -30,7 +33,11 @@ package struct TargetCheck {
 
     /// Throws `server-running`, `not-empty` or what looking throws.
     package func run() throws(KedgeError) {
+        for path in [pgdata] + placements.map(\.target) + [walDirectory].compactMap(\.self) + created.map(\.path) {
+            try refuseDanglingLink(path)
+        }
         try checkDataDirectory()
+        if let walDirectory { try checkWALDirectory(walDirectory) }
         for placement in placements { try check(placement) }
         for tablespace in created where !tablespace.path.bytes.isEmpty { try check(tablespace) }
     }
@@ -41,6 +48,31 @@ package struct TargetCheck {
             return try Directory.entries(at: path)
         } catch  where error.code == .notFound {
             return nil
+        }
+    }
+
+    /// Throws `not-found` where the path, or one on the way to it, is a link to what is not there: no directory can be
+    /// made by that name.
+    private func refuseDanglingLink(_ path: RawPath) throws(KedgeError) {
+        var present = path
+        while present.isAbsolute, try !exists(present, followLinks: true) {
+            guard try !exists(present, followLinks: false) else {
+                throw KedgeError(
+                    .notFound, "cannot restore into directory \"\(path)\"",
+                    detail: "\"\(present)\" is a link that leads nowhere.",
+                    hint: "Mount or make what it leads to, or restore into another directory with \"--pgdata\" or "
+                        + "\"--tablespace\".")
+            }
+            present = present.parent
+        }
+    }
+
+    private func exists(_ path: RawPath, followLinks: Bool) throws(KedgeError) -> Bool {
+        do throws(KedgeError) {
+            _ = try FileStatus(at: path, followLinks: followLinks)
+            return true
+        } catch  where error.code == .notFound {
+            return false
         }
     }
 
@@ -56,6 +88,22 @@ package struct TargetCheck {
             .notEmpty, "cannot restore into directory \"\(pgdata)\": it is not empty",
             detail: "It holds \"\(entries[0].name)\"" + (entries.count > 1 ? " and \(entries.count - 1) more." : "."),
             hint: "Move what is there away, or restore into another directory with \"--pgdata\".")
+    }
+
+    /// The WAL of another cluster must never be found there.
+    private func checkWALDirectory(_ directory: RawPath) throws(KedgeError) {
+        let places = [(pgdata, "the data directory")] + placements.map { ($0.target, "tablespace \($0.oid)") }
+        if let (other, name) = places.first(where: { directory.overlaps($0.0) }) {
+            throw KedgeError(
+                .usage, "cannot let pg_wal lead to \"\(directory)\"",
+                detail: "That overlaps with \"\(other)\", where \(name) goes.",
+                hint: "Name a directory of its own with \"--waldir\", or leave that out for a plain pg_wal.")
+        }
+        guard let entries = try entries(directory), !entries.isEmpty else { return }
+        throw KedgeError(
+            .notEmpty, "cannot let pg_wal lead to directory \"\(directory)\": it is not empty",
+            detail: "It holds \"\(entries[0].name)\"" + (entries.count > 1 ? " and \(entries.count - 1) more." : "."),
+            hint: "Move what is there away, or name another directory with \"--waldir\".")
     }
 
     /// The process that postmaster.pid names, if it lives (src/backend/utils/init/miscinit.c, CreateLockFile).

@@ -13,8 +13,11 @@ struct Main {
             for line in OutputRenderer.errorLines(error) { surroundings.writeErrorLine(line) }
             exit(ExitStatus.other(error.code))
         }
-        let words = Array(CommandLine.arguments.dropFirst())
-        switch CommandLineTool(surroundings: surroundings).run(words) {
+        // CommandLine.arguments would repair what is not UTF-8, and so name other files.
+        let words = UnsafeBufferPointer(start: CommandLine.unsafeArgv, count: Int(CommandLine.argc)).dropFirst()
+        let bytes = words.compactMap { word in word.map { Array(UnsafeRawBufferPointer(start: $0, count: strlen($0))) }
+        }
+        switch CommandLineTool(surroundings: surroundings).run(bytes: bytes) {
         case .exit(let status): exit(status)
         case .die(let signal): Interruption.endProcess(by: signal)
         }

@@ -22,8 +22,13 @@ import Testing
                 walTo: "000000030000000000000002",
                 history: [.init(timeline: TimelineID(1), switchLSN: LSN(0x1000000))], snapshot: "730:730:",
                 afterStopTime: Timestamp(microseconds: 1_795_000_002_000_000), afterStopLSN: LSN(0x3000000)),
-            tablespaces: [.init(oid: 16385, path: "/srv/ts \"x\"", inPlace: false)], dataDirectory: "/pg",
-            configurationFiles: ["/etc/postgresql.conf"],
+            tablespaces: [
+                .init(oid: 16385, path: "/srv/ts \"x\"", inPlace: false),
+                .init(oid: 16386, path: "/srv/back\\slash\u{1}\n", inPlace: false),
+                .init(oid: 16387, path: RawPath(bytes: [0x2F, 0xE9]), inPlace: false),
+            ], dataDirectory: RawPath(bytes: [0x2F, 0xFF]), dataDirectoryMode: 0o750,
+            walDirectory: RawPath(bytes: [0x2F, 0xFE]),
+            configurationFiles: ["/etc/postgresql.conf", RawPath(bytes: [0x2F, 0xFD])],
             sizes: .init(databaseBytes: 1, storedBytes: 2, deltaBytes: 3, files: 4),
             packs: [PackUse(id: RandomID(high: 1, low: 2), liveBytes: 5)],
             manifest: .init(length: 6, checksum: ContentHash(high: 7, low: 8)),
@@ -34,7 +39,7 @@ import Testing
             durations: [.init(phase: "copy", milliseconds: 1500)])
     }
 
-    @Test("a commit record survives JSON")
+    @Test("a commit record survives JSON, with paths of any bytes (lesson 49)")
     func commitRecordRoundTrip() throws {
         let record = try Self.commitRecord()
         let text = record.jsonValue.prettyText
@@ -44,7 +49,7 @@ import Testing
     @Test("a commit record without any one of its members is refused, but for those that may be null")
     func missingMember() throws {
         guard case .object(let members) = try Self.commitRecord().jsonValue else { return }
-        for member in members where member.key != "parent" {
+        for member in members where !["parent", "dataDirectoryMode", "walDirectory"].contains(member.key) {
             let rest = JSONValue.object(members.filter { $0.key != member.key })
             let error = #expect(throws: KedgeError.self) {
                 try CommitRecord(JSONRecord(rest, what: "commit record \"x\""))

@@ -12,14 +12,25 @@ import Testing
     static let version = "PG_15_202209061"
 
     private func placements(
-        _ mapping: [UInt32: RawPath], created: [CreatedTablespace] = []
+        _ mapping: [UInt32: RawPath], created: [CreatedTablespace] = [], links: [RawPath: RawPath] = [:]
     ) throws(KedgeError) -> [TablespacePlacement] {
-        try TablespacePlacement.decide(
-            [
-                .init(oid: 16385, path: "/srv/data2", inPlace: false),
-                .init(oid: 16384, path: "/srv/data", inPlace: false),
-                .init(oid: 16386, path: "", inPlace: true),
-            ], created: created, mapping: mapping, pgdata: "/pg/main")
+        try placements(
+            of: [16385: "/srv/data2", 16384: "/srv/data"], created: created, mapping: mapping, links: links)
+    }
+
+    /// `links` are paths that lead elsewhere.
+    private func placements(
+        of recorded: [UInt32: RawPath], created: [CreatedTablespace] = [], mapping: [UInt32: RawPath] = [:],
+        pgdata: RawPath = "/pg/main", isConfigured: Bool = false, links: [RawPath: RawPath] = [:]
+    ) throws(KedgeError) -> [TablespacePlacement] {
+        let placer = TablespacePlacer(
+            pgdata: pgdata, isConfigured: isConfigured, versionDirectory: Self.version,
+            resolve: { (path) throws(KedgeError) in links[path] ?? path })
+        let linked = recorded.sorted { $0.key > $1.key }.map {
+            CommitRecord.Tablespace(oid: $0.key, path: $0.value, inPlace: false)
+        }
+        return try placer.decide(
+            linked + [.init(oid: 16386, path: "pg_tblspc/16386", inPlace: true)], created: created, mapping: mapping)
     }
 
     // MARK: Placement
@@ -38,6 +49,59 @@ import Testing
     func overlaps(_ path: RawPath) {
         let error = #expect(throws: KedgeError.self) { _ = try placements([16384: path]) }
         #expect(error?.code == .usage)
+    }
+
+    @Test("paths that lead to the same directory by links overlap as well (lesson 31)")
+    func overlapsByLinks() throws {
+        #expect(throws: KedgeError.self) {
+            _ = try placements([16384: "/other"], links: ["/srv/data2": "/other"])
+        }
+        #expect(throws: KedgeError.self) { _ = try placements([:], links: ["/srv/data2": "/pg/main/base"]) }
+        #expect(try placements([:], links: ["/srv/data": "/a", "/srv/data2": "/b"]).map(\.target).count == 2)
+    }
+
+    @Test(
+        "tablespaces in one another, as the original had them, are restored so, but nothing among the files of another")
+    func nesting() throws {
+        #expect(try placements(of: [1: "/a", 2: "/a/b"]).map(\.target) == ["/a", "/a/b"])
+        #expect(throws: KedgeError.self) { _ = try placements(of: [1: "/a", 2: RawPath("/a/\(Self.version)/5")]) }
+        #expect(throws: KedgeError.self) { _ = try placements(of: [1: "/a", 2: "/a"]) }
+        #expect(throws: KedgeError.self) { _ = try placements(of: [1: "/x", 2: "/a/b"], mapping: [1: "/a"]) }
+        // The configured data directory may lie in a tablespace, never the other way round.
+        #expect(try placements(of: [1: "/pg"], isConfigured: true).count == 1)
+        #expect(throws: KedgeError.self) { _ = try placements(of: [1: "/pg"]) }
+        #expect(throws: KedgeError.self) { _ = try placements(of: [1: "/pg"], mapping: [1: "/"], isConfigured: true) }
+        #expect(throws: KedgeError.self) { _ = try placements(of: [1: "/pg/main/ts"], isConfigured: true) }
+    }
+
+    @Test("what recovery creates stays out of mapped directories and of the data directory")
+    func createdInTheWay() throws {
+        func created(_ path: RawPath, oid: UInt32 = 16390) -> [CreatedTablespace] {
+            [CreatedTablespace(lsn: LSN(0x200), oid: oid, path: path)]
+        }
+        #expect(throws: KedgeError.self) { _ = try placements([16384: "/other"], created: created("/other")) }
+        #expect(throws: KedgeError.self) { _ = try placements([:], created: created("/pg/main/ts")) }
+        // After a drop, the same place may be used again.
+        #expect(try placements([:], created: created("/srv/data")).count == 2)
+        #expect(try placements([16384: "/other"], created: created("/srv/data")).count == 2)
+        // In place: within the data directory that is restored.
+        #expect(try placements([:], created: created("")).count == 2)
+    }
+
+    @Test(
+        "a tablespace of the backup that recovery creates again can't be mapped: it would lead its link to the old path"
+    )
+    func createdAgain() throws {
+        let created = [CreatedTablespace(lsn: LSN(0x200), oid: 16384, path: "/srv/data")]
+        let error = #expect(throws: KedgeError.self) { _ = try placements([16384: "/other"], created: created) }
+        #expect(
+            error?.description == """
+                cannot map tablespace 16384: it was created while the backup was taken
+                code: usage
+                detail: Recovery creates it again at "/srv/data", the path that is in the WAL, and would write there.
+                hint: Restore another backup, or leave out its mapping where that path is not in use.
+                """)
+        #expect(try placements([:], created: created).count == 2)
     }
 
     @Test("a mapping for no tablespace, or for one that only recovery creates, is refused with the reason")
@@ -160,11 +224,14 @@ import Testing
 
     // MARK: Manifests
 
-    private func survey(_ entries: [(String, ManifestEntry.Kind)]) throws(KedgeError) -> ManifestSurvey {
-        var survey = ManifestSurvey(
-            of: modelBackup(
-                number: 1, timeline: TimelineID(1), start: LSN(1), stop: LSN(2), stopTime: RestorePlanTests.time(0),
-                tablespaces: [.init(oid: 16384, path: "/ts", inPlace: false)]))
+    private func survey(
+        _ entries: [(String, ManifestEntry.Kind)], mode: UInt32? = nil
+    ) throws(KedgeError) -> ManifestSurvey {
+        var backup = modelBackup(
+            number: 1, timeline: TimelineID(1), start: LSN(1), stop: LSN(2), stopTime: RestorePlanTests.time(0),
+            tablespaces: [.init(oid: 16384, path: "/ts", inPlace: false)])
+        backup.dataDirectoryMode = mode
+        var survey = ManifestSurvey(of: backup)
         for (path, kind) in entries {
             try survey.add(ManifestEntry(path: ManifestPath(path), mode: 0o750, modificationTime: 0, kind: kind))
         }
@@ -196,6 +263,19 @@ import Testing
         #expect(found.extraFiles == ["/etc/postgresql.conf"])
     }
 
+    @Test("the data directory gets the mode that it had, as far as the server accepts it")
+    func directoryMode() throws {
+        let entries: [(String, ManifestEntry.Kind)] = [
+            ("backup_label", file(200)), ("base", .directory), ("global", .directory),
+            ("global/pg_control", file(8192)),
+        ]
+        for (kept, restored) in [(0o700, 0o700), (0o750, 0o750), (0o710, 0o710), (0o775, 0o750), (0o2750, 0o750)] {
+            #expect(try survey(entries, mode: UInt32(kept)).directoryMode == UInt32(restored))
+        }
+        // Without it, that of base serves, which is 0750 here.
+        #expect(try survey(entries).directoryMode == 0o750)
+    }
+
     @Test("a manifest that leads out of the data directory, or lacks what every backup has, is refused")
     func hostileManifests() {
         let end: [(String, ManifestEntry.Kind)] = [("global", .directory), ("global/pg_control", file(8192))]
@@ -208,6 +288,13 @@ import Testing
             (label + [("base/1", file(1))] + end, .unsafePath),
             (label + [("base", .directory), ("base2/1", file(1))] + end, .unsafePath),
             (end, .damaged), (label, .damaged),
+            (label + end + [("pg_wal", file(1))], .unsafePath), (label + end + [("pg_wal", link)], .unsafePath),
+            (label + end + [("tablespace_map", file(1))], .unsafePath),
+            (label + end + [("tablespace_map", .directory)], .unsafePath),
+            ([("backup_label", .directory)] + end, .unsafePath),
+            (label + [("global", .directory), ("global/pg_control", .directory)], .unsafePath),
+            (label + end + [("postgresql.auto.conf", .directory)], .unsafePath),
+            (label + end + [("recovery.signal", .directory)], .unsafePath),
             ([("backup_label", file(1 << 30))] + end, .damaged),
         ]
         for (entries, code) in cases {
