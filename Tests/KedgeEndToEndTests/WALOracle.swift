@@ -1,4 +1,5 @@
-// What really happened, in the order of the WAL: ends of transactions and restore points, by pg_waldump.
+// What really happened, in the order of the WAL: ends of transactions and restore points, by pg_waldump, or by our own
+// reader for the version that came without it.
 import KedgeCore
 import KedgePostgres
 import KedgeTestSupport
@@ -24,6 +25,7 @@ enum WALOracle {
         let directory = server.dataDirectory + "/pg_wal"
         let names = try ServerUser.run(["ls", directory]).split(separator: "\n").map { String($0) }
             .filter { $0.utf8.count == 24 && $0 >= first }.sorted()
+        guard server.installation.has("pg_waldump") else { return try ownRecords(server, directory, names) }
         var dump = ServerUser.command(
             [server.installation.program("pg_waldump"), directory + "/" + first]
                 + (names.count > 1 ? [directory + "/" + names[names.count - 1]] : []))
@@ -31,6 +33,73 @@ enum WALOracle {
         dump.outputLimitBytes = 256 << 20
         // The last segment ends in zeroes, which pg_waldump reports as an error after all that is there.
         return try dump.run().outputText.split(separator: "\n").compactMap { record($0) }
+    }
+
+    private static func ownRecords(
+        _ server: PostgresTestServer, _ directory: String, _ names: [String]
+    ) throws -> [OracleRecord] {
+        let control = try ControlFile.read(dataDirectory: RawPath(server.dataDirectory), time: SystemTimeSource())
+        let format = WALFormat(
+            systemIdentifier: control.systemIdentifier, version: control.version, segmentSize: control.walSegmentSize,
+            walBlockSize: control.walBlockSize)
+        var visitor = EventVisitor(version: control.version)
+        var previous: WALFacts?
+        for name in names {
+            guard let segment = WALSegment(fileName: name, segmentSize: UInt64(control.walSegmentSize)) else {
+                continue
+            }
+            let bytes = try FileDescriptor.open(RawPath(directory + "/" + name), [.read]).readAll(limit: 1 << 30)
+            // Segments that are only kept for later use hold older WAL, or none.
+            let start = bytes.withBytes { $0.count < 16 ? 0 : $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self) }
+            guard start == segment.startLSN(segmentSize: UInt64(control.walSegmentSize)).position else { break }
+            let facts = try bytes.withBytes { (bytes) throws(KedgeError) in
+                try WALFacts(of: bytes, segment: segment, isPartial: true, format: format)
+            }
+            if let previous, case .events(let events) = WALFacts.straddling(previous, facts, version: control.version) {
+                visitor.add(events)
+            }
+            _ = try bytes.withBytes { (bytes) throws(KedgeError) in
+                try WALReader.walk(bytes, segment: segment, format: format, visitor: &visitor)
+            }
+            previous = facts
+        }
+        return visitor.records
+    }
+
+    /// Takes every end of a transaction and every restore point.
+    private struct EventVisitor: WALRecordVisitor {
+        let version: PostgresVersion
+        var records: [OracleRecord] = []
+
+        init(version: PostgresVersion) { self.version = version }
+
+        mutating func visit(_ record: WALRecord) -> String? {
+            var list = WALEventList(version: version)
+            if let reason = list.visit(record) { return reason }
+            // XLOG_XACT_COMMIT and XLOG_XACT_COMMIT_PREPARED (src/include/access/xact.h).
+            add(list, isCommit: [0x00, 0x30].contains(record.header.info & 0x70))
+            return nil
+        }
+
+        /// Adds the record that crosses the border of two segments.
+        mutating func add(_ events: WALEvents) {
+            var list = WALEventList(version: version)
+            list.add(events)
+            add(list, isCommit: events.commits > 0)
+        }
+
+        private mutating func add(_ list: WALEventList, isCommit: Bool) {
+            for event in list.events {
+                switch event {
+                case .transactionEnd(let end):
+                    let kind: OracleRecord.Kind = isCommit ? .commit : .abort
+                    records.append(OracleRecord(lsn: end.lsn, xid: UInt64(end.xid), kind: kind, time: end.time))
+                case .restorePoint(let point):
+                    let kind = OracleRecord.Kind.restorePoint(point.name.description)
+                    records.append(OracleRecord(lsn: point.lsn, xid: 0, kind: kind, time: nil))
+                }
+            }
+        }
     }
 
     private static func record(_ line: Substring) -> OracleRecord? {
