@@ -98,11 +98,19 @@ let package = Package(
             ["KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic", "CTestSupport"]),
         tests("KedgeEndToEndTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        // What scripts/fuzz.sh feeds, and the quick tier with the corpus
+        .target(
+            name: "KedgeFuzzTargets",
+            dependencies: [
+                "KedgeCommand", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
+                "OpenSSL", "XXHash", "KedgeCore", "KedgeTestSupport",
+            ],
+            path: "Tests/Fuzzing/Targets", swiftSettings: strict),
         tests(
             "KedgeFaultTests",
             [
                 "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
-                "KedgeCodec", "KedgeCore",
+                "KedgeCodec", "KedgeFuzzTargets", "KedgeCore",
             ]),
         tests("KedgePostgresTests", ["KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests("KedgeRepositoryTests", ["KedgeRepository", "KedgeCodec", "KedgeCore", "Expat"]),
@@ -116,3 +124,11 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// The fuzzer's own program has no entry point but libFuzzer's, so that it can be linked only with `--sanitize=fuzzer`.
+if Context.environment["KEDGE_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "kedge-fuzz", dependencies: ["KedgeFuzzTargets", "KedgeCore"], path: "Tests/Fuzzing/Driver",
+            swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])]))
+}

@@ -14,6 +14,7 @@ REGION = 1 << 20
 CONTROL_FILE = b"global/pg_control"
 MAX_PART = 64 << 20
 MAX_FILE = 1 << 40
+MAX_EXTENTS = 1 << 21
 
 
 class Entry:
@@ -173,7 +174,10 @@ class Manifest:
 
     def _extents(self, cursor, size, packs, what):
         """(length, pack or None for zero bytes, frame, offset) of each extent"""
-        for _ in range(cursor.varint()):
+        count = cursor.varint()
+        if count > MAX_EXTENTS:
+            raise damage(what, "it has more extents than a file can have")
+        for _ in range(count):
             length, pack = cursor.varint(), cursor.varint()
             if not 1 <= length <= size or pack > len(packs):
                 raise damage(what, "its extents do not tile it")

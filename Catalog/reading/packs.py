@@ -8,7 +8,8 @@ from .values import Cursor, Failure, damage, unknown
 
 KEPT_BYTES = 64 << 20  # decoded frames that are kept, as neighbouring files share them
 OPEN_PACKS = 64
-MAX_TABLE = 64 << 20
+MAX_TABLE = 32 << 20
+MAX_FRAMES = 1 << 20
 MAX_FILE = 1 << 40
 
 
@@ -30,7 +31,7 @@ class Pack:
         sealed = self._sealed
         frames, data_frames, raw_bytes, table = sealed.last_frame()
         self.what, self.frames = sealed.what, data_frames
-        if not sealed.first <= table < sealed.size - 64 or data_frames >= frames:
+        if not sealed.first <= table < sealed.size - 64 or data_frames >= frames or data_frames > MAX_FRAMES:
             raise damage(sealed.what, "its end frame does not say where its table is")
         cursor = Cursor(self._table(table, data_frames, frames), f"the table of {sealed.what}")
         if cursor.take(1) != b"\x01":

@@ -120,7 +120,8 @@ package struct Cat: Sendable {
     ) throws(KedgeError) -> JSONValue {
         let sealed = try cluster.repository.store.readAll(cluster.name(relative), limit: ClusterRepository.recordLimit)
         let contents = try SealedObject.open(
-            sealed, kind: kind, name: cluster.scoped(relative), keyRing: cluster.repository.keyRing)
+            sealed, kind: kind, name: cluster.scoped(relative), keyRing: cluster.repository.keyRing,
+            limit: ClusterRepository.recordLimit)
         return try JSONValue(parsing: contents.data, what: "object \"\(options.name)\"")
     }
 

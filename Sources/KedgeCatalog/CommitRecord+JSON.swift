@@ -117,7 +117,7 @@ extension CommitRecord.BackupSpan {
 
     fileprivate init(_ record: JSONRecord) throws(KedgeError) {
         self.init(
-            timeline: TimelineID(try record.integer("timeline")),
+            timeline: try record.parsedTimeline("timeline"),
             startLSN: try record.parsed("startLSN") { LSN($0) }, stopLSN: try record.parsed("stopLSN") { LSN($0) },
             checkpointLSN: try record.parsed("checkpointLSN") { LSN($0) },
             startTime: try record.parsed("startTime") { Timestamp(record: $0) },
@@ -127,6 +127,15 @@ extension CommitRecord.BackupSpan {
             snapshot: try record.string("snapshot"),
             afterStopTime: try record.parsed("afterStopTime") { Timestamp(record: $0) },
             afterStopLSN: try record.parsed("afterStopLSN") { LSN($0) })
+    }
+}
+
+extension JSONRecord {
+    /// A timeline's number: at least 1.
+    fileprivate func parsedTimeline(_ key: String) throws(KedgeError) -> TimelineID {
+        let number: UInt32 = try integer(key)
+        guard number > 0 else { throw invalid(key, "is 0") }
+        return TimelineID(number)
     }
 }
 
@@ -143,7 +152,7 @@ extension CommitRecord.TimelineSwitch {
 
     fileprivate init(_ record: JSONRecord) throws(KedgeError) {
         self.init(
-            timeline: TimelineID(try record.integer("timeline")),
+            timeline: try record.parsedTimeline("timeline"),
             switchLSN: try record.parsed("switchLSN") { LSN($0) })
     }
 }
@@ -156,6 +165,7 @@ extension CommitRecord.Tablespace {
     fileprivate init(_ record: JSONRecord) throws(KedgeError) {
         self.init(
             oid: try record.integer("oid"), path: try record.path("path"), inPlace: try record.bool("inPlace"))
+        guard oid > 0 else { throw record.invalid("oid", "is 0") }
     }
 }
 

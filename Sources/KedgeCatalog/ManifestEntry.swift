@@ -140,6 +140,8 @@ package struct FileContent: Hashable, Sendable {
     }
 
     package static let maximumSize: UInt64 = 1 << 40
+    /// How many extents a file has at most: in memory one takes 40 bytes, in a part only two.
+    package static let maximumExtents = 1 << 21
 
     /// How many regions a file of `size` bytes has.
     package static func regionCount(size: UInt64) -> Int { Int((size + regionSize - 1) / regionSize) }

@@ -186,6 +186,7 @@ package struct ManifestPartDecoder {
         }
         let regions = try readRegions(count: FileContent.regionCount(size: size), allPresent: flags & 2 != 0)
         let extentCount = try reader.count(itemBytes: 2)
+        guard extentCount <= FileContent.maximumExtents else { throw reader.malformed("a file has too many extents") }
         var extents: [Extent] = []
         extents.reserveCapacity(extentCount)
         var covered: UInt64 = 0
@@ -205,6 +206,9 @@ package struct ManifestPartDecoder {
         // Every region costs at least a bit, so a huge count can't make a small part allocate much.
         guard count / 8 <= reader.remaining else { throw reader.malformed("there are too few bytes for the regions") }
         let bits = allPresent ? nil : Array(try reader.bytes((count + 7) / 8))
+        if let last = bits?.last, count % 8 != 0, last >> UInt8(count % 8) != 0 {
+            throw reader.malformed("there are checksums of regions that do not exist")
+        }
         var regions: [ContentHash?] = []
         regions.reserveCapacity(count)
         for index in 0..<count {

@@ -9,12 +9,18 @@ import KedgeCodec
 package import KedgeCore
 package import KedgeRepository
 
-/// Reads a manifest's entries in path order. Memory is bounded by one part.
+/// Reads a manifest's entries in path order. Memory is bounded by the bytes of one part and one entry: paths that share
+/// their beginnings make entries many times larger than the part that they come from.
 package struct ManifestReader: ~Copyable {
     private let root: ManifestRoot
     private let reader: PackReader
     private var nextPart = 0
-    private var entries: ArraySlice<ManifestEntry> = []
+    /// The present part; `decoder` reads from its memory.
+    private var bytes = FrameBuffer()
+    private var decoder: ManifestPartDecoder?
+    /// Entries of the present part that are still to come.
+    private var remaining: UInt64 = 0
+    private var isFirstOfPart = false
     private var lastPath: ManifestPath?
     private var tally = ManifestTally()
 
@@ -26,43 +32,57 @@ package struct ManifestReader: ~Copyable {
 
     /// The next entry, nil after the last. Throws `damaged`, `unsafe-path` and what reading throws.
     package mutating func next() throws(KedgeError) -> ManifestEntry? {
-        while entries.isEmpty {
+        while true {
+            if let entry = try decoder?.next() {
+                try check(entry)
+                tally.add(entry)
+                return entry
+            }
+            guard remaining == 0 else { throw otherEntries() }
             guard nextPart < root.parts.count else {
                 try compareTally()
                 return nil
             }
             try readPart()
         }
-        let entry = entries.popFirst()
-        if let entry { tally.add(entry) }
-        return entry
     }
+
+    /// Holds an entry of the present part against what the root says of the part, and against the part before.
+    private mutating func check(_ entry: ManifestEntry) throws(KedgeError) {
+        guard remaining > 0 else { throw otherEntries() }
+        if isFirstOfPart {
+            guard entry.path == root.parts[nextPart - 1].first else { throw otherEntries() }
+            if let lastPath, !(lastPath < entry.path) {
+                throw damaged(what, "It begins with \"\(entry.path)\", which belongs before \"\(lastPath)\".")
+            }
+        }
+        isFirstOfPart = false
+        remaining -= 1
+        if remaining == 0 { lastPath = entry.path }
+    }
+
+    private func otherEntries() -> KedgeError {
+        damaged(what, "It does not hold the entries that the manifest's root says.")
+    }
+
+    /// The present part, as errors call it.
+    private var what: String { "part \(nextPart - 1) of the manifest of backup \"\(root.label)\"" }
 
     private mutating func readPart() throws(KedgeError) {
         let part = root.parts[nextPart]
-        let what = "part \(nextPart) of the manifest of backup \"\(root.label)\""
         nextPart += 1
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(Int(part.length))
+        decoder = nil
+        bytes.removeAll()
+        bytes.reserve(Int(part.length))
         try reader.read(part.pack, frame: part.frame, offset: part.offset, length: part.length) { piece in
-            bytes.append(contentsOf: piece)
+            bytes.append(piece)
         }
-        guard ContentHash(of: bytes) == part.checksum else {
+        guard ContentHash(of: bytes.bytes) == part.checksum else {
             throw damaged(what, "Its checksum is not the one that the manifest's root gives.")
         }
-        var decoded: [ManifestEntry] = []
-        try bytes.withBytes { (buffer) throws(KedgeError) in
-            var decoder = try ManifestPartDecoder(buffer, what: what)
-            while let entry = try decoder.next() { decoded.append(entry) }
-        }
-        guard UInt64(decoded.count) == part.entries, decoded.first?.path == part.first else {
-            throw damaged(what, "It does not hold the entries that the manifest's root says.")
-        }
-        if let lastPath, let first = decoded.first, !(lastPath < first.path) {
-            throw damaged(what, "It begins with \"\(first.path)\", which belongs before \"\(lastPath)\".")
-        }
-        lastPath = decoded.last?.path ?? lastPath
-        entries = decoded[...]
+        // The buffer is not touched while the decoder is in use.
+        decoder = try ManifestPartDecoder(bytes.bytes, what: what)
+        (remaining, isFirstOfPart) = (part.entries, true)
     }
 
     private func compareTally() throws(KedgeError) {
@@ -103,7 +123,7 @@ private struct ManifestTally {
         switch entry.kind {
         case .file(let content), .extraFile(let content):
             files += 1
-            // A file has at most 2^40 bytes, and a manifest fewer entries than would overflow this.
+            // Sums that wrap around do not fit the root's numbers, which a survey of the entries holds them against.
             bytes &+= content.size
             for extent in content.extents {
                 if case .pack(let pack, _, _) = extent.source { liveBytes[pack, default: 0] &+= extent.length }

@@ -62,6 +62,7 @@ package struct ManifestPartReference: Hashable, Sendable {
         guard length <= UInt64(ManifestPartDecoder.maximumBytes) else {
             throw record.invalid("length", "is more than a part may have")
         }
+        guard entries > 0 else { throw record.invalid("entries", "is 0") }
     }
 }
 

@@ -48,6 +48,10 @@ package struct ManifestWriter {
     package mutating func append(_ entry: ManifestEntry) throws(KedgeError) {
         let wantsCut = entry.path.bytes.withBytes { CRC32C.checksum($0) } % 1024 == 0
         if encoder.count > 0, wantsCut || encoder.byteCount >= Self.targetPartBytes { try cut() }
+        let extents = entry.content?.extents.count ?? 0
+        guard extents <= FileContent.maximumExtents else {
+            throw tooManyPieces(entry.path, "It would have \(extents) extents in the manifest.")
+        }
         encoder.append(entry)
         switch entry.kind {
         case .file(let content), .extraFile(let content):
@@ -70,10 +74,7 @@ package struct ManifestWriter {
         guard let first = encoder.first else { return }
         let part = encoder.finish()
         guard part.count <= ManifestPartDecoder.maximumBytes else {
-            throw KedgeError(
-                .notSupported, "cannot back up file \"\(first)\": it is in too many pieces",
-                detail: "Its entry in the manifest would have \(part.count) bytes.",
-                hint: "Move the file out of the data directory if it does not belong to PostgreSQL.")
+            throw tooManyPieces(first, "Its entry in the manifest would have \(part.count) bytes.")
         }
         let place = try store(part)
         parts.append(
@@ -83,5 +84,11 @@ package struct ManifestWriter {
         for (pack, count) in encoder.liveBytes { liveBytes[pack, default: 0] += count }
         liveBytes[place.pack, default: 0] += UInt64(part.count)
         encoder = ManifestPartEncoder()
+    }
+
+    private func tooManyPieces(_ path: ManifestPath, _ detail: String) -> KedgeError {
+        KedgeError(
+            .notSupported, "cannot back up file \"\(path)\": it is in too many pieces", detail: detail,
+            hint: "Move the file out of the data directory if it does not belong to PostgreSQL.")
     }
 }

@@ -35,11 +35,23 @@ package struct WALArchive: Sendable {
 
     // MARK: - What is there
 
+    /// The archived file that an object stands for, if it lies exactly where that file belongs. Nil for a stranger.
+    private func archived(_ name: ObjectName) -> ArchivedFile? {
+        guard let (file, tag) = ClusterLayout.parseWALFile(name.lastComponent),
+            ClusterLayout.walFile(file, of: system, tag: tag) == name
+        else { return nil }
+        return ArchivedFile(file: file, name: name, tag: tag)
+    }
+
     /// Reads the names of everything that is archived.
     package func inventory() throws(KedgeError) -> WALInventory {
         var inventory = WALInventory(segmentSize: registration.walSegmentSize)
         try cluster.forEachObject(below: ClusterLayout.walDirectory(system)) { (name, status) throws(KedgeError) in
-            inventory.add(objectNamed: name.lastComponent, storedBytes: status.sizeBytes)
+            if archived(name) == nil {
+                inventory.add(strangerNamed: String(name.lastComponent))
+            } else {
+                inventory.add(objectNamed: name.lastComponent, storedBytes: status.sizeBytes)
+            }
         }
         return inventory
     }
@@ -61,9 +73,7 @@ package struct WALArchive: Sendable {
         var found: [ArchivedFile] = []
         let directory = ClusterLayout.logDirectory(of: file, system)
         try cluster.forEachObject(below: directory) { (name, _) throws(KedgeError) in
-            if let parsed = ClusterLayout.parseWALFile(name.lastComponent), parsed.file == file {
-                found.append(ArchivedFile(file: file, name: name, tag: parsed.tag))
-            }
+            if let archived = archived(name), archived.file == file { found.append(archived) }
         }
         return found
     }
@@ -208,15 +218,16 @@ package struct WALArchive: Sendable {
         var histories: [TimelineID: TimelineHistory] = [:]
         var unreadable: [UnreadableRecord] = []
         try cluster.forEachObject(below: ClusterLayout.historyDirectory(system)) { (name, _) throws(KedgeError) in
-            guard let file = ClusterLayout.parseWALFile(name.lastComponent)?.file, case .history(let timeline) = file
-            else { return }
+            guard let archived = archived(name), archived.tag == nil, case .history(let timeline) = archived.file else {
+                return
+            }
             do throws(KedgeError) {
-                histories[timeline] = try history(ArchivedFile(file: file, name: name, tag: nil), timeline)
+                histories[timeline] = try history(archived, timeline)
             } catch {
                 guard error.code == .damaged || error.code == .walInvalid || error.code == .keyMissing else {
                     throw error
                 }
-                unreadable.append(UnreadableRecord(name: file.text, error: error))
+                unreadable.append(UnreadableRecord(name: archived.file.text, error: error))
             }
         }
         return (histories, unreadable)

@@ -54,8 +54,8 @@ package struct WALInventory: Hashable, Sendable {
     /// The timeline's WAL; nil where none of it is archived.
     package func timeline(_ id: TimelineID) -> Timeline? { timelines.first { $0.id == id } }
 
-    /// Adds an object among the WAL by the last part of its name. Objects of one timeline must come in the order of
-    /// their names, as a listing gives them.
+    /// Adds an object among the WAL by the last part of its name. Objects of one timeline come in the order of their
+    /// names, as a listing gives them; one that comes out of order is taken for a stranger.
     package mutating func add(objectNamed lastComponent: some StringProtocol, storedBytes: UInt64) {
         guard let (file, _) = ClusterLayout.parseWALFile(lastComponent) else {
             addStranger(String(lastComponent))
@@ -68,6 +68,9 @@ package struct WALInventory: Hashable, Sendable {
         case .partial(let name): addSegment(String(name.prefix(24)), isPartial: true, storedBytes: storedBytes)
         }
     }
+
+    /// Adds an object that is none of the archived files, by the last part of its name.
+    package mutating func add(strangerNamed name: String) { addStranger(name) }
 
     private mutating func addStranger(_ name: String) {
         if strangers.count < 100 { strangers.append(name) }
@@ -89,8 +92,10 @@ package struct WALInventory: Hashable, Sendable {
             timelines[index].runs = [number...number]
             return
         }
-        precondition(number >= last.upperBound, "WAL objects out of order")
-        if number == last.upperBound {
+        if number < last.upperBound {
+            // A listing is in order, so the object lies in a directory that is not its own.
+            addStranger(name)
+        } else if number == last.upperBound {
             timelines[index].conflicts.insert(number)
         } else if number == last.upperBound + 1 {
             timelines[index].runs[timelines[index].runs.count - 1] = last.lowerBound...number

@@ -56,7 +56,8 @@ package struct ObjectReader {
     package func packDirectory(keepingSources: Bool = true) throws(KedgeError) -> PackDirectory {
         let tableEnd = length - UInt64(EndFrame.frameBytes)
         guard seal.kind == .pack, end.tableOffset > 0 else { throw seal.damaged("It has no table.") }
-        guard tableEnd - end.tableOffset <= UInt64(2 * PackTable.maximumBytes) else {
+        // What the frames of a table take besides is little: they are as large as the pack's other frames.
+        guard tableEnd - end.tableOffset <= UInt64(PackTable.maximumBytes + PackTable.maximumBytes / 64) else {
             throw seal.damaged("Its table is stored in \(tableEnd - end.tableOffset) bytes.")
         }
         let tailStart = length - UInt64(tail.count)
@@ -73,6 +74,7 @@ package struct ObjectReader {
     private func openTable(_ stored: UnsafeRawBufferPointer) throws(KedgeError) -> [UInt8] {
         let opener = try FrameOpener(seal)
         var table: [UInt8] = []
+        table.reserveCapacity(min(PackTable.maximumBytes, 2 * stored.count))
         var number = end.dataFrames
         var rest = stored
         while !rest.isEmpty {

@@ -35,7 +35,9 @@ package struct PackTable: Sendable {
     package private(set) var sources: [PackSource] = []
 
     /// The most raw bytes of a whole table. A writer closes its pack well before.
-    package static let maximumBytes = 64 << 20
+    package static let maximumBytes = 32 << 20
+    /// The most data frames of a pack. A writer's table, closed at 2 MiB, has fewer; in memory a frame takes 32 bytes.
+    package static let maximumFrames = 1 << 20
     static let format: UInt8 = 1
     static let maximumPathBytes = 4096
     /// The manifest's limit on the size of a file.
@@ -59,6 +61,7 @@ package struct PackTable: Sendable {
         }
         var path: [UInt8] = []
         let frameCount = try reader.count(itemBytes: 3)
+        guard frameCount <= PackTable.maximumFrames else { throw reader.malformed("\(frameCount) frames are too many") }
         frames.reserveCapacity(frameCount)
         for _ in 0..<frameCount {
             let (stored, raw) = (try reader.varint(), try reader.varint())

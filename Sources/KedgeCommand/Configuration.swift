@@ -57,6 +57,8 @@ package struct ClusterConfiguration: Sendable {
     package let binDirectory: String?
     /// The names of its repositories; at least one.
     package let repositories: [String]
+    /// The name that it was registered with.
+    package let registeredName: String
     package let processMax: Int
     package let workDirectory: String
     package let archiveTimeout: Duration
@@ -82,6 +84,8 @@ package struct RepositoryConfiguration: Sendable {
     package let keySource: KeySource?
     /// The work-directories of the clusters that use it, each once.
     package fileprivate(set) var workDirectories: [String] = []
+    /// What clusters were registered as, where that is not their present name.
+    package fileprivate(set) var registeredNames: [String: String] = [:]
 }
 
 /// Where a repository lies.
@@ -160,6 +164,11 @@ package struct Configuration: Sendable {
                 guard !repositories[index].workDirectories.contains(cluster.workDirectory) else { continue }
                 repositories[index].workDirectories.append(cluster.workDirectory)
             }
+        }
+        let renamed = clusters.filter { $0.registeredName != $0.name }
+        for index in repositories.indices {
+            repositories[index].registeredNames = Dictionary(
+                renamed.map { ($0.name, $0.registeredName) }, uniquingKeysWith: { first, _ in first })
         }
         self.repositories = repositories
         self.clusters = clusters
@@ -324,6 +333,7 @@ extension ClusterConfiguration {
         refusesDamagedWAL = section.text("wal-damage") == "refuse"
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
         readRate = section.integer("read-rate")
+        registeredName = section.text("registered-as") ?? section.name
         repositories = section.list("repositories") ?? known
         guard !repositories.isEmpty else {
             throw KedgeError(

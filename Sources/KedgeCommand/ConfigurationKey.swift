@@ -47,6 +47,11 @@ package struct ConfigurationKey: Sendable {
             "repositories", .cluster, .list, note: "all repositories of the file",
             "The repositories that hold the cluster's WAL and backups."),
         ConfigurationKey(
+            "registered-as", .cluster, .text, note: "the section's name",
+            "The name that the cluster was registered with, where its section and directory in the repositories were "
+                + "renamed since. Without it kedge refuses what was registered with another name, since that may be "
+                + "another cluster."),
+        ConfigurationKey(
             "process-max", .cluster, .integer(1...256), note: "the number of processors, at most 8",
             "How many threads compress, encrypt, read and write at the same time."),
         ConfigurationKey(

@@ -12,7 +12,7 @@ extension CommandContext {
         if let source = repository.keySource { secret = try secrets.read(source) }
         var settings = RepositorySettings(
             name: repository.name, cipher: secret == nil ? .none : .aes256GCM, compression: repository.compression,
-            secret: secret)
+            secret: secret, registeredNames: repository.registeredNames)
         if let source = repository.keySource { settings.secretName = source.described }
         let log = log
         settings.warn = { log.warn($0) }

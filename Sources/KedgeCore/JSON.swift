@@ -130,9 +130,9 @@ extension JSONValue {
 extension JSONValue {
     /// Parses one JSON text (RFC 8259) from outside.
     ///
-    /// Refused besides bad syntax: a duplicate key in an object, more than 32 levels of nesting, a whole number outside
-    /// -2^63 to 2^64-1, invalid UTF-8, a lone surrogate, anything after the value. Throws `damaged`; `what` names the
-    /// text in the message, such as `commit record "…"`.
+    /// Refused besides bad syntax: a duplicate key in an object, more than 32 levels of nesting, more than 2^22 values,
+    /// a whole number outside -2^63 to 2^64-1, invalid UTF-8, a lone surrogate, anything after the value. Throws
+    /// `damaged`; `what` names the text in the message, such as `commit record "…"`.
     package init(parsing bytes: some Collection<UInt8>, what: String) throws(KedgeError) {
         var parser = JSONParser(bytes: Array(bytes), what: what)
         self = try parser.parseDocument()
@@ -144,6 +144,9 @@ private struct JSONParser {
     let what: String
     var offset = 0
     static let maximumDepth = 32
+    /// A value takes up to 40 bytes of memory and one byte of text. The largest record, of 64 MiB, has fewer.
+    static let maximumValues = 1 << 22
+    var values = 0
 
     mutating func parseDocument() throws(KedgeError) -> JSONValue {
         skipSpace()
@@ -170,6 +173,8 @@ private struct JSONParser {
 
     mutating func parseValue(depth: Int) throws(KedgeError) -> JSONValue {
         guard depth < JSONParser.maximumDepth else { throw malformed("values are nested too deeply") }
+        values += 1
+        guard values <= JSONParser.maximumValues else { throw malformed("there are too many values") }
         switch next {
         case 0x7B: return .object(try parseObject(depth: depth))
         case 0x5B: return .array(try parseArray(depth: depth))

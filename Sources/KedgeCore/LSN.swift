@@ -10,11 +10,16 @@ package struct LSN: Hashable, Comparable, Sendable {
     /// PostgreSQL's InvalidXLogRecPtr.
     package static let invalid = LSN(0)
 
-    /// Parses `X/Y`: two hexadecimal numbers of one to eight digits each. Returns nil for anything else.
+    /// What a text may name lies below: no server gets there, and so no sum of a position and a size overflows.
+    package static let bound = LSN(1 << 63)
+
+    /// Parses `X/Y`: two hexadecimal numbers of one to eight digits each. Returns nil for anything else, and for a
+    /// position at or beyond `bound`.
     package init?(_ text: some StringProtocol) {
         let halves = text.split(separator: "/", omittingEmptySubsequences: false)
         guard halves.count == 2, let high = LSN.half(halves[0]), let low = LSN.half(halves[1]) else { return nil }
         self.position = UInt64(high) << 32 | UInt64(low)
+        guard self < LSN.bound else { return nil }
     }
 
     private static func half(_ text: some StringProtocol) -> UInt32? {

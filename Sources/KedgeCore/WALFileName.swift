@@ -41,15 +41,15 @@ package struct WALSegment: Hashable, Comparable, Sendable {
         self.init(timeline: timeline, number: lsn.position / segmentSize)
     }
 
-    /// Parses the 24 digits of a segment's file name. Nil for anything else, or where the low part is out of range for
-    /// `segmentSize` (bytes, a power of two from 1 MiB to 1 GiB).
+    /// Parses the 24 digits of a segment's file name. Nil for anything else, where the low part is out of range for
+    /// `segmentSize` (bytes, a power of two from 1 MiB to 1 GiB), and for a segment that lies beyond `LSN.bound`.
     package init?(fileName: some StringProtocol, segmentSize: UInt64) {
         guard fileName.utf8.count == 24 else { return nil }
         let middle = fileName.index(fileName.startIndex, offsetBy: 8)
         let low = fileName.index(fileName.startIndex, offsetBy: 16)
         let perLog = 0x1_0000_0000 / segmentSize
         guard let timeline = TimelineID(hex: fileName[..<middle]), let logID = hexWord(fileName[middle..<low]),
-            let segmentInLog = hexWord(fileName[low...]), UInt64(segmentInLog) < perLog
+            let segmentInLog = hexWord(fileName[low...]), UInt64(segmentInLog) < perLog, logID < 1 << 31
         else { return nil }
         self.init(timeline: timeline, number: UInt64(logID) * perLog + UInt64(segmentInLog))
     }

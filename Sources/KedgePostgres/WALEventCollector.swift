@@ -185,12 +185,13 @@ extension WALEventCollector {
         guard let data = data(record, atLeast: 88) else { return WALEventCollector.notUnderstood("checkpoint") }
         let seconds: Int64 = data.load(64)
         let (timeline, previousTimeline): (UInt32, UInt32) = (data.load(8), data.load(12))
-        guard Timestamp.believableSeconds.contains(seconds), timeline > 0, previousTimeline > 0 else {
+        let redo = LSN(data.load(0))
+        guard Timestamp.believableSeconds.contains(seconds), timeline > 0, previousTimeline > 0, redo < LSN.bound else {
             return WALEventCollector.notUnderstood("checkpoint")
         }
         events.checkpoints += 1
         events.lastCheckpoint = CheckpointRecord(
-            lsn: record.lsn, redo: LSN(data.load(0)), timeline: TimelineID(timeline),
+            lsn: record.lsn, redo: redo, timeline: TimelineID(timeline),
             isShutdown: record.operation == WALRecord.XLOGOperation.checkpointShutdown,
             time: Timestamp(secondsSince1970: seconds))
         if previousTimeline != timeline {

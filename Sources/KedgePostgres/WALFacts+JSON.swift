@@ -133,6 +133,11 @@ extension WALEvents {
         lastEnd = try record.optionalRecord("lastTransactionEnd").map(TransactionEnd.init)
         earliestTime = try record.optionalParsed("earliestTime") { Timestamp(record: $0) }
         latestTime = try record.optionalParsed("latestTime") { Timestamp(record: $0) }
+        switch (earliestTime, latestTime) {
+        case (nil, nil): break
+        case (let earliest?, let latest?) where earliest <= latest: break
+        default: throw record.invalid("latestTime", "does not fit \"earliestTime\"")
+        }
         endedTransactions = try record.optionalRecord("endedTransactions").map(TransactionIDSet.init)
         for item in try record.recordsOrNone("restorePoints") {
             restorePoints.append(
@@ -261,7 +266,8 @@ extension JSONRecord {
 
     fileprivate func countOf(_ key: String) throws(KedgeError) -> Int {
         let count: Int = try integer(key)
-        guard count >= 0 else { throw invalid(key, "is negative") }
+        // A record has at least 24 bytes and a segment at most 2^30: sums of counts cannot overflow.
+        guard (0...1 << 30).contains(count) else { throw invalid(key, "is out of range") }
         return count
     }
 

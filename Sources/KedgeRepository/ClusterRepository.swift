@@ -1,7 +1,9 @@
 // One cluster's objects in one repository: names, seals and records put together.
 //
 // Every object but the registration is bound to (cluster id, relative name); a registration to (repository id, relative
-// name), because the cluster id is read from it. All registrations of a cluster must agree on the cluster id.
+// name), because the cluster id is read from it. All registrations of a cluster must agree on the cluster id. The
+// cluster's name is not bound, so that a repository can be moved; that the directory is the one of the cluster that is
+// meant follows from the newest registration, which says the name that it was registered with.
 
 package import KedgeCodec
 package import KedgeCore
@@ -16,7 +18,7 @@ package final class ClusterRepository: Sendable {
     package let registrations: [Registration]
     private let directory: ObjectName
 
-    /// The most bytes that a record may have, sealed: a manifest root of a huge cluster is the largest.
+    /// The most bytes that a record may have, sealed and opened: a manifest root of a huge cluster is the largest.
     package static let recordLimit = 64 << 20
 
     private init(
@@ -35,7 +37,8 @@ package final class ClusterRepository: Sendable {
     /// Opens the cluster called `clusterName`.
     ///
     /// Throws `not-found` if no database system is registered under that name, `configuration` for a name that no
-    /// cluster can have, `damaged` where registrations contradict each other.
+    /// cluster can have and where the cluster was registered with another name than the configuration accepts,
+    /// `damaged` where registrations contradict each other.
     package static func open(
         _ repository: Repository, clusterName: String
     ) throws(KedgeError) -> ClusterRepository {
@@ -47,9 +50,31 @@ package final class ClusterRepository: Sendable {
                 detail: "No database system is registered under this name.",
                 hint: "Check the cluster's name.  If the cluster is new, run \"kedge init\".")
         }
+        try requireName(newest, clusterName, repository)
         return ClusterRepository(
             repository: repository, clusterName: clusterName, directory: directory, registrations: registrations,
             clusterID: newest.clusterID)
+    }
+
+    /// The name that the cluster must have been registered with: the local configuration decides.
+    private static func acceptedName(_ clusterName: String, _ repository: Repository) -> String {
+        repository.settings.registeredNames[clusterName] ?? clusterName
+    }
+
+    /// Throws `configuration` where the directory holds another cluster than the configuration means: somebody may have
+    /// exchanged the directories of two clusters, each of which is whole and genuine.
+    private static func requireName(
+        _ newest: Registration, _ clusterName: String, _ repository: Repository
+    ) throws(KedgeError) {
+        let accepted = acceptedName(clusterName, repository)
+        guard newest.name != accepted else { return }
+        throw KedgeError(
+            .configuration, "cannot use cluster \"\(clusterName)\" in repository \"\(repository.name)\"",
+            detail: "What lies there was registered as \"\(newest.name)\", and \"\(accepted)\" is expected: either the "
+                + "directory was renamed, or it is that of another cluster.",
+            hint:
+                "If you renamed it, set registered-as = \(newest.name) in [cluster \(clusterName)].  If not, find out "
+                + "who can write to the repository.")
     }
 
     /// Registers a database system. `registration.clusterID` is replaced by that of the cluster, if it has one already.
@@ -63,8 +88,13 @@ package final class ClusterRepository: Sendable {
         let directory = try clusterDirectory(registration.name)
         let existing = try readRegistrations(repository, directory)
         if !existing.contains(where: { $0.systemIdentifier == registration.systemIdentifier }) {
+            let clusterName = registration.name
             var registration = registration
-            if let clusterID = existing.last?.clusterID { registration.clusterID = clusterID }
+            registration.name = acceptedName(clusterName, repository)
+            if let newest = existing.last {
+                try requireName(newest, clusterName, repository)
+                registration.clusterID = newest.clusterID
+            }
             let relative = ClusterLayout.registration(registration.systemIdentifier)
             let sealed = try SealedObject.seal(
                 .registration, name: ScopedName(scope: repository.identity.id, name: relative.text),
@@ -126,8 +156,15 @@ package final class ClusterRepository: Sendable {
     package func putRecord(
         _ record: JSONValue, _ kind: ObjectKind, _ relative: ObjectName, _ condition: PutCondition = .createOnly
     ) throws(KedgeError) -> (outcome: PutOutcome, sealed: [UInt8]) {
+        let contents = Array(record.compactText.utf8)
+        guard contents.count <= Self.recordLimit else {
+            throw KedgeError(
+                .notSupported, "cannot store object \"\(relative)\"",
+                detail: "It would have \(contents.count) bytes, and no reader accepts more than \(Self.recordLimit).",
+                hint: "Please report this, with the size of the cluster.")
+        }
         let sealed = try SealedObject.seal(
-            kind, name: scoped(relative), contents: Array(record.compactText.utf8),
+            kind, name: scoped(relative), contents: contents,
             compression: repository.settings.compression, keyRing: repository.keyRing, random: repository.random)
         return (try repository.store.put(name(relative), ObjectBody(sealed), condition), sealed)
     }
@@ -138,7 +175,7 @@ package final class ClusterRepository: Sendable {
     ) throws(KedgeError) -> (record: JSONRecord, sealed: [UInt8]) {
         let sealed = try repository.store.readAll(name(relative), limit: limit)
         let contents = try SealedObject.open(
-            sealed, kind: kind, name: scoped(relative), keyRing: repository.keyRing)
+            sealed, kind: kind, name: scoped(relative), keyRing: repository.keyRing, limit: Self.recordLimit)
         return (try JSONRecord(parsing: contents.data, what: what), sealed)
     }
 
@@ -193,10 +230,13 @@ package final class ClusterRepository: Sendable {
         try repository.store.forEachObject(below: below) { (entry) throws(KedgeError) in
             guard let system = SystemIdentifier(entry.name.lastComponent) else { return }
             let relative = ClusterLayout.registration(system)
+            // "007", or one in a directory below, would be the same registration a second time.
+            guard try absolute(relative, in: directory) == entry.name else { return }
             let what = "registration \"\(entry.name)\" in repository \"\(repository.name)\""
             let contents = try SealedObject.open(
                 try repository.store.readAll(entry.name, limit: recordLimit), kind: .registration,
-                name: ScopedName(scope: repository.identity.id, name: relative.text), keyRing: repository.keyRing)
+                name: ScopedName(scope: repository.identity.id, name: relative.text), keyRing: repository.keyRing,
+                limit: recordLimit)
             let registration = try Registration(JSONRecord(parsing: contents.data, what: what))
             guard registration.systemIdentifier == system else {
                 throw KedgeError(

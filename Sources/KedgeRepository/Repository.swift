@@ -21,8 +21,14 @@ package struct RepositorySettings: Sendable {
     package var keyMemory: (any KeyMemory)?
     /// Takes what somebody should look at although the repository can be used.
     package var warn: (@Sendable (String) -> Void)?
+    /// For clusters whose directories were renamed: the names that they were registered with, by their present ones.
+    package let registeredNames: [String: String]
 
-    package init(name: String, cipher: Cipher, compression: CompressionChoice, secret: KeyEncryptionSecret?) {
+    package init(
+        name: String, cipher: Cipher, compression: CompressionChoice, secret: KeyEncryptionSecret?,
+        registeredNames: [String: String] = [:]
+    ) {
+        self.registeredNames = registeredNames
         self.name = name
         self.cipher = cipher
         self.compression = compression

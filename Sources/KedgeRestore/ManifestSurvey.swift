@@ -18,7 +18,7 @@ package struct ManifestSurvey: Sendable {
     /// cannot use, and makes everything in it alike (src/common/file_perm.c, PG_MODE_MASK_GROUP).
     package private(set) var directoryMode: UInt32 = 0o700
 
-    package var totalBytes: UInt64 { bytes.values.reduce(0, +) }
+    package private(set) var totalBytes: UInt64 = 0
 
     private let label: Label
     private let isModeKnown: Bool
@@ -30,6 +30,10 @@ package struct ManifestSurvey: Sendable {
 
     /// The most of one small file that is kept in memory.
     package static let smallFileLimit: UInt64 = 16 << 20
+    /// How many extra files there may be: a server reads a handful.
+    package static let extraFileLimit = 1000
+    /// The most bytes of a whole cluster; no file system holds more.
+    package static let totalLimit: UInt64 = 1 << 60
 
     /// Reads all entries of a manifest. Throws `damaged` or `unsafe-path`.
     package init(_ reader: consuming ManifestReader, of backup: CommitRecord) throws(KedgeError) {
@@ -56,7 +60,11 @@ package struct ManifestSurvey: Sendable {
 
     /// Takes the next entry, in path order. Throws `damaged` or `unsafe-path` for one that must not be restored.
     package mutating func add(_ entry: ManifestEntry) throws(KedgeError) {
-        if case .extraFile = entry.kind {
+        if case .extraFile(let content) = entry.kind {
+            try requireSmall(entry.path, content)
+            guard extraFiles.count < ManifestSurvey.extraFileLimit else {
+                throw refusal("It has more than \(ManifestSurvey.extraFileLimit) extra files.", .damaged)
+            }
             extraFiles.append(RawPath(bytes: entry.path.bytes))
             return
         }
@@ -73,6 +81,9 @@ package struct ManifestSurvey: Sendable {
             open.append(entry.path)
         case .file(let content):
             files += 1
+            // A file has at most 2^40 bytes, so neither sum overflows.
+            totalBytes += content.size
+            guard totalBytes <= ManifestSurvey.totalLimit else { throw refusal("Its files have too many bytes.", .damaged) }
             bytes[entry.path.tablespace.flatMap { linked.contains($0) ? $0 : nil }, default: 0] += content.size
             try note(entry.path, content)
         case .extraFile: break
@@ -110,9 +121,17 @@ package struct ManifestSurvey: Sendable {
         switch path {
         case "global/pg_control": hasControlFile = true
         case "backup_label": hasBackupLabel = true
+        case "tablespace_map":
+            // Recovery would make the links that it names, wherever they lead (src/backend/access/transam/xlogrecovery.c).
+            throw refusal("It holds tablespace_map, which a restore writes itself.", .damaged)
         case "postgresql.auto.conf": break
         default: return
         }
+        try requireSmall(path, content)
+    }
+
+    /// For what is held in memory as a whole.
+    private func requireSmall(_ path: ManifestPath, _ content: FileContent) throws(KedgeError) {
         guard content.size <= ManifestSurvey.smallFileLimit else {
             throw refusal("\"\(path)\" has \(content.size) bytes, which cannot be right.", .damaged)
         }

@@ -23,7 +23,9 @@ struct RestoreWriter {
     private static let manifestFile = "backup_manifest"
     private static let tablespaceMap = "tablespace_map"
     /// A backup from a standby holds its signal file; ours says what this restore is for.
-    private static let leftOut: Set<ManifestPath> = ["recovery.signal", "standby.signal", "backup_manifest"]
+    private static let leftOut: Set<ManifestPath> = [
+        "recovery.signal", "standby.signal", "backup_manifest", "postmaster.pid", "postmaster.opts",
+    ]
 
     init(
         _ preparation: RestorePreparation, _ options: Restore.Options, progress: WorkProgress,

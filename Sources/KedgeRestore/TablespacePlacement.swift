@@ -64,6 +64,12 @@ package struct TablespacePlacer {
                     .usage, "cannot restore tablespace \(tablespace.oid) into \"\(target)\"",
                     detail: "The path of a tablespace is absolute.", hint: "Give the whole path, beginning with \"/\".")
             }
+            guard mapping[tablespace.oid] != nil || tablespace.path.isSafeAbsolute else {
+                throw KedgeError(
+                    .unsafePath, "cannot restore tablespace \(tablespace.oid) into \"\(tablespace.path)\"",
+                    detail: "That is its path in the commit record, and it is not one that leads where it seems to.",
+                    hint: "Give a directory for it with \"--tablespace \(tablespace.oid)=DIR\".")
+            }
             if let again = created.first(where: { $0.oid == tablespace.oid }), again.path != target {
                 throw createdAgain(again)
             }
@@ -154,6 +160,13 @@ package struct TablespacePlacer {
 extension RawPath {
     /// Whether one of the two is the other or lies below it, by their names.
     func overlaps(_ other: RawPath) -> Bool { isAtOrBelow(other) || other.isAtOrBelow(self) }
+
+    /// Whether this path, which comes out of a repository, leads where it seems to: absolute, without `.`, `..` and
+    /// zero bytes.
+    var isSafeAbsolute: Bool {
+        isAbsolute && !bytes.contains(0)
+            && !bytes.split(separator: 0x2F).contains { $0.elementsEqual([0x2E]) || $0.elementsEqual([0x2E, 0x2E]) }
+    }
 
     /// Whether this is `directory` or lies below it, by its name.
     fileprivate func isAtOrBelow(_ directory: RawPath) -> Bool {

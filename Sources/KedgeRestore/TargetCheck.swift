@@ -39,7 +39,20 @@ package struct TargetCheck {
         try checkDataDirectory()
         if let walDirectory { try checkWALDirectory(walDirectory) }
         for placement in placements { try check(placement) }
-        for tablespace in created where !tablespace.path.bytes.isEmpty { try check(tablespace) }
+        for tablespace in created where !tablespace.path.bytes.isEmpty {
+            try requireSafe(tablespace)
+            try check(tablespace)
+        }
+    }
+
+    /// The path comes out of the WAL. The server accepts none that is not absolute, and makes it canonical
+    /// (src/backend/commands/tablespace.c, CreateTableSpace).
+    private func requireSafe(_ tablespace: CreatedTablespace) throws(KedgeError) {
+        guard !tablespace.path.isSafeAbsolute else { return }
+        throw KedgeError(
+            .unsafePath, "cannot restore: recovery would create tablespace \(tablespace.oid) at \"\(tablespace.path)\"",
+            detail: "That is not an absolute path without \"..\": no server has written it into its WAL.",
+            hint: "Somebody may have tampered with the repository.  Restore from another repository or backup.")
     }
 
     /// The entries of a directory; nil where nothing is there.

@@ -58,7 +58,7 @@ import Testing
         let history = try history(three, of: 3)
         for (lsn, timeline) in [
             ("0/1", 1), ("0/A000197", 1), ("0/A000198", 2), ("0/BFFFFFF", 2), ("0/C000000", 3),
-            ("FFFFFFFF/0", 3),
+            ("7FFFFFFF/0", 3),
         ] as [(String, UInt32)] {
             #expect(history.timeline(containing: try #require(LSN(lsn))) == TimelineID(timeline), "\(lsn)")
         }

@@ -1,0 +1,104 @@
+// Files of a data directory that a backup reads, and texts that the server returns.
+import KedgeCore
+import KedgePostgres
+import KedgeRestore
+import KedgeTestSupport
+
+extension FuzzTarget {
+    static let serverFileTargets: [FuzzTarget] = [
+        FuzzTarget("control-file", maximumLength: 512, seeds: [controlSeed]) { (bytes) throws(KedgeError) in
+            // Both places where the checksum may stand, made right.
+            for offset in [288, 292] where bytes.count >= offset + 4 {
+                var mended = bytes
+                Mending.replace(&mended, offset, CRC32C.checksum(Array(bytes[..<offset])))
+                guard let file = try accepted(mended) else { continue }
+                _ = (file.walFormat, file.hasDataChecksums)
+                let poisoned = try ControlFile.poisoned(mended)
+                require(try ControlFile(parsing: poisoned).isPoisoned, "a poisoned file says so")
+                require(poisoned.count == mended.count, "poison changes no length")
+            }
+            _ = try ControlFile(parsing: bytes)
+        },
+        FuzzTarget("data-page", maximumLength: 8192, seeds: [[1, 0, 0, 0, 5, 0, 0, 0, 1, 2, 4, 0, 28, 0, 0, 32]]) {
+            (bytes) throws(KedgeError) in
+            for size in [1024, 8192, 32768] {
+                let page = Array(bytes.prefix(size)) + [UInt8](repeating: 0, count: max(0, size - bytes.count))
+                page.withBytes { page in
+                    let view = DataPage(page)
+                    let verdict = view.verdict(block: 7)
+                    require(!view.isAllZero || verdict == .valid, "a page of zeroes is a new one")
+                    _ = (view.lsn, view.lower, view.special)
+                }
+            }
+        },
+        FuzzTarget("backup-label", seeds: [labelSeed]) { (bytes) throws(KedgeError) in
+            let label = try BackupLabel(parsing: bytes)
+            require(label.startLSN <= label.checkpointLSN, "the checkpoint does not lie before the start")
+        },
+        FuzzTarget("tablespace-map", seeds: [Array("16384 /ts\n16385 /a\\\nb\\\\c\n".utf8)]) {
+            (bytes) throws(KedgeError) in
+            for version in [13, 14] {
+                let map: TablespaceMap
+                do throws(KedgeError) {
+                    map = try TablespaceMap(parsing: bytes, majorVersion: version)
+                } catch  where version == 13 {
+                    continue
+                }
+                // 13 cannot tell a backslash at the end of a path from one that escapes the line's end.
+                guard version == 14 else { continue }
+                let again = try TablespaceMap(parsing: map.bytes(majorVersion: version), majorVersion: version)
+                require(again == map, "a map is written as it was read")
+            }
+        },
+        FuzzTarget("auto-configuration", seeds: [autoSeed]) { (bytes) throws(KedgeError) in
+            let settings = RecoverySettings(
+                target: .name("it's"), timeline: TimelineID(2), action: .pause, isStandby: false,
+                restoreCommand: "kedge archive-get %f \"%p\"", archiving: .off)
+            let result = settings.rewriting(bytes)
+            let ours = Array(settings.lines.map { $0 + "\n" }.joined().utf8)
+            require(result.suffix(ours.count).elementsEqual(ours), "our lines come last")
+            let before = result.dropLast(ours.count)
+            require(before.last == 0x0A, "our lines begin on a line of their own")
+            // What the old file sets of recovery, it sets no more.
+            let replaced = ["restore_command", "recovery_target", "recovery_target_name", "archive_mode"]
+            for line in before.split(separator: 0x0A) {
+                let text = String(decoding: line, as: UTF8.self).lowercased()
+                let name = text.split(whereSeparator: { " \t=".contains($0) }).first.map { String($0) } ?? ""
+                require(!replaced.contains(name), "an older setting is taken back: \(text)")
+            }
+        },
+    ]
+
+    private static func accepted(_ bytes: [UInt8]) throws(KedgeError) -> ControlFile? {
+        do throws(KedgeError) {
+            return try ControlFile(parsing: bytes)
+        } catch {
+            require(error.code == .damaged || error.code == .notSupported, "a control file is damaged or unknown")
+            return nil
+        }
+    }
+
+    private static let controlSeed = Array(
+        ArchiveFixture.controlFile(system: SystemIdentifier(7), segmentSize: 1 << 20).prefix(296))
+
+    private static let labelSeed = Array(
+        """
+        START WAL LOCATION: 0/2000028 (file 000000010000000000000002)
+        CHECKPOINT LOCATION: 0/2000060
+        BACKUP METHOD: streamed
+        BACKUP FROM: primary
+        START TIME: 2026-11-21 02:00:00 UTC
+        LABEL: kedge
+        START TIMELINE: 1
+
+        """.utf8)
+
+    private static let autoSeed = Array(
+        """
+        # Do not edit this file manually!
+        restore_command = 'cp x'
+          Recovery_Target_Name='a'
+        archive_mode = on
+        work_mem = '4MB'
+        """.utf8)
+}
