@@ -81,7 +81,9 @@ let package = Package(
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(
             name: "KedgeTestSupport",
-            dependencies: ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"],
+            dependencies: [
+                "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore", "CTestSupport",
+            ],
             path: "Tests/KedgeTestSupport", exclude: ["README.md"], swiftSettings: strict),
         tests(
             "KedgeArchiveTests",

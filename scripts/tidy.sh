@@ -18,5 +18,6 @@ status=0
 swift format lint --strict --parallel --recursive Sources Tests Benchmarks || status=1
 targets=$(swift package dump-package)
 python3 scripts/testing/tidy.py <<<"$targets" || status=1
+python3 scripts/testing/lessons.py || status=1
 [ $status = 0 ] && echo "tidy.sh: nothing to say"
 exit $status

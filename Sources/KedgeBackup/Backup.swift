@@ -76,17 +76,20 @@ package struct Backup: Sendable {
         package var interruption: Interruption
         package var progress: WorkProgress
         package var files: any FileSource
+        /// Takes sentences that matter now and not only at the end.
+        package var warn: @Sendable (String) -> Void
 
         package init(
             time: any TimeSource = SystemTimeSource(), random: any RandomSource = SystemRandomSource(),
             interruption: Interruption, progress: WorkProgress = WorkProgress(),
-            files: any FileSource = SystemFileSource()
+            files: any FileSource = SystemFileSource(), warn: @escaping @Sendable (String) -> Void = { _ in }
         ) {
             self.time = time
             self.random = random
             self.interruption = interruption
             self.progress = progress
             self.files = files
+            self.warn = warn
         }
     }
 
@@ -225,10 +228,29 @@ package struct Backup: Sendable {
         }
     }
 
+    /// Says now, and not when the repository is full, that it evidently can't take the backup.
+    private func warnOfLittleRoom(_ session: Session, databaseBytes: UInt64) throws(KedgeError) {
+        let repository = session.cluster.repository
+        // Where all of it fits as it is, nothing has to be guessed.
+        guard let space = try repository.store.space(), databaseBytes > space.freeBytes || space.lacksInodes else {
+            return
+        }
+        let last = try session.catalog.list().backups.last { $0.type == .full }
+        let precedent = last.map {
+            RoomForecast.Precedent(databaseBytes: $0.sizes.databaseBytes, storedBytes: $0.sizes.storedBytes)
+        }
+        let warning = RoomForecast.warning(
+            databaseBytes: databaseBytes, precedent: precedent,
+            compresses: repository.settings.compression.codec != .none, space: space,
+            repository: repository.name)
+        if let warning { tools.warn(warning) }
+    }
+
     private func copy(_ session: Session) throws(KedgeError) -> BackupCopy {
         let copy = try BackupCopy(
             session.server, startLSN: session.online.start.lsn, cluster: session.cluster, options: options,
             tools: tools)
+        try warnOfLittleRoom(session, databaseBytes: copy.listing.totals.bytes)
         try copy.copyFiles()
         try copy.copyControlFile(session.online.start, time: tools.time)
         return copy

@@ -41,7 +41,7 @@ enum BackupCommand {
                 host: context.surroundings.host),
             Backup.Tools(
                 time: context.surroundings.time, random: context.surroundings.random,
-                interruption: context.surroundings.interruption, progress: progress))
+                interruption: context.surroundings.interruption, progress: progress, warn: { context.log.warn($0) }))
         let outcome = try context.showing(progress) { () throws(KedgeError) in try backup.run() }
         for warning in outcome.warnings { context.log.warn(warning) }
         if let error = outcome.afterCommit {

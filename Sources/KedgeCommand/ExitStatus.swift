@@ -106,3 +106,24 @@ package struct ArchiveGetRule: Sendable {
         ExitStatus.archiveGet(.failed(code), in: situation, onUnavailable: answer, history: history)
     }
 }
+
+/// How a command ends that does not stop by itself after a signal, or that dies of a fault of its own.
+package struct ForcedEnd: Hashable, Sendable {
+    /// How long after the first signal.
+    package let milliseconds: Int32
+    /// The exit status; nil: by that signal.
+    package let status: Int32?
+    /// The exit status in place of death by SIGSEGV and its like; nil: let it die.
+    package let crashStatus: Int32?
+
+    /// The rule for the command line `words`, which may be wrong.
+    package init(words: [String]) {
+        switch words.first(where: { $0 == "archive-get" || $0 == "archive-push" }) {
+        // The server waits for its end when it is shut down, and nothing is lost with it.
+        case "archive-get": (milliseconds, status, crashStatus) = (2_000, nil, nil)
+        // Longer than the rest: the server archives what it can before it stops.
+        case "archive-push": (milliseconds, status, crashStatus) = (10_000, 1, 1)
+        default: (milliseconds, status, crashStatus) = (10_000, ErrorCode.interrupted.exitStatus, nil)
+        }
+    }
+}

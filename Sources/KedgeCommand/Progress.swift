@@ -10,6 +10,8 @@ package struct ProgressView: Hashable, Sendable {
     package let snapshot: WorkProgress.Snapshot
     /// Nil while there is nothing to tell it from.
     package let bytesPerSecond: Double?
+    /// For how many seconds nothing has moved although there is work; nil while it goes on.
+    package var stalledSeconds: UInt64?
 
     /// The part that is done, from 0 to 1; nil where nobody knows the whole.
     private var part: Double? {
@@ -30,6 +32,10 @@ package struct ProgressView: Hashable, Sendable {
         if let part { facts.append("\(Int(part * 100)) %") }
         let done = HumanText.size(snapshot.doneBytes)
         facts.append(snapshot.totalBytes.map { "\(done) of \(HumanText.size($0))" } ?? done)
+        if let stalledSeconds {
+            // Neither a rate nor a time left would be true.
+            return facts + ["waiting: nothing moved for \(HumanText.duration(.seconds(Int64(stalledSeconds))))"]
+        }
         if let bytesPerSecond { facts.append(HumanText.rate(bytesPerSecond: bytesPerSecond)) }
         if let timeLeft { facts.append(HumanText.duration(timeLeft) + " left") }
         return facts
@@ -57,6 +63,8 @@ package struct ProgressView: Hashable, Sendable {
 package struct ProgressMeter: Sendable {
     private var samples: [(nanoseconds: UInt64, bytes: UInt64)] = []
     private var step = 0
+    /// When the last byte was seen to be done, and how many there were.
+    private var lastMove: (nanoseconds: UInt64, bytes: UInt64) = (0, 0)
     private static let window: UInt64 = 10_000_000_000
 
     package init() {}
@@ -66,13 +74,21 @@ package struct ProgressMeter: Sendable {
         if snapshot.number != step {
             step = snapshot.number
             samples = []
+            lastMove = (nanoseconds, snapshot.doneBytes)
         }
+        if snapshot.doneBytes != lastMove.bytes { lastMove = (nanoseconds, snapshot.doneBytes) }
         samples.append((nanoseconds, snapshot.doneBytes))
         while samples.count > 2, nanoseconds - samples[1].nanoseconds >= ProgressMeter.window { samples.removeFirst() }
         let first = samples[0]
         let elapsed = nanoseconds - first.nanoseconds
         let rate = elapsed == 0 ? nil : Double(snapshot.doneBytes &- first.bytes) / (Double(elapsed) / 1e9)
-        return ProgressView(snapshot: snapshot, bytesPerSecond: rate)
+        var view = ProgressView(snapshot: snapshot, bytesPerSecond: rate)
+        let still = nanoseconds - lastMove.nanoseconds
+        // A step of an unknown size is a wait in itself, and its name says for what.
+        if still >= ProgressMeter.window, let total = snapshot.totalBytes, snapshot.doneBytes < total {
+            view.stalledSeconds = still / 1_000_000_000
+        }
+        return view
     }
 }
 

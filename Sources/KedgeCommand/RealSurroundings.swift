@@ -54,6 +54,7 @@ extension Surroundings {
         var shell = Subprocess(["/bin/sh", "-c", command])
         shell.timeout = .seconds(60)
         shell.outputLimitBytes = 64 << 10
+        shell.interruption = .process
         return try shell.run()
     }
 

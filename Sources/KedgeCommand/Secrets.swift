@@ -95,6 +95,7 @@ package struct SecretReader: Sendable {
                     + "may "
                     + "wait for an answer.")
         } catch {
+            guard error.code != .interrupted else { throw error }
             throw error.wrapped("could not run passphrase-command")
         }
         guard outcome.status.isSuccess else {

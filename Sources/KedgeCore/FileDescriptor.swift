@@ -22,6 +22,8 @@ package struct OpenOptions: OptionSet, Sendable {
     package static let directory = OpenOptions(rawValue: 32)
     /// Fails if the last component is a symbolic link.
     package static let noFollow = OpenOptions(rawValue: 64)
+    /// Opening a pipe does not wait for its other end. Without effect on files and directories.
+    package static let nonBlocking = OpenOptions(rawValue: 128)
 
     fileprivate var flags: Int32 {
         var flags: Int32 =
@@ -35,6 +37,7 @@ package struct OpenOptions: OptionSet, Sendable {
         if contains(.truncate) { flags |= O_TRUNC }
         if contains(.directory) { flags |= O_DIRECTORY }
         if contains(.noFollow) { flags |= O_NOFOLLOW }
+        if contains(.nonBlocking) { flags |= O_NONBLOCK }
         return flags
     }
 }
@@ -209,7 +212,7 @@ extension FileDescriptor {
             if count < 0 {
                 let failure = errno
                 if failure == EINTR { continue }
-                throw systemError("write file", path, errno: failure)
+                throw systemError("write file", path, errno: failure, needing: UInt64(rest.count))
             }
             done += count
         }

@@ -16,6 +16,13 @@ package enum FileSystem {
         }
     }
 
+    /// Makes the umask withhold nothing from the owner: with one that does, we could not enter the directories that we
+    /// make. What it withholds from others stays so. To be called before anything is made.
+    package static func keepRightsOfOwner() {
+        let present = umask(0o077)
+        umask(present & 0o077)
+    }
+
     /// Removes a file or a link. Throws `not-found` where there is none.
     package static func removeFile(at path: RawPath) throws(KedgeError) {
         try change("remove file", path) { unlink($0) }

@@ -1,5 +1,10 @@
 // Being asked to stop: SIGINT and SIGTERM only set a flag; long work looks at it at its checkpoints, cleans up and
-// unwinds with the error `interrupted`. `main` then ends by the same signal, so that whoever waits sees it.
+// unwinds with the error `interrupted`, and `main` ends as the command's rule says.
+//
+// A thread may hang in a system call that no signal ends: a mount whose server does not answer. So a thread of its own
+// waits for the signals. It ends the process by force at a second one that comes a second or more after the first, or
+// when the first has had no effect for some seconds. Nothing is cleaned up then, as after SIGKILL, and every write here
+// is made so that this does no harm.
 
 import CSystem
 import Synchronization
@@ -27,7 +32,9 @@ package final class Interruption: Sendable {
     /// The one that SIGINT and SIGTERM raise after `catchSignals()`.
     package static let process = Interruption(seesSignals: true, parent: nil)
 
-    /// Makes SIGINT and SIGTERM raise `process`, and SIGPIPE harmless. To be called once, by main.
+    /// Makes SIGINT and SIGTERM raise `process` unless our caller has them ignored, and SIGPIPE and SIGXFSZ harmless:
+    /// writing to a closed pipe, or beyond the limit of file sizes, is an error like others. To be called once, by
+    /// main, before any thread is started.
     package static func catchSignals() throws(KedgeError) {
         guard csystem_catch_interruptions() == 0 else {
             throw KedgeError(
@@ -35,6 +42,16 @@ package final class Interruption: Sendable {
                 hint: "Please report this with the system's name and version.")
         }
     }
+
+    /// How this process ends by force: so long after the first signal, with `status`, or by that signal where it is
+    /// nil.
+    package static func endByForce(afterMilliseconds milliseconds: Int32, status: Int32?) {
+        csystem_end_by_force_after(milliseconds, status ?? -1)
+    }
+
+    /// Makes this process exit with `status` where it would die of a fault of its own: for `archive-push`, at whose
+    /// death by a signal the archiver itself exits (src/backend/postmaster/pgarch.c, pgarch_archiveXlog).
+    package static func exitOnCrash(status: Int32) { _ = csystem_exit_on_crash(status) }
 
     /// Ends this process by `signal`, with nothing run afterwards. For main only.
     package static func endProcess(by signal: Int32) -> Never { csystem_die_by(signal) }

@@ -24,10 +24,14 @@ package final class ScratchFile {
         } else if failure == EOPNOTSUPP || failure == EISDIR {
             // No unnamed files on this file system: a named one, whose name goes at once.
             let path = directory.appending(".kedge~scratch-" + RandomID(from: random).hex)
-            file = try FileDescriptor.open(path, [.read, .write, .create, .exclusive], mode: 0o600)
+            do throws(KedgeError) {
+                file = try FileDescriptor.open(path, [.read, .write, .create, .exclusive], mode: 0o600)
+            } catch {
+                throw ScratchFile.told(error)
+            }
             try FileSystem.removeFile(at: path)
         } else {
-            throw systemError("create scratch file in", directory, errno: failure)
+            throw ScratchFile.told(systemError("create scratch file in", directory, errno: failure))
         }
     }
 
@@ -75,7 +79,11 @@ package final class ScratchFile {
 
     private func flush() throws(KedgeError) {
         guard !pending.isEmpty else { return }
-        try file.write(pending, at: writtenBytes)
+        do throws(KedgeError) {
+            try file.write(pending, at: writtenBytes)
+        } catch {
+            throw ScratchFile.told(error)
+        }
         writtenBytes += UInt64(pending.count)
         pending.removeAll(keepingCapacity: true)
     }
@@ -84,6 +92,14 @@ package final class ScratchFile {
         KedgeError(
             .defect, "cannot reach bytes \(offset) to \(offset &+ UInt64(count)) of file \"\(file.path)\"",
             detail: "The file has \(sizeBytes) bytes.", hint: "Please report this.")
+    }
+
+    /// An error of a full disk, with the setting that says where scratch files lie.
+    private static func told(_ error: KedgeError) -> KedgeError {
+        guard error.code == .noSpace else { return error }
+        var error = error
+        error.hint = (error.hint.map { $0 + " " } ?? "") + "The setting work-directory names another place for it."
+        return error
     }
 
     private static let bufferBytes = 256 << 10

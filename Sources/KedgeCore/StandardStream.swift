@@ -7,6 +7,10 @@ import Glibc
 package enum StandardStream: Sendable {
     case output, error
 
+    /// Keeps the numbers of streams that we were started without from being given to files of ours, which would then
+    /// get what is meant for a person. Using such a stream fails. To be called before anything is opened.
+    package static func occupyMissing() { csystem_occupy_standard_streams() }
+
     private var number: Int32 { self == .output ? STDOUT_FILENO : STDERR_FILENO }
 
     /// Writes all bytes. Throws `no-space` or `input-output`, also when the reader of a pipe has gone.

@@ -5,7 +5,7 @@ import Glibc
 
 /// A running thread, to be joined once by its owner.
 ///
-/// All signals are masked in it, so they arrive at the main thread, which is the one that waits for people.
+/// All signals are masked in it but those of a fault of its own: others have their places (`Interruption`).
 package final class Thread: Sendable {
     private let handle: pthread_t
 
@@ -21,6 +21,7 @@ package final class Thread: Sendable {
         var all = sigset_t()
         var before = sigset_t()
         sigfillset(&all)
+        for fault in [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV] { sigdelset(&all, fault) }
         pthread_sigmask(SIG_SETMASK, &all, &before)
         defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
 

@@ -49,12 +49,18 @@ package final class LocalStore: ObjectStore {
 
     package var location: String { "repository directory \"\(root.path)\"" }
 
+    package func space() throws(KedgeError) -> FileSystemSpace? { try FileSystemSpace(near: root.path) }
+
     // MARK: Reading
 
     package func status(of name: ObjectName) throws(KedgeError) -> ObjectStatus? {
         do throws(KedgeError) {
             let status = try FileStatus(of: name.path, in: root, followLinks: true)
-            return status.kind == .regular ? ObjectStatus(status) : nil
+            switch status.kind {
+            case .regular: return ObjectStatus(status)
+            case .other: throw notAFile(name)
+            case .directory, .symbolicLink: return nil
+            }
         } catch  where error.code == .notFound {
             try confirmRoot(whenLookingFor: name)
             return nil
@@ -81,11 +87,21 @@ package final class LocalStore: ObjectStore {
 
     private func openObject(_ name: ObjectName) throws(KedgeError) -> FileDescriptor {
         do throws(KedgeError) {
-            return try FileDescriptor.open(name.path, in: root, [.read])
+            // Whoever can write there could put a pipe in an object's place, and opening that would wait for ever.
+            let file = try FileDescriptor.open(name.path, in: root, [.read, .nonBlocking])
+            if try file.status().kind == .other { throw notAFile(name) }
+            return file
         } catch  where error.code == .notFound {
             try confirmRoot(whenLookingFor: name)
             throw objectNotFound(name, location: location)
         }
+    }
+
+    private func notAFile(_ name: ObjectName) -> KedgeError {
+        KedgeError(
+            .damaged, "cannot use object \"\(name)\" of \(location)",
+            detail: "It is a pipe, a socket or a device, and objects are files.",
+            hint: "Find out who put it there: kedge never does.")
     }
 
     private func dropFromCache(_ file: borrowing FileDescriptor, offset: UInt64, count: Int) {
@@ -101,18 +117,47 @@ package final class LocalStore: ObjectStore {
         try confirmRoot(whenLookingFor: name)
         // Not what decides, but a repeated push should not write a segment in order to throw it away.
         if condition == .createOnly, try status(of: name) != nil { return .alreadyExists }
-        let file = try beginFile(name)
-        var offset: UInt64 = 0
-        for part in body.parts {
-            try file.file.write(part, at: offset)
-            offset += UInt64(part.count)
+        var begun: DurableFile?
+        do throws(KedgeError) {
+            let file = try beginFile(name)
+            begun = file
+            var offset: UInt64 = 0
+            for part in body.parts {
+                try file.file.write(part, at: offset)
+                offset += UInt64(part.count)
+            }
+            return try publish(file, as: name, replacing: condition == .replace, sizeBytes: offset)
+        } catch {
+            // Removed first: then what is free is what the next attempt finds.
+            begun?.discard()
+            throw told(error, name, needing: UInt64(body.sizeBytes))
         }
-        return try publish(file, as: name, replacing: condition == .replace, sizeBytes: offset)
+    }
+
+    /// An error of a full disk, told of an object that is still being written.
+    fileprivate func told(
+        _ error: KedgeError, _ name: ObjectName, written: UInt64, needing bytes: UInt64
+    ) -> KedgeError {
+        guard error.code == .noSpace else { return error }
+        let space = FileSystemSpace.describe(.find(near: root.path))
+        return KedgeError(
+            .noSpace, "could not store object \"\(name)\" in \(location)",
+            detail: "\(written) bytes of it are written, and \(bytes) more are needed now. \(space)", hint: error.hint,
+            cause: error)
+    }
+
+    /// The same after what was written of it was removed.
+    fileprivate func told(_ error: KedgeError, _ name: ObjectName, needing bytes: UInt64?) -> KedgeError {
+        error.telling("could not store object \"\(name)\" in \(location)", needing: bytes, near: root.path)
     }
 
     package func beginUpload(_ name: ObjectName, expectedBytes: UInt64) throws(KedgeError) -> any ObjectUpload {
         try confirmRoot(whenLookingFor: name)
-        return LocalUpload(try beginFile(name), name: name, store: self)
+        do throws(KedgeError) {
+            return LocalUpload(try beginFile(name), name: name, store: self)
+        } catch {
+            throw told(error, name, needing: nil)
+        }
     }
 
     package func makeDurable(_ name: ObjectName) throws(KedgeError) {
@@ -236,7 +281,18 @@ package final class LocalStore: ObjectStore {
         do throws(KedgeError) {
             _ = try FileStatus(of: marker.path, in: root, followLinks: true)
         } catch  where error.code == .notFound {
-            throw unavailable("It does not hold \"\(marker)\", as every repository does.")
+            throw unavailable(
+                "It does not hold \"\(marker)\", as every repository does"
+                    + (isEmpty ? ": it is empty, as a directory is whose file system is not mounted." : "."))
+        }
+    }
+
+    /// Whether there is nothing in the root. False where that can't be found out: it is only told along with an error.
+    private var isEmpty: Bool {
+        do throws(KedgeError) {
+            return try Directory.entries(of: root).isEmpty
+        } catch {
+            return false
         }
     }
 
@@ -277,7 +333,11 @@ private final class LocalUpload: ObjectUpload {
     }
 
     func append(_ bytes: UnsafeRawBufferPointer) throws(KedgeError) {
-        try file.file.write(bytes, at: sizeBytes)
+        do throws(KedgeError) {
+            try file.file.write(bytes, at: sizeBytes)
+        } catch {
+            throw store.told(error, name, written: sizeBytes, needing: UInt64(bytes.count))
+        }
         sizeBytes += UInt64(bytes.count)
         if sizeBytes - startedBytes >= LocalUpload.windowBytes { writeBack() }
     }

@@ -3,6 +3,9 @@
 package import KedgeCore
 
 extension ObjectStore {
+    /// No limit that is known.
+    package func space() throws(KedgeError) -> FileSystemSpace? { nil }
+
     /// Exactly the bytes of `range`. Throws as `read(_:at:into:)`.
     package func read(_ name: ObjectName, range: Range<UInt64>) throws(KedgeError) -> [UInt8] {
         guard let count = Int(exactly: range.upperBound - range.lowerBound) else {

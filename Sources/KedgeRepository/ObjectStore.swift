@@ -28,6 +28,9 @@ package protocol ObjectStore: Sendable {
     /// Where it is, for messages: a directory or a URL, without secrets.
     var location: String { get }
 
+    /// How much room is left for objects; nil where there is no limit, or none that is known.
+    func space() throws(KedgeError) -> FileSystemSpace?
+
     /// Size and time of an object, nil if it is absent.
     func status(of name: ObjectName) throws(KedgeError) -> ObjectStatus?
 

@@ -124,6 +124,8 @@ package final class Repository: Sendable {
         throw KedgeError(
             .notFound, "could not open repository \"\(settings.name)\": there is no kedge.json",
             detail: "\(store.location) is reachable, but it is not a Kedge repository.",
-            hint: "Check the repository's location in the configuration.  If it is new, run \"kedge init\".")
+            hint:
+                "Check that its file system is mounted, and the repository's location in the configuration.  If it is "
+                + "new, run \"kedge init\".")
     }
 }

@@ -45,6 +45,10 @@ package final class RetryingStore: ObjectStore {
     package var capabilities: StoreCapabilities { store.capabilities }
     package var location: String { store.location }
 
+    package func space() throws(KedgeError) -> FileSystemSpace? {
+        try retries.run { _ throws(KedgeError) in try store.space() }
+    }
+
     package func status(of name: ObjectName) throws(KedgeError) -> ObjectStatus? {
         try retries.run { _ throws(KedgeError) in try store.status(of: name) }
     }

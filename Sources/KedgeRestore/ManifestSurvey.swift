@@ -11,6 +11,8 @@ package import KedgeCore
 package struct ManifestSurvey: Sendable {
     /// Bytes of all files, by tablespace; nil stands for the data directory.
     package private(set) var bytes: [UInt32?: UInt64] = [:]
+    /// What they and the directories take up on a file system, by tablespace as in `bytes`.
+    package private(set) var room: [UInt32?: Room] = [:]
     package private(set) var files: UInt64 = 0
     /// Configuration files from outside the data directory.
     package private(set) var extraFiles: [RawPath] = []
@@ -19,6 +21,21 @@ package struct ManifestSurvey: Sendable {
     package private(set) var directoryMode: UInt32 = 0o700
 
     package private(set) var totalBytes: UInt64 = 0
+
+    /// Room on a file system: bytes in whole blocks, and inodes.
+    package struct Room: Hashable, Sendable {
+        package fileprivate(set) var bytes: UInt64 = 0
+        package fileprivate(set) var inodes: UInt64 = 0
+
+        fileprivate mutating func add(fileOf size: UInt64) {
+            // Sizes come from the repository; a sum that no file system has room for may stop growing.
+            let blocks = size.addingReportingOverflow(4095)
+            let rounded = blocks.overflow ? UInt64.max : blocks.partialValue & ~4095
+            let sum = bytes.addingReportingOverflow(rounded)
+            bytes = sum.overflow ? .max : sum.partialValue
+            inodes += 1
+        }
+    }
 
     private let label: Label
     private let isModeKnown: Bool
@@ -72,22 +89,33 @@ package struct ManifestSurvey: Sendable {
         try checkKind(entry)
         switch entry.kind {
         case .directory:
+            room[linkedTablespace(of: entry.path), default: Room()].inodes += 1
             if entry.path == "base", !isModeKnown { directoryMode = entry.mode & 0o050 == 0o050 ? 0o750 : 0o700 }
             open.append(entry.path)
         case .symbolicLink:
             guard let oid = entry.path.tablespaceLink, linked.contains(oid) else {
                 throw refusal("\"\(entry.path)\" is a link, but not that of a tablespace of the backup.", .unsafePath)
             }
+            room[nil, default: Room()].inodes += 1
             open.append(entry.path)
         case .file(let content):
             files += 1
             // A file has at most 2^40 bytes, so neither sum overflows.
             totalBytes += content.size
-            guard totalBytes <= ManifestSurvey.totalLimit else { throw refusal("Its files have too many bytes.", .damaged) }
-            bytes[entry.path.tablespace.flatMap { linked.contains($0) ? $0 : nil }, default: 0] += content.size
+            guard totalBytes <= ManifestSurvey.totalLimit else {
+                throw refusal("Its files have too many bytes.", .damaged)
+            }
+            let tablespace = linkedTablespace(of: entry.path)
+            bytes[tablespace, default: 0] += content.size
+            room[tablespace, default: Room()].add(fileOf: content.size)
             try note(entry.path, content)
         case .extraFile: break
         }
+    }
+
+    /// The tablespace that `path` lies in, unless that is in the data directory itself.
+    private func linkedTablespace(of path: ManifestPath) -> UInt32? {
+        path.tablespace.flatMap { linked.contains($0) ? $0 : nil }
     }
 
     /// Checks that the directory of `path` came before it.
@@ -122,7 +150,8 @@ package struct ManifestSurvey: Sendable {
         case "global/pg_control": hasControlFile = true
         case "backup_label": hasBackupLabel = true
         case "tablespace_map":
-            // Recovery would make the links that it names, wherever they lead (src/backend/access/transam/xlogrecovery.c).
+            // Recovery would make the links that it names, wherever they lead
+            // (src/backend/access/transam/xlogrecovery.c).
             throw refusal("It holds tablespace_map, which a restore writes itself.", .damaged)
         case "postgresql.auto.conf": break
         default: return

@@ -91,23 +91,27 @@ struct RestorePreparation {
     /// What the cluster needs besides its files: segments that recovery fetches.
     private var walBytes: UInt64 { 3 * archive.registration.walSegmentSize }
 
-    /// Throws `no-space` where a file system has not enough room, with its name and the bytes that are missing.
+    /// Throws `no-space` where a file system has not enough room, with its name and what is missing.
     private func checkSpace(_ options: Restore.Options) throws(KedgeError) {
-        var places = [(path: options.pgdata, bytes: survey.bytes[nil] ?? 0)]
-        places.append((options.walDirectory ?? options.pgdata, walBytes))
-        places += placements.map { ($0.target, survey.bytes[$0.oid] ?? 0) }
-        var needed: [RawPath: UInt64] = [:]
-        for (path, bytes) in places {
-            let space = try FileSystemSpace(near: path)
-            let sum = (needed[space.mountPoint] ?? 0) + bytes
-            needed[space.mountPoint] = sum
-            guard sum > space.freeBytes else { continue }
-            throw KedgeError(
-                .noSpace, "cannot restore into \"\(path)\": the file system has not enough room",
-                detail: "The file system at \"\(space.mountPoint)\" has \(space.freeBytes) bytes free, and \(sum) are "
-                    + "needed: \(sum - space.freeBytes) are missing.",
-                hint: "Free space there or make it larger, or restore into another directory with \"--pgdata\" or "
-                    + "\"--tablespace\".")
+        func need(_ path: RawPath, _ room: ManifestSurvey.Room?, _ hint: String) -> RestoreSpace.Need {
+            RestoreSpace.Need(path: path, bytes: room?.bytes ?? 0, inodes: room?.inodes ?? 0, hint: hint)
+        }
+        let data = need(options.pgdata, survey.room[nil], "restore into another directory with \"--pgdata\".")
+        let wal = RestoreSpace.Need(
+            path: options.walDirectory ?? options.pgdata, bytes: walBytes, inodes: 3,
+            hint: options.walDirectory == nil
+                ? "restore into another directory with \"--pgdata\"." : "name another directory with \"--waldir\".")
+        let tablespaces = placements.map { placement in
+            need(
+                placement.target, survey.room[placement.oid],
+                "map the tablespace elsewhere with \"--tablespace \(placement.oid)=DIR\".")
+        }
+        // A checksum of four bytes for each file is kept in a scratch file.
+        let scratch = RestoreSpace.Need(
+            path: options.workDirectory, bytes: survey.files * 4, inodes: 1,
+            hint: "name another place with the setting work-directory.")
+        try RestoreSpace.check([data, wal] + tablespaces + [scratch]) { (path) throws(KedgeError) in
+            try FileSystemSpace(near: path)
         }
     }
 }

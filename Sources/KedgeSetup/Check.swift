@@ -83,7 +83,7 @@ package struct Check: Sendable {
             try interruption.checkpoint()
             let test = RepositoryTest(
                 repository: repository, clusterName: options.clusterName, dataDirectory: options.dataDirectory,
-                control: control, random: random)
+                control: control, random: random, interruption: interruption)
             if let cluster = try test.run(&report) { opened.append(cluster) }
         }
         try checkServer(control, opened, &report)

@@ -13,6 +13,7 @@ struct RepositoryTest {
     /// Nil where it could not be read, which is a finding already.
     let control: ControlFile?
     let random: any RandomSource
+    let interruption: Interruption
 
     private var name: String { repository.name }
 
@@ -43,6 +44,7 @@ struct RepositoryTest {
         }
         var broken = 0
         for (number, promise) in ObjectStoreContract.promises.enumerated() {
+            try interruption.checkpoint()
             // A place for each: what is an object to one may be a directory to another, which no layout of ours does.
             guard let ownPlace = place.appending(String(number)) else { continue }
             let kept: Void? = try report.attempt(.storage, in: name) { () throws(KedgeError) in

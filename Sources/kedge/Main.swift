@@ -6,9 +6,14 @@ import KedgeCore
 @main
 struct Main {
     static func main() {
+        StandardStream.occupyMissing()
+        FileSystem.keepRightsOfOwner()
+        let forced = ForcedEnd(words: Array(CommandLine.arguments.dropFirst()))
         let surroundings = Surroundings.real
         do {
             try Interruption.catchSignals()
+            Interruption.endByForce(afterMilliseconds: forced.milliseconds, status: forced.status)
+            if let status = forced.crashStatus { Interruption.exitOnCrash(status: status) }
         } catch {
             for line in OutputRenderer.errorLines(error) { surroundings.writeErrorLine(line) }
             exit(ExitStatus.other(error.code))

@@ -81,4 +81,16 @@ import Testing
         #expect(detect(["standby.signal"]) == .standby)
         #expect(detect(["standby.signal", "recovery.signal"]) == .standby)
     }
+
+    @Test("what is ended by force ends as its caller can bear: archive-push by no signal, archive-get by its own")
+    func forcedEnd() {
+        for words in [["archive-push", "x"], ["--config", "y", "archive-push"]] {
+            let push = ForcedEnd(words: words)
+            #expect(push.status == 1 && push.crashStatus == 1)
+        }
+        let get = ForcedEnd(words: ["archive-get", "x", "y"])
+        #expect(get.status == nil && get.crashStatus == nil && get.milliseconds == 2000)
+        let backup = ForcedEnd(words: ["backup"])
+        #expect(backup.status == 130 && backup.crashStatus == nil && backup.milliseconds == 10_000)
+    }
 }

@@ -10,6 +10,20 @@ import Testing
         WorkProgress.Snapshot(step: "copying", number: step, doneBytes: done, totalBytes: total)
     }
 
+    @Test("when nothing moves for ten seconds it says that it waits, and for how long, until something moves")
+    func stall() {
+        var meter = ProgressMeter()
+        let second: UInt64 = 1_000_000_000
+        _ = meter.view(snapshot(50, of: 100), at: 100 * second)
+        #expect(!meter.view(snapshot(50, of: 100), at: 109 * second).sentence.contains("waiting"))
+        let view = meter.view(snapshot(50, of: 100), at: 112 * second)
+        #expect(view.sentence == "copying: 50 %, 50 bytes of 100 bytes, waiting: nothing moved for 12 s")
+        #expect(!meter.view(snapshot(51, of: 100), at: 113 * second).sentence.contains("waiting"))
+        // Done is not stalled, and a step whose size nobody knows is a wait in itself.
+        #expect(!meter.view(snapshot(100, of: 100), at: 140 * second).sentence.contains("waiting"))
+        #expect(!meter.view(snapshot(100, of: nil), at: 160 * second).sentence.contains("waiting"))
+    }
+
     @Test("a view says how much is done, how fast, and how long it will take")
     func view() {
         let view = ProgressView(snapshot: snapshot(300 << 20, of: 1 << 30), bytesPerSecond: 104_857_600)

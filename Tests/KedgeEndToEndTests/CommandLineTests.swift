@@ -95,7 +95,7 @@ import Testing
     func signals() throws {
         for (name, signal) in [("TERM", SIGTERM), ("INT", SIGINT)] {
             let directory = try TemporaryDirectory()
-            let config = try configuration("kill -\(name) $PPID; exit 1", in: directory)
+            let config = try configuration("kill -\(name) $PPID; sleep 60", in: directory)
             let get = try KedgeBinary.run(["archive-get", "00000002.history", "x", "--config", config])
             #expect(get.status == .signalled(signal))
             let push = try KedgeBinary.run(["archive-push", "x", "--config", config])

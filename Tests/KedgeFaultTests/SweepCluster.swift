@@ -86,14 +86,33 @@ final class SweepCluster {
     func restore(_ label: Label, from store: any ObjectStore, _ body: (String) throws -> Void = { _ in }) throws {
         let target = scratch("restored")
         defer { _ = try? Subprocess(["rm", "-rf", target, scratch("wal")]).run() }
+        try restoration(of: label, from: store, into: target).run()
+        try body(target)
+    }
+
+    /// A restore of one backup that was not run yet.
+    func restoration(of label: Label, from store: any ObjectStore, into target: String) -> Restoration {
         let options = Restore.Options(
             clusterName: "main", request: RestoreRequest(backup: label, target: .immediate), pgdata: RawPath(target),
             configuredPgdata: RawPath(server.dataDirectory), action: .promote,
             restoreCommand: RestoreCommandLine(words: ["kedge"]), processMax: 2,
-            workDirectory: RawPath(scratch("work")))
-        _ = try Restore(source(store), options).run()
-        try body(target)
+            workDirectory: RawPath(workDirectory))
+        return Restoration(source: source(store), options: options)
     }
+
+    /// A restore, to be run on any thread.
+    struct Restoration: Sendable {
+        let source: RepositorySource
+        var options: Restore.Options
+
+        func run() throws(KedgeError) { _ = try Restore(source, options).run() }
+    }
+
+    /// Where backups and restores keep their scratch files.
+    var workDirectory: String { scratch("work") }
+
+    /// The path of `name` in the cluster's own directory.
+    func place(_ name: String) -> String { scratch(name) }
 
     /// Runs a server on what was restored and returns how many rows it has.
     func countRows(in directory: String, _ store: MemoryStore) throws -> Int {

@@ -196,4 +196,17 @@ import Testing
         let isEqual = try store.readAll("pack/aa/1", limit: 40 << 20) == expected
         #expect(isEqual)
     }
+
+    @Test("a pipe in an object's place is damage, and nobody waits for its writer")
+    func pipe() throws {
+        let store = try repository()
+        #expect(mkfifo(directory("repo/pipe"), 0o600) == 0)
+        for call in [
+            { _ = try store.status(of: "pipe") }, { _ = try store.readPrefix("pipe", limit: 1) },
+            { _ = try store.read("pipe", range: 0..<1) }, { try store.makeDurable("pipe") },
+        ] as [() throws -> Void] {
+            let error = #expect(throws: KedgeError.self) { try call() }
+            #expect(error?.code == .damaged)
+        }
+    }
 }

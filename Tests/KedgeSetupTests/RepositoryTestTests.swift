@@ -14,7 +14,8 @@ import Testing
         var report = CheckReport()
         let test = RepositoryTest(
             repository: Check.Options.RepositoryUnderTest(name: "main", source: source, directory: nil),
-            clusterName: cluster, dataDirectory: "/nowhere", control: nil, random: SeededRandom(seed: 1))
+            clusterName: cluster, dataDirectory: "/nowhere", control: nil, random: SeededRandom(seed: 1),
+            interruption: Interruption())
         let opened = try test.run(&report)
         return (report.findings, opened)
     }

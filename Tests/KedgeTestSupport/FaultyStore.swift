@@ -99,6 +99,8 @@ package final class FaultyStore: ObjectStore {
 
     package var capabilities: StoreCapabilities { store.capabilities }
     package var location: String { store.location }
+    /// Told without a fault: whoever asks gives advice and does not rely on it.
+    package func space() throws(KedgeError) -> FileSystemSpace? { try store.space() }
 
     /// Counts an operation and lets it happen, fail or crash. `midway` is what a crash in the middle does.
     fileprivate func run<Result>(

@@ -53,8 +53,17 @@ int csystem_terminal_columns(int descriptor);
 // Names the calling thread as `ps -L` shows it, at most 15 bytes (pthread_setname_np is hidden).
 void csystem_name_thread(const char *name);
 
-// Makes SIGINT and SIGTERM set a flag, and SIGPIPE ignored. A handler must be C: it only stores to an atomic.
+// Makes SIGINT and SIGTERM set a flag, unless they are ignored, and SIGPIPE and SIGXFSZ harmless. A thread of its own waits
+// for them: at a second signal (a second or more after the first), or when the process still runs some time after the first, it ends the process, whatever the
+// other threads hang in. To be called before any other thread is started.
 int csystem_catch_interruptions(void);
+// How long after the first signal the process is ended by force, and with which exit status; -1: by that signal.
+void csystem_end_by_force_after(int milliseconds, int status);
+// Ends the process with `status` where it would die of a fault of its own, for a caller that must not see a signal.
+int csystem_exit_on_crash(int status);
+// Opens /dev/null in place of each of 0, 1 and 2 that is closed, so that no file of ours gets such a number and then what is
+// meant for a person. Reading and writing there fail as before. To be called before anything is opened.
+void csystem_occupy_standard_streams(void);
 // The first signal caught so far, 0 for none.
 int csystem_caught_interruption(void);
 // Ends the process by `signal` with its default action, as a caller that looks at the wait status expects.
