@@ -84,6 +84,17 @@ package struct ArchivePush: Sendable {
         return Outcome(file: file, stored: stored, suspect: local.facts?.suspect)
     }
 
+    /// Does everything that a push does but storing: what it throws, a push would throw, as far as reading can tell.
+    package func rehearse() throws(KedgeError) {
+        let local = try readChecked(try fileName())
+        if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(local.file, suspect) }
+        for source in options.repositories {
+            let archive = try archive(of: local, in: source, for: .write)
+            let facts = facts(of: local, in: archive.cluster)
+            for archived in try archive.find(local.file) { try check(archived, in: archive, local, facts) }
+        }
+    }
+
     private func fileName() throws(KedgeError) -> WALFileName {
         if let text = options.path.lastComponent.text, let file = WALFileName(text) { return file }
         throw KedgeError(
@@ -158,43 +169,67 @@ package struct ArchivePush: Sendable {
 
     // MARK: - One repository
 
-    private func store(_ local: LocalFile, in source: RepositorySource) throws(KedgeError) -> PutOutcome {
-        let cluster = try source.openCluster(options.clusterName, for: .write, random: random)
-        let registration = try cluster.registration(of: local.control.systemIdentifier)
-        let archive = WALArchive(cluster, registration)
-        let facts = WALFileFacts(
+    private func archive(
+        of local: LocalFile, in source: RepositorySource, for use: RepositoryUse
+    ) throws(KedgeError) -> WALArchive {
+        let cluster = try source.openCluster(options.clusterName, for: use, random: random)
+        return WALArchive(cluster, try cluster.registration(of: local.control.systemIdentifier))
+    }
+
+    private func facts(of local: LocalFile, in cluster: ClusterRepository) -> WALFileFacts {
+        WALFileFacts(
             file: local.file, length: UInt64(local.bytes.count),
             tag: local.bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) },
             archivedAt: time.now(), hostName: options.hostName, segment: local.facts)
+    }
+
+    private func store(_ local: LocalFile, in source: RepositorySource) throws(KedgeError) -> PutOutcome {
+        let archive = try archive(of: local, in: source, for: .write)
+        let facts = facts(of: local, in: archive.cluster)
         switch try archive.put(local.bytes, facts: facts, threads: options.threads) {
         case .created: return .created
         case .exists(let archived):
-            try settle(archived, in: archive, local, facts)
+            try check(archived, in: archive, local, facts)
+            try archive.cluster.repository.store.makeDurable(archive.cluster.name(archived.name))
             return .alreadyExists
         }
     }
 
-    /// What is there under the name is the same WAL, or the push fails and says where the two first differ.
-    private func settle(
+    /// What is there under the name is the same WAL, or the push fails and says where the two part and who wrote which.
+    private func check(
         _ archived: ArchivedFile, in archive: WALArchive, _ local: LocalFile, _ facts: WALFileFacts
     ) throws(KedgeError) {
+        // Partial segments of different content lie beside each other.
+        if let tag = archived.tag, tag != facts.tag, case .partial = local.file { return }
         let stored = try archive.facts(of: archived)
-        guard stored.tag != facts.tag else {
-            try archive.cluster.repository.store.makeDurable(archive.cluster.name(archived.name))
-            return
-        }
+        guard stored.tag != facts.tag else { return }
         let bytes = try archive.read(archived, threads: options.threads).bytes
-        let position = zip(bytes, local.bytes).enumerated().first { $0.element.0 != $0.element.1 }?.offset
-        let difference = position ?? min(bytes.count, local.bytes.count)
-        let place = local.facts.map { "LSN \($0.startLSN + UInt64(difference))" } ?? "byte \(difference)"
+        let status = try archive.cluster.repository.store.status(of: archive.cluster.name(archived.name))
+        let first = WALConflict.Copy(stored, storedAt: status?.modified)
+        let second = WALConflict.Copy(facts, storedAt: nil)
+        let conflict = WALConflict(
+            local.file, first, bytes, second, local.bytes, segmentStart: local.facts?.startLSN)
+        let sentences = [
+            conflict?.place, WALConflict.sentence("The stored one", first), sentence(about: second),
+            conflict?.explanation("the stored one", "this one"),
+        ]
         throw KedgeError(
             .archiveConflict,
             "cannot archive WAL file \"\(local.file.text)\": repository \"\(archive.cluster.repository.name)\" holds "
                 + "other content under this name",
-            detail: "The two first differ at \(place).  The stored one was archived by host \"\(stored.hostName)\" at "
-                + "\(stored.archivedAt).",
-            hint:
-                "Two servers write the same timeline: stop the one that should not (a promoted copy must have another "
-                + "timeline, a restored one archive_mode = off).  Nothing was changed.")
+            detail: sentences.compactMap { $0 }.joined(separator: "  "),
+            hint: (conflict?.hint ?? "") + "  Nothing was changed.")
+    }
+
+    private func sentence(about local: WALConflict.Copy) -> String {
+        var text = "This one is of host \"\(local.hostName)\""
+        do throws(KedgeError) {
+            text += ", last changed at \(try FileStatus(at: options.path, followLinks: true).modified)"
+        } catch {
+            // It was there a moment ago; what it says is known.
+        }
+        if let end = local.recordsEnd { text += ", its records end at \(end)" }
+        if let time = local.lastEnd { text += ", its last transaction at \(time)" }
+        return text + "."
     }
 }

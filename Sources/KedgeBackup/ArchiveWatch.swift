@@ -11,31 +11,33 @@ import KedgeRepository
 /// Waits for the WAL of one backup.
 struct ArchiveWatch {
     let archive: WALArchive
+    let connection: DatabaseConnection
+    let dataDirectory: RawPath
     let timeout: Duration
+    /// What kedge itself would say about a file that the archiver could not store; nil where nobody can tell.
+    let explainPush: (@Sendable (String) -> String?)?
     let time: any TimeSource
     let interruption: Interruption
 
     private static let pollNanoseconds: UInt64 = 250_000_000
-    private static let listLimit = 1000
 
     /// Waits until every segment of `segments`, which are of one timeline, is in the repository.
     ///
-    /// `statistics` asks the server how archiving goes, and fails the wait when the server can't be asked. Throws
-    /// `archiving-broken`, `interrupted` and what reading throws.
-    func wait(
-        for segments: ClosedRange<WALSegment>, statistics: () throws(KedgeError) -> ArchiverStatistics
-    ) throws(KedgeError) {
+    /// The server is asked all the while how archiving goes: when it can't be asked, the wait fails. Throws
+    /// `archiving-broken`, `interrupted` and what reading and asking throw.
+    func wait(for segments: ClosedRange<WALSegment>) throws(KedgeError) {
         var missing = segments.lowerBound
-        let limit = UInt64(timeout.components.seconds) * 1_000_000_000
+        let limit = UInt64(max(0, timeout.components.seconds)) * 1_000_000_000
         var lastProgress = time.monotonicNanoseconds()
-        var before = try statistics()
+        let start = try facts(about: missing)
+        var before = start.statistics
         while true {
-            let next = try firstMissing(from: missing, through: segments.upperBound)
+            let next = try archive.firstMissing(from: missing, through: segments.upperBound)
             guard let next else { return }
-            let now = try statistics()
+            let now = try connection.archiverStatistics()
             if next != missing || isCatchingUp(to: next, before, now) { lastProgress = time.monotonicNanoseconds() }
             (missing, before) = (next, now)
-            guard time.monotonicNanoseconds() - lastProgress < limit else { throw failure(missing, now) }
+            guard time.monotonicNanoseconds() - lastProgress < limit else { throw try failure(missing, since: start) }
             try time.sleep(nanoseconds: ArchiveWatch.pollNanoseconds, unless: interruption)
         }
     }
@@ -51,60 +53,19 @@ struct ArchiveWatch {
         return last < missing
     }
 
-    /// The first segment that the repository lacks; nil where it has all. Listed in pages, not asked for one by one
-    /// (lesson 41).
-    func firstMissing(from first: WALSegment, through last: WALSegment) throws(KedgeError) -> WALSegment? {
-        let size = archive.registration.walSegmentSize
-        let system = archive.registration.systemIdentifier
-        let cluster = archive.cluster
-        let directory = cluster.name(ClusterLayout.walDirectory(system, timeline: first.timeline))
-        var expected = first
-        // Listings begin after a name: that of the segment before. Its own copies with a tag come first, and are
-        // skipped.
-        var after: ObjectName?
-        if first.number > 0 {
-            let previous = WALSegment(timeline: first.timeline, number: first.number - 1)
-            after = cluster.name(
-                ClusterLayout.walFile(.segment(previous.fileName(segmentSize: size)), of: system, tag: nil))
-        }
-        while true {
-            let page = try cluster.repository.store.list(
-                below: directory, after: after, limit: ArchiveWatch.listLimit)
-            for entry in page.entries {
-                guard case .segment(let name)? = ClusterLayout.parseWALFile(entry.name.lastComponent)?.file,
-                    let found = WALSegment(fileName: name, segmentSize: size), found >= expected
-                else { continue }
-                guard found == expected else { return expected }
-                if expected == last { return nil }
-                expected = expected.next
-            }
-            guard let next = page.next else { return expected }
-            after = next
-        }
+    private func facts(about segment: WALSegment) throws(KedgeError) -> ArchivingFacts {
+        try ArchivingFacts.ask(
+            connection, about: segment.fileName(segmentSize: archive.registration.walSegmentSize),
+            dataDirectory: dataDirectory)
     }
 
-    private func failure(_ missing: WALSegment, _ statistics: ArchiverStatistics) -> KedgeError {
-        let name = missing.fileName(segmentSize: archive.registration.walSegmentSize)
-        let repository = archive.cluster.repository.name
-        return KedgeError(
-            .archivingBroken, "could not find WAL segment \"\(name)\" in repository \"\(repository)\"",
-            detail: "Nothing new arrived there for \(timeout.components.seconds) s. "
-                + ArchiveWatch.describe(statistics),
-            hint: "Look into the server's log for what archive_command says, check that it stores into repository "
-                + "\"\(repository)\", and run \"kedge check\". A longer wait is set with archive-timeout.")
-    }
-
-    /// What the server says about its archiver, in sentences.
-    static func describe(_ statistics: ArchiverStatistics) -> String {
-        var text = "The server has archived \(statistics.archivedCount) file(s)"
-        if let file = statistics.lastArchivedFile, let time = statistics.lastArchivedTime {
-            text += ", the last one \"\(file)\" at \(time)"
-        }
-        text += "; \(statistics.failedCount) attempt(s) failed"
-        if let file = statistics.lastFailedFile, let time = statistics.lastFailedTime {
-            text += ", the last one with \"\(file)\" at \(time)"
-        }
-        return text + "."
+    private func failure(_ missing: WALSegment, since start: ArchivingFacts) throws(KedgeError) -> KedgeError {
+        let diagnosis = ArchivingDiagnosis(
+            segment: missing, segmentSize: archive.registration.walSegmentSize, before: start,
+            now: try facts(about: missing), waitedSeconds: UInt64(max(0, timeout.components.seconds)),
+            dataDirectory: dataDirectory)
+        return diagnosis.error(
+            archive.cluster.repository.name, explanation: diagnosis.failedPush.flatMap { explainPush?($0) })
     }
 
     /// Checks that the history file of every timeline of the ancestry that has one is in the repository.

@@ -38,6 +38,8 @@ package struct Backup: Sendable {
         package var packLimits = PackLimits.standard
         /// Renews the lease and looks after the session; tests shorten it.
         package var watching = Watching()
+        /// What `kedge archive-push` would say about a file of pg_wal; nil where that can't be tried.
+        package var explainPush: (@Sendable (String) -> String?)?
         /// Who the lease says that we are; nil: this process.
         package var leaseHolder: ProcessIdentity?
 
@@ -223,9 +225,7 @@ package struct Backup: Sendable {
         tools.progress.begin("checking that WAL is archived")
         _ = try session.connection.switchWAL()
         let first = firstSegment(session)
-        try watch(session).wait(for: first...first) { () throws(KedgeError) in
-            try session.connection.archiverStatistics()
-        }
+        try watch(session).wait(for: first...first)
     }
 
     /// Says now, and not when the repository is full, that it evidently can't take the backup.
@@ -289,7 +289,7 @@ package struct Backup: Sendable {
         let last = WALSegment(timeline: timeline, containing: LSN(stop.lsn.position - 1), segmentSize: size)
         let segments = firstSegment(session)...last
         let watch = watch(session)
-        try watch.wait(for: segments) { () throws(KedgeError) in try session.connection.archiverStatistics() }
+        try watch.wait(for: segments)
         let history = try readHistory(timeline)
         try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
         return NeededWAL(segments: segments, history: history, suspects: try watch.suspects(in: segments))
@@ -352,7 +352,8 @@ package struct Backup: Sendable {
 
     private func watch(_ session: Session) -> ArchiveWatch {
         ArchiveWatch(
-            archive: session.archive, timeout: options.archiveTimeout, time: tools.time,
+            archive: session.archive, connection: session.connection, dataDirectory: options.dataDirectory,
+            timeout: options.archiveTimeout, explainPush: options.explainPush, time: tools.time,
             interruption: tools.interruption)
     }
 

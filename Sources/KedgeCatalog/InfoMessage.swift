@@ -81,7 +81,9 @@ package struct InfoMessage: Sendable {
             KedgeError(
                 .walSuspect, "WAL segment \"\(suspect.file)\" is suspect: recovery may not get beyond \(suspect.lsn)",
                 detail: suspect.reason.isEmpty ? nil : "\(suspect.reason)\(suspect.reason.hasSuffix(".") ? "" : ".")",
-                hint: "Check the disk under pg_wal, and take a new backup now.")
+                hint:
+                    "Check the disk under pg_wal, and take a new backup now: it matters until there is one that began "
+                    + "after \(suspect.lsn).")
         }
         if info.hasUnseenSegments {
             messages.append(
@@ -89,17 +91,26 @@ package struct InfoMessage: Sendable {
                     .walSuspect, "not every segment after the newest backup was looked at for damage",
                     detail: "There are more than this command reads.", hint: "Take backups more often."))
         }
-        for timeline in info.inventory.timelines {
-            messages += gaps(timeline, info)
-            messages += timeline.conflicts.sorted().map { number in
-                let file = name(timeline.id, number, info)
-                return KedgeError(
-                    .archiveConflict, "WAL file \"\(file)\" was archived several times with different content",
-                    detail: "Recovery cannot use any of them until it is known which is right.",
-                    hint: "Two servers wrote the same timeline: run \"kedge cat\" on each to see who stored it.")
-            }
+        for timeline in info.inventory.timelines { messages += gaps(timeline, info) }
+        return messages + info.conflicts.map(conflict)
+    }
+
+    private static func conflict(_ found: ArchivedConflict) -> KedgeError {
+        var sentences = ["Recovery cannot use any of them until it is known which is right."]
+        if let conflict = found.conflict { sentences.append(conflict.place) }
+        for (number, copy) in found.copies.enumerated() {
+            sentences.append(WALConflict.sentence("No. \(number + 1), with the tag \(copy.tag),", copy))
         }
-        return messages
+        if let explanation = found.conflict?.explanation("no. 1", "no. 2") { sentences.append(explanation) }
+        return KedgeError(
+            .archiveConflict, "WAL file \"\(found.file.text)\" was archived several times with different content",
+            detail: sentences.joined(separator: "  "),
+            hint: found.conflict?.hint ?? "Run \"kedge cat\" on each to see who stored it.")
+    }
+
+    /// What is wrong with the archived WAL alone, for commands that show health besides `info`.
+    package static func aboutWAL(_ info: RepositoryInfo) -> [KedgeError] {
+        (unreadable(info) + wal(info)).filter { [.walSuspect, .walGap, .archiveConflict, .damaged].contains($0.code) }
     }
 
     /// Gaps after the first backup: what is older is of no use anyway.

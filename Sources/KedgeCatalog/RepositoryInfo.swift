@@ -17,6 +17,8 @@ package struct RepositoryInfo: Sendable {
     /// Work that is being done, or whose end nobody told. A record that can't be read is nil; the time is the store's.
     package let leases: [(operation: String, record: LeaseRecord?, renewedAt: Timestamp)]
     package let inventory: WALInventory
+    /// WAL files that are there with different content.
+    package let conflicts: [ArchivedConflict]
     package let unreadableHistories: [UnreadableRecord]
     package let windows: [WindowInfo]
     /// Segments with damaged records, from the newest backup's start on.
@@ -61,14 +63,20 @@ package struct RepositoryInfo: Sendable {
 }
 
 /// Surveys one repository.
-struct RepositorySurvey {
+package struct RepositorySurvey {
     let cluster: ClusterRepository
     let interruption: Interruption
     /// How many segments' facts are read at most.
-    var segmentLimit = 500
+    let segmentLimit: Int
+
+    package init(cluster: ClusterRepository, interruption: Interruption, segmentLimit: Int = 500) {
+        self.cluster = cluster
+        self.interruption = interruption
+        self.segmentLimit = segmentLimit
+    }
 
     /// Throws what reading throws where the repository itself, and not one object, is what failed.
-    func run() throws(KedgeError) -> RepositoryInfo {
+    package func run() throws(KedgeError) -> RepositoryInfo {
         let registration = cluster.newestRegistration
         let archive = WALArchive(cluster, registration)
         let catalog = BackupCatalog(cluster)
@@ -100,6 +108,7 @@ struct RepositorySurvey {
                 },
             unreadableBackups: listing.unreadable, intents: intents, leases: try Lease.all(in: cluster),
             inventory: inventory,
+            conflicts: try ConflictSurvey(archive: archive, interruption: interruption).run(inventory),
             unreadableHistories: unreadableHistories, windows: shown,
             suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, newest, survey),
             unreadableSegments: survey.unreadable.map { link, error in

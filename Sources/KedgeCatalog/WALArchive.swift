@@ -78,6 +78,18 @@ package struct WALArchive: Sendable {
         return found
     }
 
+    /// All objects of a segment or partial segment, whatever their names carry, with their status.
+    package func copies(of file: WALFileName) throws(KedgeError) -> [(archived: ArchivedFile, status: ObjectStatus)] {
+        var found: [(archived: ArchivedFile, status: ObjectStatus)] = []
+        let directory = ClusterLayout.logDirectory(of: file, system)
+        try cluster.forEachObject(below: directory) { (name, status) throws(KedgeError) in
+            if let parsed = ClusterLayout.parseWALFile(name.lastComponent), parsed.file == file {
+                found.append((ArchivedFile(file: file, name: name, tag: parsed.tag), status))
+            }
+        }
+        return found
+    }
+
     /// The first whole segment after `segment` on its timeline. Nil where there is none: `segment` lies at the end of
     /// what is archived.
     package func firstSegment(after segment: WALSegment) throws(KedgeError) -> WALSegment? {

@@ -19,6 +19,29 @@ enum ArchivePushCommand {
         arguments: [ArgumentSpecification("FILE", "The WAL file's path, as PostgreSQL gives it with %p.")],
         logLevel: .warn)
 
+    /// What pushing a file of the data directory's pg_wal would come to, in a sentence, without storing anything.
+    static func rehearsal(
+        _ cluster: ClusterConfiguration, _ configuration: Configuration, _ context: CommandContext
+    ) -> @Sendable (String) -> String? {
+        { file in
+            do throws(KedgeError) {
+                let options = ArchivePush.Options(
+                    path: RawPath(cluster.pgdata).appending("pg_wal").appending(file), clusterName: cluster.name,
+                    dataDirectory: RawPath(cluster.pgdata),
+                    repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
+                    refusesDamagedWAL: cluster.refusesDamagedWAL, hostName: context.surroundings.host.name)
+                try ArchivePush(options, random: context.surroundings.random, time: context.surroundings.time)
+                    .rehearse()
+                return "With this configuration and as this user, \"kedge archive-push\" finds nothing wrong with "
+                    + "\"\(file)\" or the repositories: the command's own configuration, user or environment may "
+                    + "differ."
+            } catch {
+                return "With this configuration, \"kedge archive-push\" says about \"\(file)\": \(error.message)."
+                    + (error.detail.map { " \($0)" } ?? "")
+            }
+        }
+    }
+
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()

@@ -16,7 +16,7 @@ enum BackupCommand {
                 + "backup needs is there too. A backup goes to one repository: the one that --repository names, or "
                 + "else the cluster's first.",
             "Data page checksums are checked on the way; damaged pages are listed, the backup is kept, and the exit "
-                + "status is then 3.",
+                + "status is then 3. So it is where WAL that the backup needs is suspect.",
         ],
         options: [
             .choice(
@@ -35,10 +35,11 @@ enum BackupCommand {
         let repository = try repository(of: cluster, configuration, context.log)
         try WorkDirectory.prepare(cluster.workDirectory, user: context.surroundings.host.userID)
         let progress = WorkProgress()
+        var options = options(
+            cluster, configuration, repository: try context.source(of: repository), host: context.surroundings.host)
+        options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
         let backup = Backup(
-            options(
-                cluster, configuration, repository: try context.source(of: repository),
-                host: context.surroundings.host),
+            options,
             Backup.Tools(
                 time: context.surroundings.time, random: context.surroundings.random,
                 interruption: context.surroundings.interruption, progress: progress, warn: { context.log.warn($0) }))
@@ -80,7 +81,8 @@ enum BackupCommand {
     /// What a backup is to people and programs. Damaged pages make the exit status 3.
     static func result(_ outcome: Backup.Outcome) -> CommandResult {
         let record = outcome.record
-        let isDamaged = record.health.damagedPageCount > 0
+        let isUnusable = record.health.walSuspect.contains { $0.lsn < record.span.stopLSN }
+        let isDamaged = record.health.damagedPageCount > 0 || isUnusable
         return CommandResult(
             lines: [summary(outcome)] + healthLines(record), json: json(outcome),
             status: isDamaged ? ErrorCode.pageDamaged.exitStatus : 0)
@@ -117,6 +119,10 @@ enum BackupCommand {
         }
         for suspect in health.walSuspect {
             lines.append("suspect WAL segment \(suspect.file), at \(suspect.lsn): \(suspect.reason)")
+            lines.append(
+                suspect.lsn < record.span.stopLSN
+                    ? "  the backup needs it up to \(record.span.stopLSN) and may not be of use: take a new one now"
+                    : "  recovery may not get beyond that: it matters until there is a backup that began after it")
         }
         return lines
     }

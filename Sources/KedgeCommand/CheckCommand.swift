@@ -21,18 +21,20 @@ enum CheckCommand {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
         let user = context.surroundings.host.userID
+        var options = Check.Options(
+            clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: cluster.database,
+            repositories: configuration.repositories(of: cluster).map { repository in
+                Check.Options.RepositoryUnderTest(
+                    name: repository.name, source: context.sourceOrFailure(of: repository),
+                    directory: repository.place.directory.map { RawPath($0) })
+            },
+            archiveTimeout: cluster.archiveTimeout,
+            prepareWorkDirectory: { () throws(KedgeError) in
+                try WorkDirectory.prepare(cluster.workDirectory, user: user)
+            })
+        options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
         let check = Check(
-            Check.Options(
-                clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: cluster.database,
-                repositories: configuration.repositories(of: cluster).map { repository in
-                    Check.Options.RepositoryUnderTest(
-                        name: repository.name, source: context.sourceOrFailure(of: repository),
-                        directory: repository.place.directory.map { RawPath($0) })
-                },
-                archiveTimeout: cluster.archiveTimeout,
-                prepareWorkDirectory: { () throws(KedgeError) in
-                    try WorkDirectory.prepare(cluster.workDirectory, user: user)
-                }),
+            options,
             random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)
         return result(try check.run(), cluster: cluster.name)

@@ -41,6 +41,18 @@ package struct ArchiverStatistics: Sendable, Equatable {
     package let failedCount: Int
     package let lastFailedFile: String?
     package let lastFailedTime: Timestamp?
+
+    package init(
+        archivedCount: Int, lastArchivedFile: String?, lastArchivedTime: Timestamp?, failedCount: Int,
+        lastFailedFile: String?, lastFailedTime: Timestamp?
+    ) {
+        self.archivedCount = archivedCount
+        self.lastArchivedFile = lastArchivedFile
+        self.lastArchivedTime = lastArchivedTime
+        self.failedCount = failedCount
+        self.lastFailedFile = lastFailedFile
+        self.lastFailedTime = lastFailedTime
+    }
 }
 
 /// A tablespace other than pg_default and pg_global.

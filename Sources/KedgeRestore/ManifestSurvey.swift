@@ -13,14 +13,13 @@ package struct ManifestSurvey: Sendable {
     package private(set) var bytes: [UInt32?: UInt64] = [:]
     /// What they and the directories take up on a file system, by tablespace as in `bytes`.
     package private(set) var room: [UInt32?: Room] = [:]
+    package private(set) var totalBytes: UInt64 = 0
     package private(set) var files: UInt64 = 0
     /// Configuration files from outside the data directory.
     package private(set) var extraFiles: [RawPath] = []
     /// The permission bits for the data directory. The server starts only on one that the group cannot write and others
     /// cannot use, and makes everything in it alike (src/common/file_perm.c, PG_MODE_MASK_GROUP).
     package private(set) var directoryMode: UInt32 = 0o700
-
-    package private(set) var totalBytes: UInt64 = 0
 
     /// Room on a file system: bytes in whole blocks, and inodes.
     package struct Room: Hashable, Sendable {

@@ -6,6 +6,7 @@
 // The archiver gives up a segment after three failures and comes back a minute later (NUM_ARCHIVE_RETRIES and
 // PGARCH_AUTOWAKE_INTERVAL, src/backend/postmaster/pgarch.c), so three failures end the wait.
 
+import KedgeBackup
 import KedgeCatalog
 import KedgeCore
 import KedgePostgres
@@ -18,6 +19,8 @@ struct ArchivingTest {
     let repositories: [ClusterRepository]
     let dataDirectory: RawPath
     let timeout: Duration
+    /// What kedge itself would say about a file that the archiver could not store; nil where nobody can tell.
+    let explainPush: (@Sendable (String) -> String?)?
     let time: any TimeSource
     let interruption: Interruption
 
@@ -42,7 +45,8 @@ struct ArchivingTest {
                     hint: "Correct what failed above, and run \"kedge check\" again."))
         }
         let begun = try report.attempt(.archiving) { () throws(KedgeError) in
-            (before: try archiverState(), segment: try switchSegment())
+            let segment = try switchSegment()
+            return (before: try facts(about: segment), segment: segment)
         }
         guard let begun else { return }
         try wait(for: begun.segment, since: begun.before, &report)
@@ -61,7 +65,7 @@ struct ArchivingTest {
     // MARK: - Waiting
 
     private func wait(
-        for segment: WALSegment, since before: ArchiverState, _ report: inout CheckReport
+        for segment: WALSegment, since before: ArchivingFacts, _ report: inout CheckReport
     ) throws(KedgeError) {
         let start = time.monotonicNanoseconds()
         let limit = UInt64(max(0, timeout.components.seconds)) * 1_000_000_000
@@ -70,7 +74,7 @@ struct ArchivingTest {
             let elapsed = time.monotonicNanoseconds() - start
             try removeArrived(segment, from: &missing, after: elapsed, &report)
             guard !missing.isEmpty else { return }
-            let now = try report.attempt(.archiving, archiverState)
+            let now = try report.attempt(.archiving) { () throws(KedgeError) in try facts(about: segment) }
             guard let now else { return }
             let hasGivenUp =
                 now.statistics.failedCount - before.statistics.failedCount >= Self.failuresBeforeGivingUp
@@ -80,10 +84,11 @@ struct ArchivingTest {
                 try removeArrived(segment, from: &missing, after: time.monotonicNanoseconds() - start, &report)
                 let diagnosis = ArchivingDiagnosis(
                     segment: segment, segmentSize: server.settings.walSegmentSizeBytes, before: before, now: now,
-                    waitedSeconds: elapsed / 1_000_000_000, archiveCommand: server.settings.archiveCommand,
-                    dataDirectory: dataDirectory)
+                    waitedSeconds: elapsed / 1_000_000_000, dataDirectory: dataDirectory)
+                let explanation = diagnosis.failedPush.flatMap { explainPush?($0) }
                 for cluster in missing {
-                    report.fail(.archiving, in: cluster.repository.name, diagnosis.error(cluster.repository.name))
+                    let name = cluster.repository.name
+                    report.fail(.archiving, in: name, diagnosis.error(name, explanation: explanation))
                 }
                 return
             }
@@ -119,19 +124,9 @@ struct ArchivingTest {
         missing = still
     }
 
-    private func archiverState() throws(KedgeError) -> ArchiverState {
-        ArchiverState(statistics: try connection.archiverStatistics(), waitingFiles: try waitingFiles())
-    }
-
-    /// How many files wait to be archived; nil where the role may not see it.
-    private func waitingFiles() throws(KedgeError) -> Int? {
-        do throws(KedgeError) {
-            return try connection.row(
-                "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'",
-                attempt: "count the files that wait to be archived"
-            ).integer(0, "count")
-        } catch  where error.code == .databaseRefused {
-            return nil
-        }
+    private func facts(about segment: WALSegment) throws(KedgeError) -> ArchivingFacts {
+        try ArchivingFacts.ask(
+            connection, about: segment.fileName(segmentSize: server.settings.walSegmentSizeBytes),
+            dataDirectory: dataDirectory)
     }
 }

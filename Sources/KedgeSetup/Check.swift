@@ -7,6 +7,7 @@
 // It writes nothing that stays: objects below a throwaway directory of the cluster, which are removed, and one restore
 // point in the server's WAL, which makes sure that there is a segment to switch.
 
+import KedgeCatalog
 package import KedgeCore
 package import KedgePostgres
 package import KedgeRepository
@@ -37,6 +38,8 @@ package struct Check: Sendable {
         package let archiveTimeout: Duration
         /// Makes the work directory, or says why it can't be used.
         package let prepareWorkDirectory: @Sendable () throws(KedgeError) -> Void
+        /// What `kedge archive-push` would say about a file of pg_wal; nil where that can't be tried.
+        package var explainPush: (@Sendable (String) -> String?)?
 
         package init(
             clusterName: String, dataDirectory: RawPath, database: DatabaseSettings,
@@ -84,10 +87,26 @@ package struct Check: Sendable {
             let test = RepositoryTest(
                 repository: repository, clusterName: options.clusterName, dataDirectory: options.dataDirectory,
                 control: control, random: random, interruption: interruption)
-            if let cluster = try test.run(&report) { opened.append(cluster) }
+            if let cluster = try test.run(&report) {
+                opened.append(cluster)
+                try checkWAL(cluster, &report)
+            }
         }
         try checkServer(control, opened, &report)
         return Outcome(findings: report.findings)
+    }
+
+    /// What is known to be wrong with the archived WAL; each of it a warning, since archiving itself may well work.
+    private func checkWAL(_ cluster: ClusterRepository, _ report: inout CheckReport) throws(KedgeError) {
+        let name = cluster.repository.name
+        let found = try report.attempt(.wal, in: name) { () throws(KedgeError) in
+            InfoMessage.aboutWAL(try RepositorySurvey(cluster: cluster, interruption: interruption).run())
+        }
+        guard let found else { return }
+        for error in found { report.warn(.wal, in: name, error) }
+        if found.isEmpty {
+            report.ok(.wal, in: name, "no segment of it is known to be damaged, missing or there twice")
+        }
     }
 
     private func checkDataDirectory(_ report: inout CheckReport) throws(KedgeError) -> ControlFile? {
@@ -114,7 +133,7 @@ package struct Check: Sendable {
         guard let server = try test.run(&report) else { return }
         let archiving = ArchivingTest(
             connection: connection, server: server, repositories: opened, dataDirectory: options.dataDirectory,
-            timeout: options.archiveTimeout, time: time, interruption: interruption)
+            timeout: options.archiveTimeout, explainPush: options.explainPush, time: time, interruption: interruption)
         try archiving.run(&report)
     }
 }

@@ -10,6 +10,7 @@ package enum CheckSubject: String, Sendable, CaseIterable {
     case storage = "storage"
     case space = "space"
     case registration = "registration"
+    case wal = "wal"
     case connection = "connection"
     case version = "version"
     case server = "server"

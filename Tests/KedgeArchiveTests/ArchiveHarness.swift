@@ -10,13 +10,20 @@ struct ArchiveHarness {
     var refusesDamagedWAL = false
     let time = ManualTime()
 
-    func push(_ name: String) throws(KedgeError) -> ArchivePush.Outcome {
-        try ArchivePush(
+    func push(_ name: String, host: String = "db1") throws(KedgeError) -> ArchivePush.Outcome {
+        try archivePush(name, host: host).run()
+    }
+
+    func rehearse(_ name: String, host: String = "db1") throws(KedgeError) {
+        try archivePush(name, host: host).rehearse()
+    }
+
+    private func archivePush(_ name: String, host: String) -> ArchivePush {
+        ArchivePush(
             ArchivePush.Options(
                 path: fixture.path("pg_wal/" + name), clusterName: "main", dataDirectory: fixture.path("."),
-                repositories: repositories, threads: 2, refusesDamagedWAL: refusesDamagedWAL, hostName: "db1"),
-            random: SystemRandomSource(), time: time
-        ).run()
+                repositories: repositories, threads: 2, refusesDamagedWAL: refusesDamagedWAL, hostName: host),
+            random: SystemRandomSource(), time: time)
     }
 
     func get(_ name: String, timeoutSeconds: UInt64 = 60) throws(KedgeError) -> ArchiveGet.Outcome {

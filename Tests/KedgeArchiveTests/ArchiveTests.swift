@@ -69,8 +69,30 @@ import Testing
         try fixture.write("pg_wal/" + names[1], twin)
         let error = failure { _ = try harness.push(names[1]) }
         #expect(error?.code == .archiveConflict)
-        #expect(error?.cause?.detail?.hasPrefix("The two first differ at LSN 0/60401E.") == true, "\(text(error))")
+        #expect(
+            error?.cause?.detail?.hasPrefix("The two first differ at LSN 0/60401E of timeline 1.  ") == true,
+            "\(text(error))")
         #expect(error?.cause?.detail?.contains("host \"db1\"") == true)
+        #expect(store.contents == before)
+    }
+
+    @Test("of two servers that wrote one timeline it is told which wrote what, and a rehearsal says so too")
+    func twoServers() throws {
+        _ = try harness.push(names[1])
+        let before = store.contents
+        var twin = try harness.local(names[1])
+        twin[500_000] ^= 1
+        try fixture.write("pg_wal/" + names[1], twin)
+        let error = failure { _ = try harness.push(names[1], host: "db2") }
+        let detail = try #require(error?.cause?.detail)
+        #expect(detail.contains("The stored one was archived by host \"db1\" at "), "\(detail)")
+        #expect(detail.contains("  This one is of host \"db2\", last changed at "), "\(detail)")
+        let rehearsed = failure { try harness.rehearse(names[1], host: "db2") }
+        #expect(rehearsed?.code == .archiveConflict)
+        #expect(rehearsed?.message == error?.cause?.message)
+        #expect(store.contents == before)
+        // Nothing is stored by a rehearsal that finds nothing wrong, either.
+        try harness.rehearse(names[0], host: "db2")
         #expect(store.contents == before)
     }
 

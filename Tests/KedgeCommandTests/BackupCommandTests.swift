@@ -62,6 +62,25 @@ struct BackupCommandTests {
                 == "  and 4990 more; \"kedge backup --json\" and the commit record list up to 1000")
     }
 
+    @Test("suspect WAL is told with what it means, and the status is 3 where the backup itself needs it")
+    func suspectWAL() throws {
+        var sound = try record()
+        sound.health.walSuspect = [.init(file: "F", lsn: sound.span.stopLSN, reason: "its CRC is wrong")]
+        let beyond = BackupCommand.result(Backup.Outcome(record: sound, repositoryName: "main"))
+        #expect(beyond.status == 0)
+        #expect(
+            beyond.lines.dropFirst() == [
+                "suspect WAL segment F, at \(sound.span.stopLSN): its CRC is wrong",
+                "  recovery may not get beyond that: it matters until there is a backup that began after it",
+            ])
+        sound.health.walSuspect[0].lsn = LSN(sound.span.stopLSN.position - 8)
+        let within = BackupCommand.result(Backup.Outcome(record: sound, repositoryName: "main"))
+        #expect(within.status == 3)
+        #expect(
+            within.lines.last
+                == "  the backup needs it up to \(sound.span.stopLSN) and may not be of use: take a new one now")
+    }
+
     @Test("a delta backup is refused with status 2, before anything is read")
     func delta() {
         let run = ToolRun(["backup", "--type", "delta"])

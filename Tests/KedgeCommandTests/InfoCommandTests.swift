@@ -177,7 +177,8 @@ import Testing
                          hint: Check the server's disk, and keep an older backup without them.
                 warning  main: WAL segment "000000010000000000000009" is suspect: recovery may not get beyond 0/900050
                          detail: The CRC of a record does not fit its content.
-                         hint: Check the disk under pg_wal, and take a new backup now.
+                         hint: Check the disk under pg_wal, and take a new backup now: it matters until there is one \
+                that began after 0/900050.
                 warning  main: 1 WAL segment(s) are missing on timeline 1: 000000010000000000000005
                          detail: No moment from there to the next backup can be reached.
                          hint: If the server still has them in pg_wal, archive them with "kedge archive-push"; \
@@ -186,6 +187,69 @@ import Testing
                          hint: Find out who put them there; kedge does not remove them.
 
                 """)
+    }
+
+    @Test("two contents of one WAL file are told with who stored which, where they part and what that means")
+    func conflict() throws {
+        let memory = try sound()
+        // The same partial segment from a twin, whose second record is not whole.
+        try memory.archive(6...6, damaged: [6], isPartial: true)
+        let result = try info([configured(memory)])
+        let told = text(result).replacing(/[0-9a-f]{32}/, with: "TAG")
+            .replacing(/\d{4}-\d\d-\d\dT[0-9:.]+Z/, with: "TIME")
+        let begin = try #require(told.firstRange(of: "warning  main: WAL file"))
+        #expect(
+            told[begin.lowerBound...].split(separator: "\n").prefix(3).joined(separator: "\n").hasPrefix(
+                """
+                warning  main: WAL file "000000010000000000000006.partial" was archived several times with different \
+                content
+                         detail: Recovery cannot use any of them until it is known which is right.  The two first \
+                differ at LSN 0/60006B of timeline 1.  No. 1, with the tag TAG, was archived by host "
+                """), "\(told)")
+        #expect(told.contains(" (TIME by the store's clock), its records end at 0/6000"))
+        #expect(told.contains(" holds whole records, "))
+        #expect(told.contains("hint: A standby with archive_mode = always"))
+    }
+
+    @Test("work under way is told with how far it is, from any host")
+    func underWay() throws {
+        let memory = try sound()
+        let cluster = try memory.cluster()
+        let progress = WorkProgress()
+        progress.begin("copying files", totalBytes: 4 << 30)
+        progress.advance(1 << 30)
+        let process = ProcessIdentity(hostName: "db2", processID: 4711)
+        let label = try label("20261121T050000Z-full-5555")
+        let start = Timestamp(secondsSince1970: 1_795_010_000)
+        try BackupCatalog(cluster).begin(
+            Intent(
+                label: label, type: .full, parent: nil, systemIdentifier: SystemIdentifier(7),
+                timeline: TimelineID(2), startLSN: lsn(8), startedAt: start, hostName: "db2", processID: 4711,
+                createdBy: "kedge"))
+        for operation in ["backup", "expire"] {
+            _ = try Lease.take(
+                LeaseRequest(
+                    operation: operation, process: process, label: operation == "backup" ? label.text : nil),
+                in: cluster, progress: progress.snapshot, time: ManualTime(now: start))
+        }
+        memory.store.plant("main/lease/drill", [1])
+        let result = try info([configured(memory)])
+        let told = text(result)
+        #expect(
+            told.contains(
+                """
+                  under way: 20261121T050000Z-full-5555, begun 2026-11-18T13:53:20Z by host "db2", process 4711: \
+                copying files, 25 %, 1 GB of 4 GB at 2026-11-21T02:00:00Z
+                  under way: expire, begun 2026-11-18T13:53:20Z by host "db2", process 4711: copying files, 25 %, 1 GB \
+                of 4 GB at 2026-11-21T02:00:00Z
+
+                """), "\(told)")
+        #expect(told.contains("warning  main: lease \"drill\" cannot be read\n"), "\(told)")
+        let json = try JSONRecord(result.json, what: "info")
+        let shown = try #require(try json.records("clusters").first)
+        let backup = try #require(try shown.records("underWay").first)
+        #expect(try backup.record("progress").integer("doneBytes", as: UInt64.self) == 1 << 30)
+        #expect(try shown.records("leases").map { try $0.bool("readable") } == [true, false, true])
     }
 
     @Test("a repository without backups says what to do")

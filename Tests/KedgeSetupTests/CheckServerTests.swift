@@ -20,6 +20,7 @@ struct CheckServerTests {
                 ok       storage main: the store keeps all \(ObjectStoreContract.promises.count) promises
                 ok       registration main: cluster "main" is registered: PostgreSQL \(installation.version), \
                 system identifier SYSTEM
+                ok       wal main: no segment of it is known to be damaged, missing or there twice
                 ok       connection: connected to a primary of PostgreSQL \(installation.version)
                 ok       version: PostgreSQL \(installation.version) is supported
                 ok       server: it uses data directory "DATA"
@@ -46,44 +47,78 @@ struct CheckServerTests {
         #expect(try cluster.objects().filter { $0.contains("/probe") } == [])
     }
 
-    @Test("an archive_command that fails is found within seconds, with what PostgreSQL knows (lesson 42)")
-    func commandFails() throws {
-        let cluster = try CheckedCluster(archiveCommand: "false # kedge archive-push %p")
-        let outcome = try cluster.check()
+    /// An archive_command, and what is said of it: the start of the detail, and a part of the hint.
+    struct Broken: Sendable, CustomTestStringConvertible {
+        let command: String
+        let detail: String
+        let hint: String
+        var testDescription: String { command }
+    }
+
+    @Test(
+        "whatever is wrong with archiving is told by its likely cause, with what PostgreSQL knows (lesson 42)",
+        arguments: [
+            Broken(
+                command: "false # kedge archive-push %p",
+                detail: "The archive_command fails with this very segment.  With this configuration and as this user, "
+                    + "\"kedge archive-push\" finds nothing wrong with \"SEGMENT\" or the repositories: the command's "
+                    + "own configuration, user or environment may differ.  The server has archived N file(s); N "
+                    + "attempt(s) failed, the last one with \"SEGMENT\" at TIME.  N file(s) wait in pg_wal, up to ",
+                hint: "cd 'DATA' && false # kedge archive-push pg_wal/SEGMENT"),
+            Broken(
+                command: "true # kedge archive-push %p",
+                detail: "PostgreSQL counts the segment as archived, but it is not in this repository.  The server has "
+                    + "archived N file(s), the last one \"SEGMENT\" at TIME; N attempt(s) failed.  No file waits in "
+                    + "pg_wal.",
+                hint: "the cluster's repositories there include \"main\", and that it does not hide a failure."),
+            Broken(
+                command: "true",
+                detail: "PostgreSQL counts the segment as archived, but by a command that is not "
+                    + "kedge's: \"true\".", hint: "Set archive_command to what \"kedge init\" prints"),
+            Broken(
+                command: "sleep 20 # kedge archive-push %p",
+                detail: "The archiver has neither stored this segment nor failed: its command does not come back.",
+                hint: "Look for the process of the archive_command"),
+            Broken(
+                command: "exit 200 # kedge archive-push %p",
+                detail: "The server's archiver process does not run: a command that a signal ends, or that exits above "
+                    + "125, ends it too, and PostgreSQL counts no failure then.",
+                hint: "how the command or the archiver"),
+        ])
+    func brokenCommand(_ broken: Broken) throws {
+        let cluster = try CheckedCluster(archiveCommand: broken.command)
+        let outcome = try cluster.check(broken.command.hasPrefix("false") ? [] : ["--archive-timeout", "2s"])
         #expect(outcome.status == .exited(1))
         let problems = try cluster.problems(outcome.outputText)
+        let failure = problems[(problems.firstRange(of: "FAILED")?.lowerBound ?? problems.startIndex)...]
         #expect(
-            problems == """
-                FAILED   archiving main: could not find WAL segment "SEGMENT" in repository "main" after N s
-                         detail: The archive_command fails: the last attempt was with "SEGMENT".  The server has \
-                archived N file(s); N attempt(s) failed, the last one with "SEGMENT" at TIME; N file(s) wait in pg_wal.
-                         hint: Look into the server's log for what the command said, or run it by hand as the \
-                server's user: cd 'DATA' && false # kedge archive-push pg_wal/SEGMENT
-
-                """)
-        let json = try JSONRecord(parsing: cluster.check(["--json"]).output, what: "output")
+            failure.hasPrefix(
+                "FAILED   archiving main: could not find WAL segment \"SEGMENT\" in repository \"main\" after N s\n"
+                    + "         detail: " + broken.detail), "\(problems)")
+        #expect(failure.contains(broken.hint), "\(problems)")
+        let json = try JSONRecord(parsing: cluster.check(["--json", "--archive-timeout", "1s"]).output, what: "output")
         let last = try #require(try json.records("checks").last)
         #expect(try json.string("status") == "failed")
-        #expect(try last.string("status") == "failed")
         #expect(try last.record("error").string("code") == "archiving-broken")
     }
 
-    @Test("an archive_command that stores nothing and says that it did is found out")
-    func commandLies() throws {
-        let cluster = try CheckedCluster(archiveCommand: "true # kedge archive-push %p")
-        let outcome = try cluster.check(["--archive-timeout", "1s"])
+    @Test("a push that kedge itself refuses is told in kedge's own words")
+    func conflict() throws {
+        let cluster = try CheckedCluster()
+        // Another server of the same system, started from a copy, archived the segment first.
+        let other = try CheckedCluster(copyOf: cluster)
+        try other.server.psql("create table twin (i int)")
+        try cluster.server.psql("select pg_switch_wal()")
+        let name = "000000010000000000000001"
+        try cluster.server.wait(until: "select count(*) > 0 from pg_stat_archiver where last_archived_wal >= '\(name)'")
+        let outcome = try other.check()
         #expect(outcome.status == .exited(1))
-        let problems = try cluster.problems(outcome.outputText)
+        let problems = try other.problems(outcome.outputText)
         #expect(
-            problems == """
-                FAILED   archiving main: could not find WAL segment "SEGMENT" in repository "main" after N s
-                         detail: PostgreSQL counts the segment as archived, but it is not in this repository.  The \
-                server has archived N file(s), the last one "SEGMENT" at TIME; N attempt(s) failed; \
-                N file(s) wait in pg_wal.
-                         hint: Check that archive_command calls kedge with this configuration and cluster, that the \
-                cluster's repositories there include "main", and that it does not hide a failure.
-
-                """)
+            problems.contains(
+                "With this configuration, \"kedge archive-push\" says about \"SEGMENT\": cannot archive WAL file "
+                    + "\"SEGMENT\": repository \"main\" holds other content under this name. The two first "
+                    + "differ at LSN "), "\(problems)")
     }
 
     @Test("a server that does not archive fails at once, without a wait")
@@ -166,6 +201,8 @@ struct CheckServerTests {
 private struct CheckedCluster {
     let server: PostgresTestServer
     let scratch: TemporaryDirectory
+    /// Further arguments of every command.
+    private var arguments: [String] = []
 
     init(
         _ installation: PostgresInstallation = .standard, archiveCommand: String? = nil, archiveMode: String = "on"
@@ -202,8 +239,21 @@ private struct CheckedCluster {
         try server.start()
     }
 
+    /// A copy of another cluster's server, with the same configuration file: its twin archives into the same
+    /// repository.
+    init(copyOf original: CheckedCluster) throws {
+        scratch = original.scratch
+        try original.server.stop()
+        let copy = original.scratch("twin")
+        try ServerUser.run(["cp", "-a", original.server.dataDirectory, copy])
+        try original.server.start()
+        server = try PostgresTestServer(dataDirectory: copy, installation: original.server.installation)
+        try server.start()
+        arguments = ["--pgdata", copy, "--host", server.directory.path, "--work-directory", original.scratch("work2")]
+    }
+
     func kedge(_ words: [String]) throws -> Subprocess.Outcome {
-        try KedgeBinary.run(["--config", scratch("kedge.conf")] + words)
+        try KedgeBinary.run(["--config", scratch("kedge.conf")] + words + arguments)
     }
 
     func check(_ words: [String] = []) throws -> Subprocess.Outcome { try kedge(["check"] + words) }

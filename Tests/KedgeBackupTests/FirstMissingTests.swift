@@ -8,7 +8,7 @@ import Testing
 
 @testable import KedgeBackup
 
-@Suite struct ArchiveWatchTests {
+@Suite struct FirstMissingTests {
     @Test("segments are looked for in pages of one listing, not one by one (lesson 41)")
     func onePass() throws {
         let repository = try MemoryRepository()
@@ -25,13 +25,11 @@ import Testing
             let name = ClusterLayout.walFile(file, of: archive.registration.systemIdentifier, tag: nil)
             _ = try repository.store.put(cluster.name(name), ObjectBody([1]), .createOnly)
         }
-        let watch = ArchiveWatch(
-            archive: archive, timeout: .seconds(1), time: ManualTime(), interruption: Interruption())
         let before = counting.operations.count
-        #expect(try watch.firstMissing(from: segments[0], through: segments[2999]) == segments[2900])
+        #expect(try archive.firstMissing(from: segments[0], through: segments[2999]) == segments[2900])
         let asked = counting.operations.dropFirst(before)
         #expect(asked.allSatisfy { $0.kind == .list } && asked.count <= 4, "\(asked.count) requests")
-        #expect(try watch.firstMissing(from: segments[10], through: segments[2899]) == nil)
-        #expect(try watch.firstMissing(from: segments[2901], through: segments[2999]) == nil)
+        #expect(try archive.firstMissing(from: segments[10], through: segments[2899]) == nil)
+        #expect(try archive.firstMissing(from: segments[2901], through: segments[2999]) == nil)
     }
 }
