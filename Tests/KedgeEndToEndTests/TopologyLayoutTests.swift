@@ -224,6 +224,50 @@ struct TopologyLayoutTests {
         try cluster.expectSame(server)
     }
 
+    @Test("Debian's layout, with no configuration in the data directory: the copy starts with what the backup kept")
+    func debian() throws {
+        let cluster = try TopologyCluster { cluster in
+            let etc = cluster.place("etc/15/main")
+            try cluster.shell("mkdir -p \"$1/conf.d\"; mv data/*.conf \"$1\"; mv \"$1\"/*.auto.conf data", etc)
+            try cluster.write(
+                etc + "/conf.d/own.conf",
+                """
+                data_directory = '\(cluster.dataDirectory)'
+                hba_file = '\(etc)/pg_hba.conf'
+                ident_file = '\(etc)/pg_ident.conf'
+                work_mem = '5MB'
+                """)
+            try cluster.shell("echo \"include_dir 'conf.d'\" >> \"$1/postgresql.conf\"", etc)
+            cluster.server.startArguments = ["-c", "config_file=\(etc)/postgresql.conf"]
+        }
+        try fill(cluster)
+        try cluster.backUp()
+        try cluster.server.psql("update t set v = 'later' where i % 7 = 0")
+        try cluster.archiveEverything()
+        let (target, extra) = (cluster.newCopyName(), cluster.place("extra"))
+        let text = try cluster.kedge([
+            "restore", "--pgdata", target, "--extra-files", extra, "--target-action", "promote",
+        ])
+        let configuration = extra + cluster.place("etc/15/main/postgresql.conf")
+        #expect(text.contains("-c config_file=\(configuration) -c data_directory=\(target)"), "\(text)")
+        try cluster.verify(target)
+        // The original is gone, with its configuration.
+        let dump = try cluster.dump(cluster.server)
+        try cluster.server.stop()
+        try cluster.shell("mkdir away; mv data etc away")
+        let copy = try PostgresTestServer(dataDirectory: target)
+        copy.startArguments = ["-c", "config_file=\(configuration)", "-c", "data_directory=\(target)"]
+        for name in ["hba", "ident"] {
+            copy.startArguments += ["-c", "\(name)_file=\(extra)\(cluster.place("etc/15/main/pg_\(name).conf"))"]
+        }
+        try copy.start()
+        try copy.wait(until: "select not pg_is_in_recovery()")
+        #expect(try copy.value("show work_mem") == "5MB")
+        #expect(try copy.value("show archive_mode") == "off")
+        #expect(try cluster.dump(copy) == dump)
+        try cluster.check(copy)
+    }
+
     @Test(
         "WAL segments of other sizes, with checksums and without",
         arguments: PostgresInstallation.all,

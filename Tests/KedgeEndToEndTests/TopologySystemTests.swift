@@ -78,4 +78,74 @@ struct TopologySystemTests {
         let copy = try old.restore(["--backup", againLabel], to: old.place("copy-again"))
         #expect(try copy.value("select string_agg(v, ',') from t") == "old,later,again")
     }
+
+    /// The oldest and the newest version that pg_upgrade can take for its old and its new one.
+    private static let upgradable: [PostgresInstallation] = {
+        let complete = PostgresInstallation.all.filter { installation in
+            ["pg_upgrade", "pg_controldata", "pg_resetwal", "pg_dumpall", "vacuumdb"].allSatisfy(installation.has)
+        }.sorted { $0.version < $1.version }
+        return complete.count > 1 ? [complete[0], complete[complete.count - 1]] : []
+    }()
+
+    @Test(
+        "pg_upgrade with tablespaces: both systems of one name come back, each with its own files (lessons 32, 44)",
+        .enabled(if: PostgresInstallation.soakIsEnabled && !upgradable.isEmpty, "needs two versions with pg_upgrade"),
+        arguments: [[], ["--link"]])
+    func pgUpgrade(_ mode: [String]) throws {
+        let versions = try (#require(Self.upgradable.first), #require(Self.upgradable.last))
+        var layout = TopologyCluster.Layout()
+        layout.installation = versions.0
+        let old = try TopologyCluster(layout)
+        try old.shell("mkdir ts")
+        try old.server.psql(
+            """
+            create tablespace ts location '\(old.place("ts"))';
+            create table t tablespace ts as select i, md5(i::text) v from generate_series(1, 5000) i
+            """)
+        let oldLabel = try old.backUp()
+        try old.server.psql("update t set v = 'before the upgrade' where i % 3 = 0")
+        try old.archiveEverything()
+        let oldDump = try old.dump(old.server)
+        let oid = try old.server.value("select oid from pg_tablespace where spcname = 'ts'")
+        try old.server.stop()
+
+        layout.installation = versions.1
+        layout.dataName = "new"
+        let new = try TopologyCluster(layout, of: old) { cluster in
+            let arguments = [
+                versions.1.program("pg_upgrade"), "-b", versions.0.binDirectory, "-B", versions.1.binDirectory, "-d",
+                old.dataDirectory, "-D", cluster.dataDirectory, "-U", "postgres", "-s", cluster.place.path,
+            ]
+            var command = ServerUser.command(arguments + mode)
+            command.workingDirectory = cluster.place("work")
+            try ServerUser.run(command)
+        }
+        try new.archiveEverything()
+        // The WAL's positions go on from the old system's, but it is another system's WAL.
+        let early = try new.attempt(["restore", "--pgdata", new.place("early")])
+        #expect(early.status == .exited(1))
+        #expect(
+            early.errorText.hasPrefix(
+                "kedge: error: cannot restore: the repository holds no backup of the present database system\n"))
+        try new.backUp()
+        try new.server.psql("update t set v = 'after the upgrade' where i % 5 = 0")
+        try new.archiveEverything()
+
+        func restore(_ cluster: TopologyCluster, _ name: String, _ arguments: [String]) throws -> PostgresTestServer {
+            let space = cluster.place(name + "-ts")
+            let copy = try cluster.restore(
+                ["--tablespace", "\(try cluster === new ? newOID() : oid)=\(space)"] + arguments,
+                to: cluster.place(name))
+            let directories = try cluster.shell("ls \"$1\"", space).split(separator: "\n")
+            #expect(directories.count == 1)
+            #expect(directories.first?.hasPrefix("PG_\(cluster.installation.version)_") == true)
+            return copy
+        }
+        func newOID() throws -> String { try new.server.value("select oid from pg_tablespace where spcname = 'ts'") }
+        let newCopy = try restore(new, "copy-new", [])
+        try new.expectSame(newCopy)
+        let oldCopy = try restore(old, "copy-old", ["--backup", oldLabel])
+        #expect(try old.dump(oldCopy) == oldDump)
+        try old.check(oldCopy)
+    }
 }

@@ -5,7 +5,7 @@ import KedgePostgres
 import KedgeTestSupport
 
 /// One record that a recovery target can mean.
-struct OracleRecord {
+struct OracleRecord: Equatable {
     enum Kind: Equatable {
         case commit, abort
         case restorePoint(String)
@@ -22,10 +22,8 @@ enum WALOracle {
     /// The records of the given segment files, in order. Uses pg_waldump where the installation has it; for the others
     /// Kedge's own walk, which tests hold against pg_waldump on the versions that have one.
     static func records(_ server: PostgresTestServer, from first: String) throws -> [OracleRecord] {
-        let directory = server.dataDirectory + "/pg_wal"
-        let names = try ServerUser.run(["ls", directory]).split(separator: "\n").map { String($0) }
-            .filter { $0.utf8.count == 24 && $0 >= first }.sorted()
-        guard server.installation.has("pg_waldump") else { return try ownRecords(server, directory, names) }
+        guard server.installation.has("pg_waldump") else { return try ownRecords(server, from: first) }
+        let (directory, names) = try segments(server, from: first)
         var dump = ServerUser.command(
             [server.installation.program("pg_waldump"), directory + "/" + first]
                 + (names.count > 1 ? [directory + "/" + names[names.count - 1]] : []))
@@ -35,9 +33,17 @@ enum WALOracle {
         return try dump.run().outputText.split(separator: "\n").compactMap { record($0) }
     }
 
-    private static func ownRecords(
-        _ server: PostgresTestServer, _ directory: String, _ names: [String]
-    ) throws -> [OracleRecord] {
+    private static func segments(
+        _ server: PostgresTestServer, from first: String
+    ) throws -> (directory: String, names: [String]) {
+        let directory = server.dataDirectory + "/pg_wal"
+        let names = try ServerUser.run(["ls", directory]).split(separator: "\n").map { String($0) }
+        return (directory, names.filter { $0.utf8.count == 24 && $0 >= first }.sorted())
+    }
+
+    /// The same as `records` by Kedge's own reader.
+    static func ownRecords(_ server: PostgresTestServer, from first: String) throws -> [OracleRecord] {
+        let (directory, names) = try segments(server, from: first)
         let control = try ControlFile.read(dataDirectory: RawPath(server.dataDirectory), time: SystemTimeSource())
         let format = WALFormat(
             systemIdentifier: control.systemIdentifier, version: control.version, segmentSize: control.walSegmentSize,

@@ -28,6 +28,8 @@ package final class PostgresTestServer {
     package let dataDirectory: String
     /// The same for every server: the socket's directory tells them apart.
     package let port = 5432
+    /// Further arguments of postgres, such as a `config_file` elsewhere.
+    package var startArguments: [String] = []
     /// Nil while the server is down.
     private var postmaster: Postmaster?
 
@@ -90,10 +92,11 @@ package final class PostgresTestServer {
     /// Starts the server and returns at once; for servers that are expected to fail or to stop by themselves.
     package func startWithoutWaiting() throws(KedgeError) {
         let log = directory("log")
-        let process = try ServerUser.command([
+        let arguments = [
             installation.program("postgres"), "-D", dataDirectory, "-p", String(port), "-c", "listen_addresses=",
             "-c", "unix_socket_directories=\(directory.path)", "-c", "logging_collector=off",
-        ]).start(output: .file(log), errors: .file(log))
+        ]
+        let process = try ServerUser.command(arguments + startArguments).start(output: .file(log), errors: .file(log))
         postmaster = Postmaster(process)
     }
 
