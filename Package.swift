@@ -34,14 +34,20 @@ let package = Package(
         module(
             "KedgeCommand",
             [
-                "KedgeSetup", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository",
-                "KedgePostgres", "KedgeCodec", "KedgeCore",
+                "KedgeSetup", "KedgeVerify", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog",
+                "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore",
             ]),
         // Use cases
         module(
             "KedgeSetup",
             [
                 "KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
+                "KedgeCore",
+            ]),
+        module(
+            "KedgeVerify",
+            [
+                "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
                 "KedgeCore",
             ]),
         module("KedgeArchive", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
@@ -122,6 +128,12 @@ let package = Package(
         tests(
             "KedgeSetupTests",
             ["KedgeSetup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
+        tests(
+            "KedgeVerifyTests",
+            [
+                "KedgeVerify", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
+                "KedgeCodec", "KedgeCore",
+            ]),
         tests("KedgeTestSupportTests", ["KedgeRepository", "KedgeCore"]),
     ],
     swiftLanguageModes: [.v6]

@@ -50,8 +50,8 @@ class Schemas(unittest.TestCase):
                  "checks": [{"name": "catalog", "result": "passed", "subject": "postgres", "milliseconds": 7}],
                  "phases": [{"name": "fetch", "milliseconds": 1, "bytes": 2}],
                  "objectives": {"rtoSeconds": 3600, "measuredSeconds": 600, "lagSeconds": 60},
-                 "verifiedObjects": {"packs": [{"id": "1" * 32, "bytes": 3}], "partsPerMillion": 1000000,
-                                     "wal": [{"timeline": 1, "first": 2, "last": 5}]}}
+                 "verifiedObjects": {"systemIdentifier": "7", "packs": [{"id": "1" * 32, "bytes": 3}],
+                                     "partsPerMillion": 1000000, "wal": [{"timeline": 1, "first": 2, "last": 5}]}}
         proof_name = f"catalog/proof/{scenarios.LABEL}/20261121T031000Z-drilled-passed"
         writer.put_record("proof", proof_name, proof)
         lease = {"kedge": "lease", "operation": "backup", "holder": "0" * 32, "hostName": "db1", "processID": 4711,

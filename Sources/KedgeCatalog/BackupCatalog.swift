@@ -62,6 +62,9 @@ package struct BackupCatalog: Sendable {
                         hint: "Find out who put it there; kedge will not remove it.")
                 }
                 backups.append(try commitRecord(label))
+            } catch  where error.code == .notFound {
+                // It was removed since it was listed.
+                return
             } catch {
                 // What is there but wrong is reported; what could not be looked at must not pass for a short list.
                 guard

@@ -25,6 +25,8 @@ package struct Info: Sendable {
         /// In the configured order; an error stands for a repository that could not be read.
         package let repositories: [(name: String, info: Result<RepositoryInfo, KedgeError>)]
         package let messages: [InfoMessage]
+        /// When this was so.
+        package let now: Timestamp
 
         /// The worst of the messages.
         package var status: InfoMessage.Severity? { messages.map(\.severity).max() }
@@ -36,11 +38,19 @@ package struct Info: Sendable {
     }
 
     private let clusters: [Cluster]
+    private let listsProofs: Bool
+    private let time: any TimeSource
     private let random: any RandomSource
     private let interruption: Interruption
 
-    package init(_ clusters: [Cluster], random: any RandomSource, interruption: Interruption) {
+    /// With `listsProofs` every proof is opened. `time` tells how old proofs are.
+    package init(
+        _ clusters: [Cluster], listsProofs: Bool = false, time: any TimeSource, random: any RandomSource,
+        interruption: Interruption
+    ) {
         self.clusters = clusters
+        self.listsProofs = listsProofs
+        self.time = time
         self.random = random
         self.interruption = interruption
     }
@@ -58,19 +68,21 @@ package struct Info: Sendable {
             do throws(KedgeError) {
                 try interruption.checkpoint()
                 let opened = try repository.source.get().openCluster(cluster.name, for: .read, random: random)
-                let survey = RepositorySurvey(cluster: opened, interruption: interruption)
+                let survey = RepositorySurvey(
+                    cluster: opened, interruption: interruption, listsProofs: listsProofs)
                 repositories.append((repository.name, .success(try survey.run())))
             } catch {
                 guard error.code != .interrupted else { throw error }
                 repositories.append((repository.name, .failure(error)))
             }
         }
+        let now = time.now()
         let messages = repositories.flatMap { name, info in
             switch info {
-            case .success(let info): InfoMessage.about(info)
+            case .success(let info): InfoMessage.about(info) + InfoMessage.aboutProofs(info, now: now)
             case .failure(let error): [InfoMessage(severity: .error, repository: name, error: error)]
             }
         }
-        return ClusterInfo(name: cluster.name, repositories: repositories, messages: messages)
+        return ClusterInfo(name: cluster.name, repositories: repositories, messages: messages, now: now)
     }
 }

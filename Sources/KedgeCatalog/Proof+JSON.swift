@@ -124,6 +124,7 @@ extension ProofRecord.Objectives {
 extension ProofRecord.VerifiedObjects {
     fileprivate var jsonValue: JSONValue {
         .members(
+            ("systemIdentifier", .string(systemIdentifier.description)),
             ("packs", .array(packs.map { ["id": .string($0.id.hex), "bytes": .int($0.bytes)] })),
             (
                 "wal",
@@ -137,6 +138,7 @@ extension ProofRecord.VerifiedObjects {
 
     fileprivate init(_ record: JSONRecord) throws(KedgeError) {
         self.init(
+            systemIdentifier: try record.parsed("systemIdentifier") { SystemIdentifier($0) },
             packs: try record.map("packs") { (pack) throws(KedgeError) in
                 Pack(id: try pack.parsed("id") { RandomID(hex: $0) }, bytes: try pack.integer("bytes"))
             },

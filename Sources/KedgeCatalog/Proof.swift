@@ -214,6 +214,8 @@ package struct ProofRecord: Hashable, Sendable {
 
     /// Objects that were read from the first to the last byte.
     package struct VerifiedObjects: Hashable, Sendable {
+        /// Whose WAL it was.
+        package var systemIdentifier: SystemIdentifier
         /// Sorted by id. `bytes` as stored.
         package var packs: [Pack]
         package var wal: [WALRange]
@@ -222,7 +224,10 @@ package struct ProofRecord: Hashable, Sendable {
 
         package static let everything: UInt32 = 1_000_000
 
-        package init(packs: [Pack], wal: [WALRange], partsPerMillion: UInt32 = everything) {
+        package init(
+            systemIdentifier: SystemIdentifier, packs: [Pack], wal: [WALRange], partsPerMillion: UInt32 = everything
+        ) {
+            self.systemIdentifier = systemIdentifier
             self.packs = packs
             self.wal = wal
             self.partsPerMillion = partsPerMillion

@@ -106,8 +106,10 @@ package enum RecoverableWindows {
 }
 
 extension WALChain {
-    /// Whether this whole segment is one of the files.
-    func reads(_ segment: WALSegment) -> Bool {
-        runs.contains { $0.timeline == segment.timeline && !$0.isPartial && $0.numbers.contains(segment.number) }
+    /// Whether this segment is one of the files: whole, or as a partial one.
+    package func reads(_ segment: WALSegment, isPartial: Bool = false) -> Bool {
+        runs.contains {
+            $0.timeline == segment.timeline && $0.isPartial == isPartial && $0.numbers.contains(segment.number)
+        }
     }
 }

@@ -25,6 +25,10 @@ package struct RepositoryInfo: Sendable {
     package let suspects: [CommitRecord.SuspectWAL]
     /// Segments whose facts can't be read, by file name.
     package let unreadableSegments: [UnreadableRecord]
+    /// Every proof there is, oldest first, also those of backups that are gone; nil where they were not asked for.
+    package let proofs: [ProofRecord]?
+    /// Proofs that can't be read, and objects among them that are none. They prove nothing.
+    package let unreadableProofs: [UnreadableRecord]
     /// Whether there were more segments after the newest backup than were looked at.
     package let hasUnseenSegments: Bool
 
@@ -42,6 +46,8 @@ package struct RepositoryInfo: Sendable {
         /// Whether all WAL is there that it needs to become consistent. Nil where it was not looked at: the backup is
         /// one of an earlier database system, before pg_upgrade.
         package let hasItsWAL: Bool?
+        /// What its proofs say.
+        package let standing: ProofStanding
     }
 
     /// A moment in the log.
@@ -68,11 +74,16 @@ package struct RepositorySurvey {
     let interruption: Interruption
     /// How many segments' facts are read at most.
     let segmentLimit: Int
+    /// Whether all proofs are opened, and not just those that decide.
+    let listsProofs: Bool
 
-    package init(cluster: ClusterRepository, interruption: Interruption, segmentLimit: Int = 500) {
+    package init(
+        cluster: ClusterRepository, interruption: Interruption, segmentLimit: Int = 500, listsProofs: Bool = false
+    ) {
         self.cluster = cluster
         self.interruption = interruption
         self.segmentLimit = segmentLimit
+        self.listsProofs = listsProofs
     }
 
     /// Throws what reading throws where the repository itself, and not one object, is what failed.
@@ -82,6 +93,7 @@ package struct RepositorySurvey {
         let catalog = BackupCatalog(cluster)
         let intents = try readIntents(catalog)
         let listing = try catalog.list()
+        let evidence = try ProofSurvey(cluster, listsAll: listsProofs).run(listing.backups)
         try interruption.checkpoint()
         let inventory = try archive.inventory()
         let (histories, unreadableHistories) = try archive.histories()
@@ -92,19 +104,20 @@ package struct RepositorySurvey {
         var windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)
         let hasUnseen = try lookBehindNewestBackups(of: windows, survey, &damage)
         windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)
-        let harmless = Set(damage.filter { isHarmless($0.key, $0.value, archived) }.map(\.key))
+        let harmless = Set(damage.filter { archived.isHarmless($0.value, in: $0.key) }.map(\.key))
         let newest = backups.max { ($0.span.timeline, $0.span.stopLSN) < ($1.span.timeline, $1.span.stopLSN) }
         var shown: [RepositoryInfo.WindowInfo] = []
-        for window in windows { shown.append(try describe(window, survey)) }
+        for window in windows { shown.append(try WindowSurvey(survey).describe(window)) }
         return RepositoryInfo(
             name: cluster.repository.name, location: cluster.repository.store.location, registration: registration,
             backups: listing.backups.filter { $0.server.systemIdentifier != registration.systemIdentifier }.map {
-                RepositoryInfo.BackupInfo(record: $0, hasItsWAL: nil)
+                RepositoryInfo.BackupInfo(record: $0, hasItsWAL: nil, standing: evidence.standing(of: $0))
             }
                 + backups.map {
                     RepositoryInfo.BackupInfo(
                         record: $0,
-                        hasItsWAL: RecoverableWindows.canBecomeConsistent($0, archive: archived, damage: damage))
+                        hasItsWAL: RecoverableWindows.canBecomeConsistent($0, archive: archived, damage: damage),
+                        standing: evidence.standing(of: $0))
                 },
             unreadableBackups: listing.unreadable, intents: intents, leases: try Lease.all(in: cluster),
             inventory: inventory,
@@ -113,7 +126,8 @@ package struct RepositorySurvey {
             suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, newest, survey),
             unreadableSegments: survey.unreadable.map { link, error in
                 UnreadableRecord(name: link.segment.fileName(segmentSize: inventory.segmentSize), error: error)
-            }.sorted { $0.name < $1.name }, hasUnseenSegments: hasUnseen)
+            }.sorted { $0.name < $1.name }, proofs: evidence.proofs, unreadableProofs: evidence.unreadable,
+            hasUnseenSegments: hasUnseen)
     }
 
     private func readIntents(
@@ -173,15 +187,6 @@ package struct RepositorySurvey {
         return hasUnseen
     }
 
-    /// With `archive_mode = always` a standby archives the last segment of a timeline that was left under its full
-    /// name, though it is filled only up to the switch: that is no damage.
-    private func isHarmless(_ segment: WALSegment, _ lsn: LSN, _ archived: ArchivedWAL) -> Bool {
-        let start = segment.startLSN(segmentSize: archived.segmentSize)
-        return archived.histories.values.contains { history in
-            history.switchPoint(leaving: segment.timeline).map { $0 >= start && $0 <= lsn } ?? false
-        }
-    }
-
     /// The damage that a new backup would put behind us: from the newest backup's start on.
     private func suspects(
         _ backups: [CommitRecord], _ damage: [WALSegment: LSN], _ newest: CommitRecord?, _ survey: SegmentSurvey
@@ -199,39 +204,5 @@ package struct RepositorySurvey {
             suspects.append(CommitRecord.SuspectWAL(file: file, lsn: lsn, reason: reason ?? ""))
         }
         return suspects.sorted { $0.file < $1.file }
-    }
-
-    // MARK: - Windows
-
-    private func describe(
-        _ window: RecoverableWindow, _ survey: SegmentSurvey
-    ) throws(KedgeError) -> RepositoryInfo.WindowInfo {
-        let stop = window.newest.span
-        let segmentSize = window.chain.segmentSize
-        var end = window.limit
-        var time: Timestamp?
-        var isFirst = true
-        var isKnown = true
-        try window.forEachLinkBackwards { (link) throws(KedgeError) in
-            guard (link.segment.number + 1) * segmentSize > stop.stopLSN.position else { return false }
-            guard let excerpt = try survey.excerpt(of: link), excerpt.isUnderstood else {
-                isKnown = false
-                return false
-            }
-            // A file that goes on beyond the window says nothing about what lies before its end.
-            let isWhole = excerpt.lastRecord.map { $0 < window.limit } ?? true
-            if isFirst, let last = excerpt.lastRecord, isWhole { end = last }
-            isFirst = isFirst && excerpt.lastRecord == nil
-            guard isWhole else { return true }
-            time = excerpt.latestEnd
-            return time == nil
-        }
-        // Without a commit after it, the last state is that of the backup itself.
-        if isKnown { time = max(time ?? stop.stopTime, stop.stopTime) }
-        let start = window.oldest.span
-        return RepositoryInfo.WindowInfo(
-            timeline: window.timeline, from: RepositoryInfo.Moment(lsn: start.stopLSN, time: start.stopTime),
-            to: RepositoryInfo.Moment(lsn: max(end, start.stopLSN), time: time), newestBackup: window.newest.label,
-            backupCount: window.backups.count)
     }
 }

@@ -4,7 +4,7 @@
 // Facts are one short read for a segment, and there may be a million segments. So they are read from the end of the
 // archive backwards, each at most once, and no more than `limit` of them.
 
-import KedgeCore
+package import KedgeCore
 import KedgePostgres
 import KedgeRepository
 
@@ -74,7 +74,7 @@ final class SegmentSurvey {
 
 extension ErrorCode {
     /// Whether the object that was read is what is wrong, and others may be sound.
-    var isAboutTheObject: Bool {
+    package var isAboutTheObject: Bool {
         switch self {
         case .damaged, .notFound, .keyMissing, .keyWrong, .formatUnknown, .walInvalid, .archiveConflict: true
         default: false

@@ -31,6 +31,15 @@ package struct ArchivedWAL: Sendable {
         timeline == TimelineID(1) ? TimelineHistory(root: timeline) : histories[timeline]
     }
 
+    /// Whether damage at `lsn` in `segment` is none: with `archive_mode = always` a standby archives the last segment
+    /// of a timeline that was left under its full name, though it is filled only up to the switch.
+    package func isHarmless(_ lsn: LSN, in segment: WALSegment) -> Bool {
+        let start = segment.startLSN(segmentSize: segmentSize)
+        return histories.values.contains { history in
+            history.switchPoint(leaving: segment.timeline).map { $0 >= start && $0 <= lsn } ?? false
+        }
+    }
+
     /// The archived segments from `number` on without a gap, if that one is there and `archive-get` would give it out.
     func run(of timeline: TimelineID, from number: UInt64) -> Range<UInt64>? {
         guard let archived = inventory.timeline(timeline), let run = archived.run(containing: number) else {
@@ -79,6 +88,12 @@ package struct WALChain: Sendable {
         package let numbers: Range<UInt64>
         /// A single `.partial` segment, which the restore has to put into pg_wal under the segment's own name.
         package let isPartial: Bool
+
+        package init(timeline: TimelineID, numbers: Range<UInt64>, isPartial: Bool) {
+            self.timeline = timeline
+            self.numbers = numbers
+            self.isPartial = isPartial
+        }
     }
 
     package let history: TimelineHistory

@@ -72,6 +72,17 @@ package struct WALInventory: Hashable, Sendable {
     /// Adds an object that is none of the archived files, by the last part of its name.
     package mutating func add(strangerNamed name: String) { addStranger(name) }
 
+    /// This inventory without files that turned out to be of no use. `archive-get` refuses such a file and takes no
+    /// other in its place: without a whole segment its partial one is of no use either.
+    package func without(_ files: some Sequence<(segment: WALSegment, isPartial: Bool)>) -> WALInventory {
+        var rest = self
+        for (segment, isPartial) in files {
+            guard let index = rest.timelines.firstIndex(where: { $0.id == segment.timeline }) else { continue }
+            rest.timelines[index].remove(segment.number, isPartial: isPartial)
+        }
+        return rest
+    }
+
     private mutating func addStranger(_ name: String) {
         if strangers.count < 100 { strangers.append(name) }
     }
@@ -111,5 +122,17 @@ package struct WALInventory: Hashable, Sendable {
             timelines.insert(Timeline(id: id), at: position)
         }
         return position
+    }
+}
+
+extension WALInventory.Timeline {
+    fileprivate mutating func remove(_ number: UInt64, isPartial: Bool) {
+        partials.remove(number)
+        guard !isPartial, let index = runs.firstIndex(where: { $0.contains(number) }) else { return }
+        let run = runs[index]
+        var parts: [ClosedRange<UInt64>] = []
+        if run.lowerBound < number { parts.append(run.lowerBound...number - 1) }
+        if number < run.upperBound { parts.append(number + 1...run.upperBound) }
+        runs.replaceSubrange(index...index, with: parts)
     }
 }

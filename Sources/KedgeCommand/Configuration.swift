@@ -68,6 +68,10 @@ package struct ClusterConfiguration: Sendable {
     package let onUnavailable: UnavailableAnswer?
     /// Bytes in a second; nil: no limit.
     package let readRate: Int64?
+    /// How long what verify has read need not be read again.
+    package let verifyEvery: Duration
+    /// Bytes in a second; nil: no limit.
+    package let verifyRate: Int64?
 }
 
 /// What `archive-get` answers when it could not find out whether there is such a file.
@@ -334,6 +338,8 @@ extension ClusterConfiguration {
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
         readRate = section.integer("read-rate")
         registeredName = section.text("registered-as") ?? section.name
+        verifyEvery = section.duration("verify-every")
+        verifyRate = section.integer("verify-rate")
         repositories = section.list("repositories") ?? known
         guard !repositories.isEmpty else {
             throw KedgeError(

@@ -76,6 +76,12 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey(
             "read-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
             "The most bytes that backup reads from the data directory in a second."),
+        ConfigurationKey(
+            "verify-every", .cluster, .duration(.zero ... .seconds(3650 * 86_400)), default: "7d",
+            "How long verify does not read again what it has read."),
+        ConfigurationKey(
+            "verify-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
+            "The most bytes that verify reads from the repositories in a second."),
 
         // Repository
         ConfigurationKey(

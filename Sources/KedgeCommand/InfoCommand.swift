@@ -13,8 +13,11 @@ enum InfoCommand {
                 + "repositories of the configuration, or those that --cluster and --repository name.",
             "A window begins where its oldest backup ended. It ends with the last record that recovery can replay; the "
                 + "time is that of the last commit or abort there.",
+            "A backup is proven by \"kedge verify\" (verified) or by a restore (drilled); --proofs lists every "
+                + "proof with its checks and times.",
             "Exit status 1 means that a repository could not be read; the others are shown all the same.",
-        ])
+        ],
+        options: [.flag("proofs", "List every proof, also those of backups that are gone.")])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
@@ -24,7 +27,8 @@ enum InfoCommand {
             clusters.append(Info.Cluster(name: cluster.name, repositories: repositories.map(context.configured)))
         }
         let info = Info(
-            clusters, random: context.surroundings.random, interruption: context.surroundings.interruption)
+            clusters, listsProofs: context.arguments.has("proofs"), time: context.surroundings.time,
+            random: context.surroundings.random, interruption: context.surroundings.interruption)
         return result(try info.run())
     }
 

@@ -21,7 +21,27 @@ enum InfoJSON {
             "underWay": .array(infos.flatMap(underWay)), "leases": .array(infos.flatMap(leases)),
             "recoverable": .array(infos.flatMap { info in info.windows.map { window($0, info) } }),
             "wal": .array(infos.flatMap(wal)),
+            "proofs": .array(infos.flatMap { ($0.proofs ?? []).map(proof) }),
         ]
+    }
+
+    /// What counts as proven for a backup.
+    private static func standing(_ standing: ProofStanding) -> JSONValue {
+        let proof = standing.proof
+        return [
+            "level": .string(proof?.level.rawValue ?? "none"), "time": .optional(proof?.finished.description),
+            "coversLSN": .optional(proof?.covers?.toLSN.description),
+            "coversTime": .optional(proof?.covers?.toTime?.description),
+            "drilled": .optional(standing.drilled?.finished.description),
+            "verified": .optional(standing.verified?.finished.description),
+            "failed": .optional(standing.failure?.finished.description),
+        ]
+    }
+
+    /// One proof, but for the list of what was read.
+    static func proof(_ proof: ProofRecord) -> JSONValue {
+        guard case .object(let members) = proof.jsonValue else { return .null }
+        return .object(members.filter { $0.key != "kedge" && $0.key != "verifiedObjects" })
     }
 
     private static func message(_ message: InfoMessage) -> JSONValue {
@@ -54,7 +74,7 @@ enum InfoJSON {
             "stopLSN": .string(record.span.stopLSN.description), "timeline": .int(record.span.timeline.number),
             "databaseBytes": .int(record.sizes.databaseBytes), "storedBytes": .int(record.sizes.storedBytes),
             "deltaBytes": .int(record.sizes.deltaBytes), "pinned": false,
-            "proof": ["level": "none", "time": .null], "walFrom": .string(record.span.walFrom),
+            "proof": standing(backup.standing), "walFrom": .string(record.span.walFrom),
             "walTo": .string(record.span.walTo), "hasItsWAL": backup.hasItsWAL.map(JSONValue.bool) ?? .null,
             "systemIdentifier": .string(record.server.systemIdentifier.description),
             "damagedPageCount": .int(record.health.damagedPageCount),

@@ -12,7 +12,7 @@ enum InfoText {
         for (name, info) in cluster.repositories {
             lines.append("")
             switch info {
-            case .success(let info): lines += repository(info)
+            case .success(let info): lines += repository(info, cluster.now)
             case .failure(let error): lines.append("repository \(name) can't be read: \(error.message)")
             }
         }
@@ -28,15 +28,16 @@ enum InfoText {
             + "\(registration.systemIdentifier): \(status)"
     }
 
-    private static func repository(_ info: RepositoryInfo) -> [String] {
-        let sections = [backups(info), intents(info) + leases(info), windows(info), wal(info)].filter { !$0.isEmpty }
+    private static func repository(_ info: RepositoryInfo, _ now: Timestamp) -> [String] {
+        let sections = [backups(info, now), intents(info) + leases(info), windows(info), wal(info), proofs(info)]
+            .filter { !$0.isEmpty }
         return ["repository \(info.name): \(info.location)"]
             + sections.flatMap { [""] + $0.map { "  " + $0 } }
     }
 
     // MARK: - Sections
 
-    private static func backups(_ info: RepositoryInfo) -> [String] {
+    private static func backups(_ info: RepositoryInfo, _ now: Timestamp) -> [String] {
         guard !info.backups.isEmpty else { return ["no backups"] }
         var table = TextTable([
             .left("backup"), .left("type"), .left("ended"), .right("database"), .right("stored"), .right("timeline"),
@@ -47,6 +48,7 @@ enum InfoText {
             var remarks: [String] = []
             if backup.hasItsWAL == false { remarks.append("WAL missing") }
             if backup.hasItsWAL == nil { remarks.append("earlier system \(record.server.systemIdentifier)") }
+            if let proof = proof(backup.standing, now) { remarks.append(proof) }
             if record.health.damagedPageCount > 0 {
                 remarks.append("\(record.health.damagedPageCount) damaged page(s)")
             }
@@ -57,6 +59,51 @@ enum InfoText {
             ])
         }
         return table.lines
+    }
+
+    /// `proof: drilled 2 d ago`; nil where nothing was ever tried.
+    private static func proof(_ standing: ProofStanding, _ now: Timestamp) -> String? {
+        if let failure = standing.failure, standing.proof == nil {
+            return "FAILED: \(failure.level) \(age(failure, now))"
+        }
+        return standing.proof.map { "proof: \($0.level) \(age($0, now))" }
+    }
+
+    /// `2 d ago`, in the largest unit.
+    private static func age(_ proof: ProofRecord, _ now: Timestamp) -> String {
+        let seconds = (now.microseconds - proof.finished.microseconds) / 1_000_000
+        let text =
+            switch seconds {
+            case ..<60: "just now"
+            case ..<3600: "\(seconds / 60) min ago"
+            case ..<86_400: "\(seconds / 3600) h ago"
+            default: "\(seconds / 86_400) d ago"
+            }
+        return text
+    }
+
+    private static func proofs(_ info: RepositoryInfo) -> [String] {
+        guard let proofs = info.proofs else { return [] }
+        guard !proofs.isEmpty else { return ["no proofs"] }
+        return proofs.flatMap { proof in
+            let head =
+                "proof \(proof.name.text) of \(proof.label), by kedge on host \"\(proof.hostName)\""
+                + (proof.isSample ? ", of a sample" : "")
+            let covers = proof.covers.map { covers in
+                "  covers \(covers.fromLSN) to \(covers.toLSN) on timeline \(covers.timeline)"
+                    + (covers.toTime.map { ", last commit \($0)" } ?? "")
+            }
+            let phases = proof.phases.map { phase in
+                "\(phase.name) \(HumanText.duration(.milliseconds(Int64(clamping: phase.milliseconds))))"
+                    + (phase.bytes.map { " (\(HumanText.size($0)))" } ?? "")
+            }
+            let checks = proof.checks.map { check in
+                "  \(check.result.rawValue) "
+                    + [check.name, check.subject, check.detail].compactMap { $0 }.joined(separator: ": ")
+            }
+            return [head] + [covers].compactMap { $0 }
+                + (phases.isEmpty ? [] : ["  took " + phases.joined(separator: ", ")]) + checks
+        }
     }
 
     private static func intents(_ info: RepositoryInfo) -> [String] {

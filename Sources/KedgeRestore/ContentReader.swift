@@ -1,17 +1,17 @@
 // The bytes of one file out of its extents, region by region, each checked against the checksum in the manifest.
 
-import KedgeCatalog
+package import KedgeCatalog
 import KedgeCodec
-import KedgeCore
-import KedgeRepository
+package import KedgeCore
+package import KedgeRepository
 
 /// Reads regions of files. One for each worker; used by one thread at a time.
-final class ContentReader {
+package final class ContentReader {
     private let directories: PackDirectories
     private let packs: PackReader
     private var buffer = [UInt8](repeating: 0, count: Int(regionSize))
 
-    init(_ directories: PackDirectories) {
+    package init(_ directories: PackDirectories) {
         self.directories = directories
         packs = PackReader(directories)
     }
@@ -20,7 +20,7 @@ final class ContentReader {
     ///
     /// Nothing is handed out whose checksum does not fit. `path` is named in errors. Throws `damaged` and what reading
     /// and `body` throw.
-    func read(
+    package func read(
         _ content: FileContent, regions: Range<Int>, path: ManifestPath,
         _ body: (UnsafeRawBufferPointer, UInt64) throws(KedgeError) -> Void
     ) throws(KedgeError) {

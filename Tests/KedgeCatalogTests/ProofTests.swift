@@ -33,7 +33,7 @@ import Testing
         proof.phases = [.init(name: "fetch", milliseconds: 1, bytes: 2), .init(name: "start", milliseconds: 4)]
         proof.objectives = .init(rtoSeconds: 1, measuredSeconds: 2, rpoSeconds: 3, lagSeconds: 4)
         proof.verified = .init(
-            packs: [.init(id: RandomID(high: 3, low: 4), bytes: 5)],
+            systemIdentifier: SystemIdentifier(7), packs: [.init(id: RandomID(high: 3, low: 4), bytes: 5)],
             wal: [.init(timeline: TimelineID(1), first: 2, last: 3)], partsPerMillion: 50_000)
         func read(_ json: JSONValue) throws -> ProofRecord {
             try ProofRecord(JSONRecord(parsing: json.compactText.utf8, what: "proof"))

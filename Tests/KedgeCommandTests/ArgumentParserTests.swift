@@ -94,7 +94,7 @@ private let keyCommands =
                 + "hint: Did you mean \"backup\"?  Run \"kedge --help\" for the list of commands."
         ),
         (
-            "verify", "kedge: error: unknown command \"verify\"\nhint: Run \"kedge --help\" for the list of commands."
+            "report", "kedge: error: unknown command \"report\"\nhint: Run \"kedge --help\" for the list of commands."
         ),
         (
             "key",

@@ -92,7 +92,7 @@ import Testing
         #expect(facts.file == .segment("000000010000000000000005"))
         #expect(facts.length == 1 << 20)
         // The very segment that was archived.
-        var builder = WALBuilder(firstSegment: 5)
+        var builder = WALBuilder(system: SystemIdentifier(7), firstSegment: 5)
         builder.appendEnd(commit: true, xid: 705, time: MemoryRepository.commitTime(5))
         builder.append(manager: 10, info: 0x20, xid: 700, data: [1, 2, 3])
         builder.appendSwitch()

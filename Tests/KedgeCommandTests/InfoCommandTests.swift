@@ -24,7 +24,8 @@ import Testing
 
     private func info(_ repositories: [ConfiguredRepository]) throws -> CommandResult {
         let info = Info(
-            [Info.Cluster(name: "main", repositories: repositories)], random: SeededRandom(seed: 1),
+            [Info.Cluster(name: "main", repositories: repositories)], time: ManualTime(),
+            random: SeededRandom(seed: 1),
             interruption: Interruption())
         return InfoCommand.result(try info.run())
     }
@@ -93,7 +94,11 @@ import Testing
                 "label": "20261121T020000Z-full-7k3q", "type": "full", "parent": .null, "repository": "main",
                 "startTime": "2026-11-18T11:09:10Z", "stopTime": "2026-11-18T11:09:40Z", "startLSN": "0/200028",
                 "stopLSN": "0/300190", "timeline": 1, "databaseBytes": 1_610_612_736, "storedBytes": 419_430_400,
-                "deltaBytes": 1_610_612_736, "pinned": false, "proof": ["level": "none", "time": .null],
+                "deltaBytes": 1_610_612_736, "pinned": false,
+                "proof": [
+                    "level": "none", "time": .null, "coversLSN": .null, "coversTime": .null, "drilled": .null,
+                    "verified": .null, "failed": .null,
+                ],
                 "walFrom": "000000010000000000000002", "walTo": "000000010000000000000003", "hasItsWAL": true,
                 "systemIdentifier": "7", "damagedPageCount": 0, "postgresVersion": 15, "host": "db1",
             ])
@@ -116,6 +121,50 @@ import Testing
             try wal.map { try $0.string("last") } == ["000000010000000000000006.partial", "000000020000000000000008"])
         #expect(try wal.map { try $0.integer("segments") } == [5, 3])
         #expect(try wal.map { try $0.array("partial") } == [["000000010000000000000006"], []])
+    }
+
+    @Test("proofs show with their age, a failed one warns, and --proofs lists each with its checks")
+    func proofs() throws {
+        let memory = try sound()
+        let cluster = try memory.cluster()
+        let backups = try BackupCatalog(cluster).list().backups
+        let now = ManualTime().now()
+        func put(_ backup: CommitRecord, _ level: ProofLevel, _ result: ProofResult, daysAgo days: Int64) throws {
+            var proof = ProofRecord.sample(
+                of: backup, in: memory.identity.id, level: level, result: result,
+                finished: now.adding(seconds: -days * 86_400))
+            proof.checks = [.init(name: "rows", result: result == .passed ? .passed : .failed, subject: "postgres")]
+            try ProofCatalog(cluster).put(proof)
+        }
+        try put(backups[0], .drilled, .passed, daysAgo: 2)
+        try put(backups[1], .verified, .passed, daysAgo: 3)
+        try put(backups[1], .verified, .failed, daysAgo: 1)
+        let plain = try info([configured(memory)])
+        #expect(text(plain).contains("proof: drilled 2 d ago"))
+        #expect(text(plain).contains("FAILED: verified 1 d ago"))
+        #expect(text(plain).contains("failed its verify at 2026-11-20T02:00:00Z\n         detail: rows: postgres.\n"))
+        #expect(plain.status == 0)
+        let listed = Info(
+            [Info.Cluster(name: "main", repositories: [configured(memory)])], listsProofs: true, time: ManualTime(),
+            random: SeededRandom(seed: 1), interruption: Interruption())
+        let result = InfoCommand.result(try listed.run())
+        #expect(text(result).contains("proof 20261119T020000Z-drilled-passed of \(backups[0].label)"))
+        #expect(text(result).contains("  failed rows: postgres"))
+        // A name alone proves nothing.
+        let forged = ProofName(label: backups[1].label, time: now, level: .drilled, result: .passed)
+        memory.store.plant(cluster.name(ClusterLayout.proof(forged)), [1, 2, 3])
+        #expect(text(try info([configured(memory)])).contains("FAILED: verified 1 d ago"))
+    }
+
+    @Test("evidence that is a month old is told")
+    func oldProof() throws {
+        let memory = try sound()
+        let cluster = try memory.cluster()
+        let backups = try BackupCatalog(cluster).list().backups
+        try ProofCatalog(cluster).put(
+            .sample(
+                of: backups[0], in: memory.identity.id, finished: ManualTime().now().adding(seconds: -31 * 86_400)))
+        #expect(text(try info([configured(memory)])).contains("no backup was proven to restore since 2026-10-21"))
     }
 
     @Test("whatever is wrong is told with what to do, and hides nothing else")

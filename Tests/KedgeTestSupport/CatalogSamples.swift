@@ -44,7 +44,7 @@ extension MemoryRepository {
         _ numbers: ClosedRange<UInt64>, timeline: UInt32 = 1, damaged: Set<UInt64> = [], isPartial: Bool = false
     ) throws {
         for number in numbers {
-            var builder = WALBuilder(timeline: timeline, firstSegment: number)
+            var builder = WALBuilder(system: SystemIdentifier(7), timeline: timeline, firstSegment: number)
             builder.appendEnd(commit: true, xid: UInt32(700 + number), time: Self.commitTime(number))
             let second = builder.append(manager: 10, info: 0x20, xid: 700, data: [1, 2, 3])
             builder.appendSwitch()
@@ -60,7 +60,7 @@ extension MemoryRepository {
 
     /// Archives a segment of 1 MiB in which no transaction ends.
     package func archiveEmpty(_ number: UInt64) throws {
-        var builder = WALBuilder(firstSegment: number)
+        var builder = WALBuilder(system: SystemIdentifier(7), firstSegment: number)
         builder.append(manager: 10, info: 0x20, xid: 700, data: [1, 2, 3])
         builder.appendSwitch()
         let (segment, bytes) = builder.segments[0]

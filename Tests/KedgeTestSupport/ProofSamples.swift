@@ -17,6 +17,10 @@ extension ProofRecord {
                 : Coverage(
                     timeline: backup.span.timeline, fromLSN: backup.span.startLSN, toLSN: backup.span.stopLSN,
                     toTime: backup.span.stopTime),
-            verified: level == .drilled ? nil : VerifiedObjects(packs: [], wal: [], partsPerMillion: partsPerMillion))
+            verified: level == .drilled
+                ? nil
+                : VerifiedObjects(
+                    systemIdentifier: backup.server.systemIdentifier, packs: [], wal: [],
+                    partsPerMillion: partsPerMillion))
     }
 }

@@ -36,11 +36,12 @@ package struct WALBuilder {
     private var pageSize: Int { Int(format.walBlockSize) }
 
     package init(
-        version: PostgresVersion = .v15, timeline: UInt32 = 1, firstSegment: UInt64 = 5, segmentMiB: UInt32 = 1,
-        walBlockSize: UInt32 = 8192
+        version: PostgresVersion = .v15, system: SystemIdentifier = WALBuilder.system, timeline: UInt32 = 1,
+        firstSegment: UInt64 = 5,
+        segmentMiB: UInt32 = 1, walBlockSize: UInt32 = 8192
     ) {
         format = WALFormat(
-            systemIdentifier: WALBuilder.system, version: version,
+            systemIdentifier: system, version: version,
             segmentSize: segmentMiB << 20, walBlockSize: walBlockSize)
         self.timeline = TimelineID(timeline)
         start = LSN(firstSegment * UInt64(segmentMiB) << 20)

@@ -1,0 +1,51 @@
+// What `info` has to say about the evidence that backups restore. Pure.
+
+import KedgeCore
+
+extension InfoMessage {
+    /// A proof that is older than this is no longer news of the newest backup's neighbourhood: 30 days.
+    static let proofAgeSeconds: Int64 = 30 * 86_400
+
+    /// Failures that nothing has answered, evidence that cannot be read, and evidence that is old.
+    static func aboutProofs(_ info: RepositoryInfo, now: Timestamp) -> [InfoMessage] {
+        (failures(info) + unreadable(info) + age(info, now)).map {
+            InfoMessage(severity: .warning, repository: info.name, error: $0)
+        }
+    }
+
+    private static func failures(_ info: RepositoryInfo) -> [KedgeError] {
+        info.backups.compactMap { backup in
+            guard let failure = backup.standing.failure else { return nil }
+            let command = failure.level == .drilled ? "drill" : "verify"
+            let failed = failure.checks.filter { $0.result == .failed }
+            let details = failed.prefix(3).map { check in
+                [check.name, check.subject, check.detail].compactMap { $0 }.joined(separator: ": ")
+            }
+            return KedgeError(
+                .damaged, "backup \"\(backup.record.label)\" failed its \(command) at \(failure.name.time)",
+                detail: details.isEmpty ? nil : details.joined(separator: "; ") + ".",
+                hint: "Run \"kedge \(command)\" again once the cause is removed, and take a new backup.")
+        }
+    }
+
+    private static func unreadable(_ info: RepositoryInfo) -> [KedgeError] {
+        info.unreadableProofs.map { record in
+            var error = record.error
+            error.hint = error.hint ?? "It proves nothing: run \"kedge verify\" again."
+            return error
+        }
+    }
+
+    /// That nothing was proven for long, told only where something was once: whoever never verifies knows it.
+    private static func age(_ info: RepositoryInfo, _ now: Timestamp) -> [KedgeError] {
+        let proofs = info.backups.compactMap(\.standing.proof)
+        guard let newest = proofs.max(by: { $0.finished < $1.finished }),
+            now.microseconds - newest.finished.microseconds > proofAgeSeconds * 1_000_000
+        else { return [] }
+        return [
+            KedgeError(
+                .notFound, "no backup was proven to restore since \(newest.name.time)",
+                hint: "Run \"kedge verify\", best every night.")
+        ]
+    }
+}

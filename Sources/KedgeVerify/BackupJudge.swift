@@ -1,0 +1,183 @@
+// What all that was found means for each backup: whether it restores, up to which moment, and the proof of it.
+
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// Judges backups.
+struct BackupJudge {
+    private let verifier: RepositoryVerifier
+    private let plan: VerifyPlan
+    private let started: Timestamp
+    private let totals: VerifyTotals
+    private let packs: PackPass.Result
+    private let wal: WALPass.Result
+    private let walObjects: [String: [String]]
+
+    init(
+        _ verifier: RepositoryVerifier, plan: VerifyPlan, started: Timestamp, totals: VerifyTotals,
+        packs: PackPass.Result, wal: WALPass.Result
+    ) {
+        self.verifier = verifier
+        self.plan = plan
+        self.started = started
+        self.totals = totals
+        self.packs = packs
+        self.wal = wal
+        walObjects = Self.walObjects(verifier.findings.all.findings)
+    }
+
+    private static let surveyedSegments = 200
+
+    /// Throws what reading the facts of the last segments throws.
+    func judge(_ record: CommitRecord, _ manifest: ManifestVerdict) throws(KedgeError) -> BackupVerification {
+        let system = wal[record.server.systemIdentifier]
+        var reach: [BackupVerification.Reach] = []
+        var isConsistent = false
+        if let system {
+            isConsistent = RecoverableWindows.canBecomeConsistent(
+                record, archive: system.usable, damage: system.damage)
+            reach = try self.reach(record, system)
+            blame(record, system)
+        }
+        let restores = manifest.isSound && isConsistent
+        let proof = self.proof(record, manifest, isConsistent: isConsistent, reach: restores ? reach : [])
+        return BackupVerification(
+            record: record, restores: restores, reach: restores ? reach : [], lostFiles: manifest.files.map(\.path),
+            lostFileCount: manifest.fileCount, proof: proof)
+    }
+
+    private func reach(
+        _ record: CommitRecord, _ system: WALPass.SystemResult
+    ) throws(KedgeError) -> [BackupVerification.Reach] {
+        let windows = RecoverableWindows.find(backups: [record], archive: system.usable, damage: system.damage)
+        var reach: [BackupVerification.Reach] = []
+        for window in windows {
+            let survey = WindowSurvey(
+                system.archive, segmentLimit: Self.surveyedSegments, interruption: verifier.tools.interruption)
+            let shown = try survey.describe(window)
+            reach.append(BackupVerification.Reach(timeline: window.timeline, lsn: window.limit, time: shown.to.time))
+        }
+        return reach
+    }
+
+    /// Says of each damaged WAL file what it costs this backup.
+    private func blame(_ record: CommitRecord, _ system: WALPass.SystemResult) {
+        let size = system.archived.segmentSize
+        let first = record.span.startLSN.position / size
+        for timeline in system.archived.timelines {
+            guard let history = system.archived.history(of: timeline), record.lies(on: history) else { continue }
+            let chain = WALChain(system.archived, along: history, from: first)
+            func cost(_ lsn: LSN) -> String {
+                lsn < record.span.stopLSN
+                    ? "Backup \(record.label) cannot become consistent."
+                    : "Backup \(record.label) restores no further than \(lsn) on timeline \(timeline)."
+            }
+            for file in system.unusable where chain.reads(file.segment, isPartial: file.isPartial) {
+                verifier.findings.cost(of: file.object, record.label, cost(file.segment.startLSN(segmentSize: size)))
+            }
+            for (segment, lsn) in system.damage where lsn >= record.span.startLSN && chain.reads(segment) {
+                for object in walObjects[segment.fileName(segmentSize: size)] ?? [] {
+                    verifier.findings.cost(of: object, record.label, cost(lsn))
+                }
+            }
+        }
+    }
+
+    /// The findings about WAL segments, by segment.
+    private static func walObjects(_ findings: [VerifyFinding]) -> [String: [String]] {
+        var objects: [String: [String]] = [:]
+        for finding in findings where finding.object.contains("/wal/") {
+            guard let name = ObjectName(finding.object)?.lastComponent else { continue }
+            objects[String(name.prefix(24)), default: []].append(finding.object)
+        }
+        return objects
+    }
+
+    // MARK: - The proof
+
+    private func proof(
+        _ record: CommitRecord, _ manifest: ManifestVerdict, isConsistent: Bool, reach: [BackupVerification.Reach]
+    ) -> ProofRecord {
+        let restores = manifest.isSound && isConsistent
+        let latest = reach.max { $0.timeline < $1.timeline }
+        let repository = verifier.cluster.repository
+        return ProofRecord(
+            label: record.label, level: .verified, result: restores ? .passed : .failed,
+            repositoryName: repository.name, repositoryID: repository.identity.id, manifest: record.manifest,
+            started: started, finished: verifier.tools.time.now(), hostName: verifier.options.hostName,
+            createdBy: Version.writer,
+            covers: latest.flatMap { reach in
+                reach.lsn < record.span.startLSN
+                    ? nil
+                    : ProofRecord.Coverage(
+                        timeline: reach.timeline, fromLSN: record.span.startLSN, toLSN: reach.lsn, toTime: reach.time)
+            },
+            checks: checks(record, manifest, isConsistent, latest),
+            phases: [
+                ProofRecord.Phase(
+                    name: "verify", milliseconds: totals.milliseconds,
+                    bytes: totals.packs.readBytes + totals.walFiles.readBytes)
+            ], verified: verified(record))
+    }
+
+    private func verified(_ record: CommitRecord) -> ProofRecord.VerifiedObjects {
+        let own = Set(record.packs.map(\.id))
+        return ProofRecord.VerifiedObjects(
+            systemIdentifier: record.server.systemIdentifier,
+            packs: packs.sound.filter { own.contains($0.key) }.sorted { $0.key < $1.key }.map {
+                ProofRecord.VerifiedObjects.Pack(id: $0.key, bytes: $0.value)
+            }, wal: wal[record.server.systemIdentifier]?.sound ?? [], partsPerMillion: plan.scope.partsPerMillion)
+    }
+
+    private func checks(
+        _ record: CommitRecord, _ manifest: ManifestVerdict, _ isConsistent: Bool, _ latest: BackupVerification.Reach?
+    ) -> [ProofRecord.Check] {
+        let lostPacks = record.packs.filter { packs.remarkable[$0.id].map { !$0.isSound } ?? false }.count
+        let readPacks = record.packs.filter { packs.sound[$0.id] != nil }.count
+        let own = verifier.findings.all.findings.filter { $0.kind.isDamage && $0.backups.contains(record.label) }
+        var checks = [
+            ProofRecord.Check(
+                name: "packs", result: lostPacks == 0 ? .passed : manifest.isSound ? .warning : .failed,
+                detail: "\(readPacks) of \(record.packs.count) read, \(lostPacks) damaged or missing"),
+            ProofRecord.Check(
+                name: "manifest", result: manifest.error == nil ? .passed : .failed,
+                detail: manifest.error.map { OneLine.text($0) }),
+            ProofRecord.Check(
+                name: "files", result: manifest.fileCount == 0 ? .passed : .failed,
+                detail: "\(manifest.fileCount) of \(record.sizes.files) damaged; \(manifest.regions) regions compared, "
+                    + "\(manifest.regionsRead) of them put together, \(manifest.regionsLeft) left out"),
+            ProofRecord.Check(
+                name: "pages",
+                result: !record.server.dataChecksums
+                    ? .skipped
+                    : manifest.pageCount > 0 ? .failed : record.health.damagedPageCount > 0 ? .warning : .passed,
+                detail: record.server.dataChecksums
+                    ? "\(manifest.pageCount) damaged, besides \(record.health.damagedPageCount) recorded by the backup"
+                    : "the cluster has no data checksums"),
+            ProofRecord.Check(
+                name: "wal",
+                result: !isConsistent
+                    ? .failed : own.contains { $0.object.contains("/wal/") } ? .warning : .passed,
+                detail: latest.map { "sound up to \($0.lsn) on timeline \($0.timeline)" }
+                    ?? "the backup cannot become consistent"),
+        ]
+        for finding in own.prefix(Self.listedFindings) {
+            checks.append(
+                ProofRecord.Check(
+                    name: finding.kind.rawValue,
+                    result: finding.kind == .recorded || finding.costs.isEmpty ? .warning : .failed,
+                    subject: finding.object, detail: OneLine.text(finding.error)))
+        }
+        return checks
+    }
+
+    /// The most findings that a proof names. `VerifyMemory` relies on proofs with fewer naming all.
+    static let listedFindings = 100
+}
+
+/// An error in one line.
+enum OneLine {
+    static func text(_ error: KedgeError) -> String { error.message + (error.detail.map { ": " + $0 } ?? "") }
+}

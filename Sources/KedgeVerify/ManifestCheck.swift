@@ -1,0 +1,300 @@
+// One backup's manifest against the packs: every entry is one that a restore accepts, every range lies in its pack, and
+// every region of every file has the checksum that it is to have when restored.
+//
+// A region that is one whole piece of a pack has the checksum that the pack's table gives it, and reading the pack has
+// held that against the bytes: so it need not be read again. A region that is made of several pieces is put together
+// as a restore would.
+
+import KedgeBackup
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgeRepository
+import KedgeRestore
+
+/// What the pass over a manifest found.
+struct ManifestVerdict: Sendable {
+    /// Why the manifest itself is of no use; nil where it is.
+    var error: KedgeError?
+    /// The object to blame for that.
+    var errorObject: ObjectName?
+    /// Files of which something is lost: at most `listedFiles`, and how many there are.
+    var files: [LostFile] = []
+    var fileCount: UInt64 = 0
+    /// Pages that fail their checksum, that replay does not repair and that the backup does not record; as for files.
+    var pages: [CommitRecord.DamagedPage] = []
+    var pageCount: UInt64 = 0
+    var regions: UInt64 = 0
+    /// Of these, how many were put together and read.
+    var regionsRead: UInt64 = 0
+    /// How many were left to another time, because this backup's were all read not long ago, or it is a sample.
+    var regionsLeft: UInt64 = 0
+
+    static let listedFiles = 100
+
+    var isSound: Bool { error == nil && fileCount == 0 && pageCount == 0 }
+
+    struct LostFile: Sendable {
+        let path: ManifestPath
+        /// The object to blame.
+        let object: ObjectName
+        let error: KedgeError
+    }
+
+    fileprivate mutating func lose(_ path: ManifestPath, _ object: ObjectName, _ error: KedgeError) {
+        if files.last?.path != path { fileCount += 1 }
+        guard files.count < Self.listedFiles, files.last?.path != path || files.last?.object != object else { return }
+        files.append(LostFile(path: path, object: object, error: error))
+    }
+}
+
+/// Checks one backup after the other. Used by one thread at a time.
+final class ManifestCheck {
+    private let cluster: ClusterRepository
+    private let contents: PackContentsCache
+    /// The packs that something is wrong with.
+    private let verdicts: [RandomID: PackVerdict]
+    private let rate: ReadRate?
+    private let progress: WorkProgress
+    private let interruption: Interruption
+    private let packs: PackReader
+    private let content: ContentReader
+    private var zeroHashes: [UInt64: ContentHash] = [:]
+
+    init(
+        _ cluster: ClusterRepository, contents: PackContentsCache, verdicts: [RandomID: PackVerdict], rate: ReadRate?,
+        progress: WorkProgress, interruption: Interruption
+    ) {
+        self.cluster = cluster
+        self.contents = contents
+        self.verdicts = verdicts
+        self.rate = rate
+        self.progress = progress
+        self.interruption = interruption
+        let directories = PackDirectories(cluster)
+        packs = PackReader(directories)
+        content = ContentReader(directories)
+    }
+
+    /// Checks a backup's manifest and all that it refers to; `readsRegions` says whether to put together and read what
+    /// lies in several pieces. Throws `interrupted`, and what reading throws where no object is to blame.
+    func check(_ record: CommitRecord, readsRegions: Bool) throws(KedgeError) -> ManifestVerdict {
+        var verdict = ManifestVerdict()
+        let name = try manifestName(record.label)
+        var blamed = name
+        do throws(KedgeError) {
+            let root = try BackupCatalog(cluster).manifest(of: record)
+            if let lost = root.parts.lazy.compactMap(blame).first {
+                blamed = lost.object
+                throw lost.error
+            }
+            var reader = ManifestReader(root, reader: packs)
+            var survey = ManifestSurvey(of: record)
+            while let entry = try reader.next() {
+                try interruption.checkpoint()
+                try survey.add(entry)
+                if let content = entry.content {
+                    try check(content, of: entry.path, record, readsRegions, name, &verdict)
+                }
+            }
+            try survey.finish()
+        } catch {
+            guard error.code.isDamageOfTheObject else { throw error }
+            verdict.error = error
+            verdict.errorObject = blamed
+        }
+        return verdict
+    }
+
+    private func manifestName(_ label: Label) throws(KedgeError) -> ObjectName {
+        guard let name = ClusterLayout.manifest(label: label.text) else {
+            throw KedgeError(.defect, "cannot name the manifest of backup \"\(label)\"", hint: "Please report this.")
+        }
+        return name
+    }
+
+    /// The pack that a part of the manifest is lost with; nil where it is not.
+    private func blame(_ part: ManifestPartReference) -> (object: ObjectName, error: KedgeError)? {
+        guard let verdict = verdicts[part.pack], !verdict.isSound else { return nil }
+        let object = ClusterLayout.pack(part.pack)
+        if let error = verdict.error { return (object, error) }
+        // The frames of a part follow each other; how many there are is for the reader to find out.
+        let isLost = verdict.lostFrames.contains { $0.number == part.frame }
+        return isLost ? verdict.frameError.map { (object, $0) } : nil
+    }
+
+    // MARK: - One file
+
+    /// A piece of a file: a run of a pack's stream, or zero bytes.
+    private struct Piece {
+        let pack: RandomID?
+        let stream: Range<UInt64>
+        let contents: PackContents?
+    }
+
+    private func check(
+        _ file: FileContent, of path: ManifestPath, _ record: CommitRecord, _ readsRegions: Bool,
+        _ manifest: ObjectName, _ verdict: inout ManifestVerdict
+    ) throws(KedgeError) {
+        verdict.regions += UInt64(file.regions.count)
+        var composite: [Range<Int>] = []
+        var pieces: [Piece] = []
+        var filled: UInt64 = 0
+        var region = 0
+        var isWhole = true
+        for extent in file.extents {
+            guard var rest = try locate(extent, path, manifest, &verdict) else {
+                isWhole = false
+                break
+            }
+            if let pack = rest.pack {
+                note(pack, rest.stream, path, UInt64(region) * regionSize + filled, record, &verdict)
+            }
+            if let pack = rest.pack, let lost = loss(of: pack, rest.stream) {
+                verdict.lose(path, ClusterLayout.pack(pack), lost)
+                isWhole = false
+            }
+            while !rest.stream.isEmpty {
+                let size = min(regionSize, file.size - UInt64(region) * regionSize)
+                let take = min(size - filled, UInt64(rest.stream.count))
+                let end = rest.stream.lowerBound + take
+                pieces.append(
+                    Piece(pack: rest.pack, stream: rest.stream.lowerBound..<end, contents: rest.contents))
+                rest = Piece(pack: rest.pack, stream: end..<rest.stream.upperBound, contents: rest.contents)
+                filled += take
+                guard filled == size else { continue }
+                if isWhole, let expected = file.regions[region] {
+                    switch checksum(of: pieces, size) {
+                    case expected?: break
+                    case nil: composite.append(adding: region)
+                    case let found?: verdict.lose(path, manifest, mismatch(path, region, expected, found))
+                    }
+                }
+                (region, filled, pieces) = (region + 1, 0, [])
+            }
+        }
+        guard isWhole else { return }
+        try read(composite, of: file, path, readsRegions, manifest, &verdict)
+    }
+
+    /// Where an extent lies. Nil where its pack can't be used, or has no such run.
+    private func locate(
+        _ extent: Extent, _ path: ManifestPath, _ manifest: ObjectName, _ verdict: inout ManifestVerdict
+    ) throws(KedgeError) -> Piece? {
+        guard case .pack(let pack, let frame, let offset) = extent.source else {
+            return Piece(pack: nil, stream: 0..<extent.length, contents: nil)
+        }
+        let object = ClusterLayout.pack(pack)
+        if let error = verdicts[pack]?.error {
+            verdict.lose(path, object, error)
+            return nil
+        }
+        do throws(KedgeError) {
+            let contents = try contents.contents(of: pack)
+            if let range = contents.range(frame: frame, offset: offset, length: extent.length) {
+                return Piece(pack: pack, stream: range, contents: contents)
+            }
+        } catch {
+            guard error.code.isDamageOfTheObject else { throw error }
+            verdict.lose(path, object, error)
+            return nil
+        }
+        verdict.lose(
+            path, manifest,
+            KedgeError(
+                .damaged, "cannot use the manifest: file \"\(path)\" refers to what pack \"\(pack)\" does not hold",
+                detail: "It names \(extent.length) bytes from byte \(offset) of frame \(frame) on.",
+                hint: "Restore another backup, or this one from another repository."))
+        return nil
+    }
+
+    private func loss(of pack: RandomID, _ stream: Range<UInt64>) -> KedgeError? {
+        guard let verdict = verdicts[pack], verdict.lostFrames.contains(where: { $0.stream.overlaps(stream) }) else {
+            return nil
+        }
+        return verdict.frameError
+    }
+
+    /// The checksum of a region, if it is known without reading.
+    private func checksum(of pieces: [Piece], _ size: UInt64) -> ContentHash? {
+        if pieces.allSatisfy({ $0.pack == nil }) { return zeroHash(size) }
+        guard pieces.count == 1 else { return nil }
+        return pieces[0].contents?.checksum(of: pieces[0].stream)
+    }
+
+    private func zeroHash(_ size: UInt64) -> ContentHash {
+        if let known = zeroHashes[size] { return known }
+        let hash = ContentHash(of: [UInt8](repeating: 0, count: Int(size)))
+        if zeroHashes.count < 1000 { zeroHashes[size] = hash }
+        return hash
+    }
+
+    // MARK: - Regions in several pieces
+
+    private func read(
+        _ regions: [Range<Int>], of file: FileContent, _ path: ManifestPath, _ readsRegions: Bool,
+        _ manifest: ObjectName, _ verdict: inout ManifestVerdict
+    ) throws(KedgeError) {
+        for range in regions {
+            guard readsRegions else {
+                verdict.regionsLeft += UInt64(range.count)
+                continue
+            }
+            do throws(KedgeError) {
+                try content.read(file, regions: range, path: path) { (bytes, _) throws(KedgeError) in
+                    try interruption.checkpoint()
+                    try rate?.take(bytes.count, unless: interruption)
+                    progress.advance(bytes.count)
+                    verdict.regionsRead += 1
+                }
+            } catch {
+                guard error.code.isDamageOfTheObject else { throw error }
+                return verdict.lose(path, manifest, error)
+            }
+        }
+    }
+
+    private func mismatch(
+        _ path: ManifestPath, _ region: Int, _ expected: ContentHash, _ found: ContentHash
+    ) -> KedgeError {
+        KedgeError(
+            .damaged, "the content of file \"\(path)\" is not what was backed up",
+            detail: "The region at byte \(UInt64(region) * regionSize) has checksum \(found); the manifest says "
+                + "\(expected).",
+            hint: "Restore another backup, or this one from another repository.")
+    }
+
+    // MARK: - Pages
+
+    /// Judges the failing pages in a run that begins at `offset` of the file.
+    private func note(
+        _ pack: RandomID, _ stream: Range<UInt64>, _ path: ManifestPath, _ offset: UInt64, _ record: CommitRecord,
+        _ verdict: inout ManifestVerdict
+    ) {
+        guard record.server.dataChecksums, let pages = verdicts[pack]?.pages else { return }
+        for page in pages where page.path == path && stream.contains(page.position) {
+            let block = CommitRecord.DamagedPage(path: path, block: page.block)
+            let place = UInt64(page.block) * UInt64(record.server.blockSize)
+            guard place == offset + (page.position - stream.lowerBound) else { continue }
+            // Replay writes anew what was changed while the backup ran.
+            let isRepaired = page.lsn > record.span.startLSN && page.lsn <= record.span.stopLSN
+            let health = record.health
+            let isRecorded =
+                health.damagedPages.contains(block) || health.damagedPageCount > UInt64(health.damagedPages.count)
+            guard !isRepaired, !isRecorded else { continue }
+            verdict.pageCount += 1
+            if verdict.pages.count < ManifestVerdict.listedFiles { verdict.pages.append(block) }
+        }
+    }
+}
+
+extension [Range<Int>] {
+    /// Adds a number that is greater than all before.
+    fileprivate mutating func append(adding number: Int) {
+        if let last, last.upperBound == number {
+            self[count - 1] = last.lowerBound..<number + 1
+        } else {
+            append(number..<number + 1)
+        }
+    }
+}

@@ -1,0 +1,231 @@
+// One repository, verified step by step.
+//
+// Order: commit records before the names of packs and WAL, so that a backup that is committed meanwhile is either seen
+// with all that it needs or not at all. At the end the commit records are looked up again: what belonged to backups
+// that expire removed meanwhile is no damage.
+
+import KedgeBackup
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+import Synchronization
+
+/// Verifies one repository.
+struct RepositoryVerifier {
+    let cluster: ClusterRepository
+    let options: Verify.Options
+    let tools: Verify.Tools
+    let rate: ReadRate?
+    let findings = Findings()
+
+    init(_ cluster: ClusterRepository, _ options: Verify.Options, _ tools: Verify.Tools, _ rate: ReadRate?) {
+        self.cluster = cluster
+        self.options = options
+        self.tools = tools
+        self.rate = rate
+    }
+
+    private var progress: WorkProgress { tools.progress }
+    private var interruption: Interruption { tools.interruption }
+
+    /// Throws `interrupted`, `not-found` for a backup that there is none of, and what reading throws where no object is
+    /// to blame. No proof was stored then, unless storing one is what failed.
+    func run() throws(KedgeError) -> RepositoryVerification {
+        let started = tools.time.now()
+        let clock = tools.time.monotonicNanoseconds()
+        progress.begin("listing")
+        let backups = try selectBackups()
+        let listing = try RepositoryListing(cluster, interruption: interruption)
+        let scope = scope(started)
+        var since: Timestamp?
+        if case .due(let time) = scope { since = time }
+        let memory = try RecordCheck(cluster, findings, interruption).check(
+            listing, backups, now: started, since: since)
+        let plan = VerifyPlan(scope, memory: memory, packs: Set(backups.flatMap { $0.packs.map(\.id) }))
+        var totals = VerifyTotals()
+        let packs = try PackPass(self).run(backups, listing, plan, &totals)
+        let manifests = try checkManifests(backups, packs, plan)
+        let wal = try WALPass(self).run(backups, listing, plan, &totals)
+        let removed = try removedMeanwhile(backups)
+        findings.forget(removed)
+        try reportSurplus(listing, removed)
+        totals.milliseconds = (tools.time.monotonicNanoseconds() - clock) / 1_000_000
+        let judge = BackupJudge(self, plan: plan, started: started, totals: totals, packs: packs, wal: wal)
+        var verified: [BackupVerification] = []
+        let remaining = zip(backups, manifests).filter { !removed.contains($0.0.label) }
+        for (record, manifest) in remaining { verified.append(try judge.judge(record, manifest)) }
+        if !removed.isEmpty { findings.forgetUnneededWAL() }
+        try interruption.checkpoint()
+        verified = try store(verified)
+        let (found, dropped) = findings.all
+        return RepositoryVerification(
+            name: cluster.repository.name, location: cluster.repository.store.location, scope: plan.scope,
+            started: started, backups: verified, findings: found, unlistedFindings: dropped, totals: totals,
+            removed: removed.sorted())
+    }
+
+    /// The full name of an object, as findings give it.
+    func fullName(_ relative: ObjectName) -> String { cluster.name(relative).text }
+
+    // MARK: - Choosing
+
+    private func selectBackups() throws(KedgeError) -> [CommitRecord] {
+        let listing = try BackupCatalog(cluster).list()
+        for record in listing.unreadable {
+            guard record.error.code.isDamageOfTheObject else { throw record.error }
+            let object = ClusterLayout.commitRecord(label: record.name).map(fullName) ?? record.name
+            let isLabel = Label(record.name) != nil
+            findings.add(
+                VerifyFinding(
+                    kind: isLabel ? .damaged : .foreign, object: object, error: record.error,
+                    backups: Label(record.name).map { [$0] } ?? [],
+                    costs: isLabel ? ["Backup \(record.name) is lost."] : []))
+        }
+        guard !options.labels.isEmpty else { return listing.backups }
+        var chosen: [CommitRecord] = []
+        for label in options.labels where !chosen.contains(where: { $0.label == label }) {
+            chosen.append(try listing.backup(label))
+        }
+        return chosen
+    }
+
+    private func scope(_ now: Timestamp) -> VerifyScope {
+        switch options.reading {
+        case .full: .full
+        case .notWithin(let duration): .due(since: now.adding(seconds: -duration.components.seconds))
+        case .sample(let parts): .sample(partsPerMillion: parts, seed: tools.random.next())
+        }
+    }
+
+    // MARK: - Manifests
+
+    private func checkManifests(
+        _ backups: [CommitRecord], _ packs: PackPass.Result, _ plan: VerifyPlan
+    ) throws(KedgeError) -> [ManifestVerdict] {
+        progress.begin("comparing files")
+        let contents = PackContentsCache(cluster)
+        let verdicts = Mutex([ManifestVerdict](repeating: ManifestVerdict(), count: backups.count))
+        let (cluster, rate, progress, interruption) = (cluster, rate, progress, interruption)
+        try parallelFor(
+            count: backups.count, threads: options.workers, name: "verify-manifest",
+            makeState: { () throws(KedgeError) in
+                ManifestCheck(
+                    cluster, contents: contents, verdicts: packs.remarkable, rate: rate, progress: progress,
+                    interruption: interruption)
+            },
+            body: { (check, index) throws(KedgeError) in
+                let record = backups[index]
+                var reads = false
+                if case .read = plan.decision(backup: record) { reads = true }
+                let verdict = try check.check(record, readsRegions: reads)
+                verdicts.withLock { $0[index] = verdict }
+            })
+        let result = verdicts.withLock { $0 }
+        for (record, verdict) in zip(backups, result) { report(record, verdict) }
+        return result
+    }
+
+    private func report(_ record: CommitRecord, _ verdict: ManifestVerdict) {
+        let label = record.label
+        if let error = verdict.error {
+            let object = verdict.errorObject.map(fullName) ?? "\(label)"
+            add(object, error, label, "Backup \(label) does not restore: its manifest is lost.")
+        }
+        for file in verdict.files {
+            add(fullName(file.object), file.error, label, "Backup \(label) lacks \(file.path).")
+        }
+        let manifest = ClusterLayout.manifest(label: label.text).map(fullName) ?? "\(label)"
+        if verdict.pageCount > 0, let page = verdict.pages.first {
+            findings.add(
+                VerifyFinding(
+                    kind: .damaged, object: manifest,
+                    error: KedgeError(
+                        .pageDamaged, "backup \"\(label)\" holds \(verdict.pageCount) damaged page(s)",
+                        detail: "The first is \(page.path), block \(page.block): its checksum does not fit, and the "
+                            + "backup does not record it.",
+                        hint: "Restore an older backup, and report this."), backups: [label],
+                    costs: ["Backup \(label) restores these pages as they are."]))
+        }
+        if record.health.damagedPageCount > 0 {
+            let pages = record.health.damagedPages.prefix(3).map { "\($0.path), block \($0.block)" }
+            let commit = ClusterLayout.commitRecord(label: label.text).map(fullName) ?? "\(label)"
+            findings.add(
+                VerifyFinding(
+                    kind: .recorded, object: commit,
+                    error: KedgeError(
+                        .pageDamaged,
+                        "backup \"\(label)\" recorded \(record.health.damagedPageCount) damaged page(s) of the server",
+                        detail: "The checksum did not fit in \(pages.joined(separator: "; ")).",
+                        hint: "Check the server's disk, and keep an older backup without them."), backups: [label],
+                    costs: ["Backup \(label) restores these pages as they were."]))
+        }
+    }
+
+    private func add(_ object: String, _ error: KedgeError, _ label: Label, _ cost: String) {
+        if findings.contains(object) { return findings.cost(of: object, label, cost) }
+        findings.add(
+            VerifyFinding(
+                kind: .init(of: error), object: object, error: error, backups: [label], costs: [cost]))
+    }
+
+    // MARK: - The end
+
+    private func removedMeanwhile(_ backups: [CommitRecord]) throws(KedgeError) -> Set<Label> {
+        var removed: Set<Label> = []
+        for backup in backups {
+            guard let name = ClusterLayout.commitRecord(label: backup.label.text) else { continue }
+            if try !cluster.repository.store.contains(cluster.name(name)) { removed.insert(backup.label) }
+        }
+        return removed
+    }
+
+    /// What nobody refers to. Only told where all backups are known, those committed or removed meanwhile included.
+    private func reportSurplus(_ listing: RepositoryListing, _ removed: Set<Label>) throws(KedgeError) {
+        let present = try BackupCatalog(cluster).list()
+        guard present.unreadable.isEmpty, removed.isEmpty else { return }
+        let labels = Set(present.backups.map(\.label))
+        var referred: Set<RandomID> = []
+        for backup in present.backups { referred.formUnion(backup.packs.map(\.id)) }
+        let hint = "Backups that were interrupted, or are under way, leave such objects; kedge removes them in time."
+        for (id, bytes) in listing.packs.sorted(by: { $0.key < $1.key }) where !referred.contains(id) {
+            surplus(
+                ClusterLayout.pack(id),
+                KedgeError(.notFound, "no backup refers to pack \"\(id)\" of \(bytes) bytes", hint: hint))
+        }
+        for label in listing.manifests where !labels.contains(label) {
+            guard let name = ClusterLayout.manifest(label: label.text) else { continue }
+            surplus(name, KedgeError(.notFound, "there is a manifest of \"\(label)\", but no such backup", hint: hint))
+        }
+        for label in listing.intents {
+            guard let name = ClusterLayout.intent(label: label.text) else { continue }
+            surplus(
+                name,
+                KedgeError(
+                    .notFound,
+                    labels.contains(label)
+                        ? "backup \"\(label)\" is committed, and its intent is still there"
+                        : "backup \"\(label)\" is under way, or was interrupted", hint: hint))
+        }
+    }
+
+    private func surplus(_ name: ObjectName, _ error: KedgeError) {
+        // What is damaged besides was told before.
+        guard !findings.contains(fullName(name)) else { return }
+        findings.add(VerifyFinding(kind: .surplus, object: fullName(name), error: error))
+    }
+
+    private func store(_ verified: [BackupVerification]) throws(KedgeError) -> [BackupVerification] {
+        let catalog = ProofCatalog(cluster)
+        var stored: [BackupVerification] = []
+        for backup in verified {
+            let proof = try catalog.put(backup.proof)
+            stored.append(
+                BackupVerification(
+                    record: backup.record, restores: backup.restores, reach: backup.reach,
+                    lostFiles: backup.lostFiles, lostFileCount: backup.lostFileCount, proof: proof))
+        }
+        return stored
+    }
+}
