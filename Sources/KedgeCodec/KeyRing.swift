@@ -1,5 +1,6 @@
 // The data keys that this process may use, and what the configuration demands.
 package import KedgeCore
+import Synchronization
 
 /// What protects frames; the raw value is its number in an object's header.
 package enum Cipher: UInt8, Sendable, CaseIterable {
@@ -66,6 +67,24 @@ package struct DataKey: Sendable {
     }
 }
 
+/// Finds data keys that were made after a ring was: long work outlives a rotation.
+///
+/// Each key is looked for once, since whoever seals with one has made its slot durable before.
+package final class LateKeys: Sendable {
+    private let find: @Sendable (RandomID) throws(KedgeError) -> DataKey?
+    private let found = Mutex<[RandomID: DataKey?]>([:])
+
+    /// `find` says which key has that id; nil where no configured secret opens it. It throws where that can't be told.
+    package init(_ find: @escaping @Sendable (RandomID) throws(KedgeError) -> DataKey?) { self.find = find }
+
+    fileprivate func key(_ id: RandomID) throws(KedgeError) -> DataKey? {
+        if let known = found.withLock({ $0[id] }) { return known }
+        let key = try find(id)
+        found.withLock { $0[id] = .some(key) }
+        return key
+    }
+}
+
 /// What one repository's configuration demands (`encryption`), and the data keys that its secrets open.
 package struct KeyRing: Sendable {
     /// A data key of the repository that no configured secret opens. What it says was not authenticated: anybody who
@@ -88,13 +107,16 @@ package struct KeyRing: Sendable {
     /// Keys that stay closed, oldest first.
     package let closed: [ClosedKey]
     private let keys: [RandomID: DataKey]
+    private let late: LateKeys?
 
     /// For `encryption = none`: no keys, checksums only.
     package static let plain = KeyRing(cipher: .none, keys: [])
 
-    /// A ring of `keys`. Where an id occurs twice, the first counts. `closed` serves messages only.
-    package init(cipher: Cipher, keys: [DataKey], closed: [ClosedKey] = []) {
+    /// A ring of `keys`. Where an id occurs twice, the first counts. `closed` serves messages only; `late` finds what
+    /// objects were sealed with since, and nothing is written with that.
+    package init(cipher: Cipher, keys: [DataKey], closed: [ClosedKey] = [], late: LateKeys? = nil) {
         self.cipher = cipher
+        self.late = late
         self.keys = Dictionary(keys.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
         self.closed = closed.sorted { $0.version < $1.version }
         newest = self.keys.values.max { $0.version < $1.version }
@@ -117,9 +139,10 @@ package struct KeyRing: Sendable {
         return newest
     }
 
-    /// The key with that id. Throws `key-missing`.
+    /// The key with that id. Throws `key-missing`, and what looking for a key that is newer than the ring throws.
     package func key(_ id: RandomID) throws(KedgeError) -> DataKey {
         if let key = keys[id] { return key }
+        if let key = try late?.key(id) { return key }
         if let key = closed.first(where: { $0.version.id == id }) {
             throw KedgeError(
                 .keyMissing, "cannot decrypt without key \"\(id)\"",

@@ -6,6 +6,8 @@
 //    object is never sealed with a key whose only slot a power failure takes away.
 // 3. Slots come and go while they are read: one that vanished is no error, but the others are listed again, since a
 //    replacement writes the new slot before it removes the old one.
+// 4. A key that somebody made after this process opened the repository is looked for when an object needs it: a backup
+//    of a day must not end because the key was rotated.
 
 import KedgeCodec
 package import KedgeCore
@@ -111,8 +113,24 @@ extension Repository {
         }
         let ring = KeyRing(
             cipher: settings.cipher, keys: Array(keys.values),
-            closed: closed.map { KeyRing.ClosedKey($0.key, labels: $0.value.sorted()) })
+            closed: closed.map { KeyRing.ClosedKey($0.key, labels: $0.value.sorted()) },
+            late: LateKeys { (id) throws(KedgeError) in try key(id, store, settings, secret, identity) })
         return (found, OpenedKeys(ring: ring, slots: openSlots))
+    }
+
+    /// The key with that id, from the slots that there are now; nil where the secret opens none of that key.
+    private static func key(
+        _ id: RandomID, _ store: any ObjectStore, _ settings: RepositorySettings, _ secret: KeyEncryptionSecret,
+        _ identity: RepositoryIdentity
+    ) throws(KedgeError) -> DataKey? {
+        for slot in try readSlots(store, settings, identity).slots where slot.keyID == id && slot.accepts(secret) {
+            do throws(KedgeError) {
+                return try slot.unwrap(with: secret)
+            } catch {
+                guard error.code == .keyWrong || error.code == .damaged else { throw error }
+            }
+        }
+        return nil
     }
 
     /// Holds the newest open key against what this host remembers, and makes sure that it may be written with.

@@ -4,6 +4,7 @@ import KedgeCodec
 import KedgeCore
 import KedgeRepository
 import KedgeTestSupport
+import Synchronization
 import Testing
 
 @Suite struct KeyTests {
@@ -52,5 +53,28 @@ import Testing
         let plain = try fixture.makeRepository(in: MemoryStore())
         let error = #expect(throws: KedgeError.self) { try add(second, to: plain) }
         #expect(error?.message == "cannot add a key to repository \"main\": it is not encrypted")
+    }
+
+    @Test("who opened the repository before a rotation reads what is sealed after it; an outage is no missing key")
+    func rotationMeanwhile() throws {
+        let isAway = Atomic(false)
+        let failing = FaultyStore(store) { _ in isAway.load(ordering: .relaxed) ? .failBefore : nil }
+        let before = try ArchiveFixture.source(failing, secret: first).openCluster("main", for: .read)
+        _ = try KeyRotate(source, random: SystemRandomSource(), time: ManualTime()).run()
+        let after = try source.openCluster("main", for: .write)
+        let name: ObjectName = "catalog/intent/x"
+        let (_, sealed) = try after.putRecord(["format": 1], .intent, name)
+
+        isAway.store(true, ordering: .relaxed)
+        let outage = #expect(throws: KedgeError.self) {
+            try before.repository.keyRing.key(#require(after.repository.keyRing.newest).id)
+        }
+        #expect(outage?.code == .inputOutput)
+        isAway.store(false, ordering: .relaxed)
+        #expect(try before.readRecord(.intent, name, what: "intent").sealed == sealed)
+        // What it writes itself is sealed with the key that it began with.
+        #expect(before.repository.keyRing.newest?.sequence == 1)
+        let stranger = #expect(throws: KedgeError.self) { try before.repository.keyRing.key(RandomID(high: 1, low: 1)) }
+        #expect(stranger?.code == .keyMissing)
     }
 }

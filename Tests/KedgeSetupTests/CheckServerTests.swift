@@ -108,8 +108,7 @@ struct CheckServerTests {
         // Another server of the same system, started from a copy, archived the segment first.
         let other = try CheckedCluster(copyOf: cluster)
         try other.server.psql("create table twin (i int)")
-        try cluster.server.psql("select pg_switch_wal()")
-        let name = "000000010000000000000001"
+        let name = try cluster.server.value("select pg_walfile_name(pg_switch_wal())")
         try cluster.server.wait(until: "select count(*) > 0 from pg_stat_archiver where last_archived_wal >= '\(name)'")
         let outcome = try other.check()
         #expect(outcome.status == .exited(1))
