@@ -3,17 +3,24 @@
 // PostgreSQL takes "absent" for the end of the WAL and may promote there, so absence is never guessed:
 //
 //   every repository was read ──▶ one has the file, and every byte of it was checked ──▶ fetched
-//                             ──▶ none has it, and none has a later segment of its timeline ──▶ absent
-//                             ──▶ none has it, but a later one is there: a hole. Parallel pushes finish out of order,
-//                             so
-//                                 it is looked up again until the timeout, and then is an error (`wal-gap`)
+//                             ──▶ none has it, and nothing says that it was ever written ──▶ absent
+//                             ──▶ none has it, but a later one of its timeline is there, or another timeline
+//                                 branched off behind it: a hole. Parallel pushes finish out of order, so it is
+//                                 looked up again until the timeout, and then is an error (`wal-gap`)
 //   one could not be read     ──▶ an error, unless another one has the file
 //
 // The file is written beside its destination and renamed: PostgreSQL never sees a part of it.
+//
+// While the first segment of a new timeline is not archived yet, the server asks for the old timeline's file of the
+// same number, and would replay all of it, also what lies behind the switch point and belongs to another branch
+// (xlogrecovery.c, XLogFileReadAnyTLI does not look at where a timeline was left). So where it is known which history
+// the server follows, it gets no byte from behind a switch point: that part of the segment is zero, as in the first
+// segment of a timeline that the server itself makes (xlog.c, XLogFileCopy), and a segment that lies there as a whole
+// is refused.
 
 import KedgeCatalog
 package import KedgeCore
-import KedgePostgres
+package import KedgePostgres
 package import KedgeRepository
 
 /// Fetches one WAL file.
@@ -31,10 +38,13 @@ package struct ArchiveGet: Sendable {
         package let threads: Int
         /// How long a hole is looked at again.
         package let timeoutNanoseconds: UInt64
+        /// The history that the asking server follows; nil where that is not known.
+        package let followed: TimelineHistory?
 
         package init(
             fileName: String, destination: RawPath, clusterName: String, dataDirectory: RawPath,
-            repositories: [RepositorySource], threads: Int, timeoutNanoseconds: UInt64
+            repositories: [RepositorySource], threads: Int, timeoutNanoseconds: UInt64,
+            followed: TimelineHistory? = nil
         ) {
             self.fileName = fileName
             self.destination = destination
@@ -43,13 +53,14 @@ package struct ArchiveGet: Sendable {
             self.repositories = repositories
             self.threads = threads
             self.timeoutNanoseconds = timeoutNanoseconds
+            self.followed = followed
         }
     }
 
     package enum Outcome: Hashable, Sendable {
         /// The file is at its destination; it came from this repository.
         case fetched(repository: String)
-        /// Every repository was read; none has the file, and none has a later segment of its timeline.
+        /// Every repository was read; none has the file, and none shows that there was more of its timeline.
         case absent
     }
 
@@ -65,14 +76,17 @@ package struct ArchiveGet: Sendable {
         self.interruption = interruption
     }
 
-    /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `damaged`, `archive-conflict`, `interrupted`, and
-    /// what opening, reading and writing throw. Nothing is at the destination then that was not there before.
+    /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `wal-foreign` for a segment of a branch that the
+    /// server does not follow, `damaged`, `archive-conflict`, `interrupted`, and what opening, reading and writing
+    /// throw. Nothing is at the destination then that was not there before.
     package func run() throws(KedgeError) -> Outcome {
         guard let file = WALFileName(options.fileName) else {
             throw KedgeError(
                 .usage, "cannot fetch file \"\(options.fileName)\": its name is not that of a WAL file",
                 hint: "Use restore_command = 'kedge archive-get %f \"%p\"'.")
         }
+        // No server ever writes this one.
+        if file == .history(TimelineID(1)) { return .absent }
         let system = try askingSystem()
         let start = time.monotonicNanoseconds()
         var pause: UInt64 = 50_000_000
@@ -80,9 +94,9 @@ package struct ArchiveGet: Sendable {
             let search = try lookEverywhere(for: file, system)
             if let repository = search.fetchedFrom { return .fetched(repository: repository) }
             if let failure = search.failure { throw failure }
-            guard let later = search.laterSegment else { return .absent }
+            guard let hole = search.hole else { return .absent }
             guard time.monotonicNanoseconds() - start < options.timeoutNanoseconds else {
-                throw gap(file, later)
+                throw gap(file, hole)
             }
             try time.sleep(nanoseconds: pause, unless: interruption)
             pause = min(pause * 2, 2_000_000_000)
@@ -103,7 +117,8 @@ package struct ArchiveGet: Sendable {
 
     private struct Search {
         var fetchedFrom: String?
-        var laterSegment: String?
+        /// What shows that the file is missing in the middle, as a clause.
+        var hole: String?
         /// The first repository's failure: absence is not proven then.
         var failure: KedgeError?
     }
@@ -120,7 +135,7 @@ package struct ArchiveGet: Sendable {
                     search.fetchedFrom = source.settings.name
                     return search
                 }
-                if search.laterSegment == nil { search.laterSegment = try laterSegment(than: file, in: archive) }
+                if search.hole == nil { search.hole = try hole(at: file, in: archive) }
             } catch {
                 guard error.code != .interrupted else { throw error }
                 search.failure =
@@ -132,19 +147,23 @@ package struct ArchiveGet: Sendable {
         return search
     }
 
-    /// A later segment that is archived although this one is not. Looked up only after the file was found absent, and
+    /// What shows that a segment existed that is not archived. Looked up only after the file was found absent, and
     /// the file once more by the caller's next round: it may have come in between.
-    private func laterSegment(than file: WALFileName, in archive: WALArchive) throws(KedgeError) -> String? {
+    private func hole(at file: WALFileName, in archive: WALArchive) throws(KedgeError) -> String? {
         guard case .segment(let name) = file else { return nil }
         let segmentSize = archive.registration.walSegmentSize
         guard let segment = WALSegment(fileName: name, segmentSize: segmentSize) else { return nil }
-        return try archive.firstSegment(after: segment)?.fileName(segmentSize: segmentSize)
+        if let later = try archive.firstSegment(after: segment) {
+            return "the later segment \"\(later.fileName(segmentSize: segmentSize))\" is archived"
+        }
+        guard let branch = try archive.firstBranch(behind: segment) else { return nil }
+        return "timeline \(branch) branched off behind it, says \"\(branch.hex).history\""
     }
 
-    private func gap(_ file: WALFileName, _ later: String) -> KedgeError {
+    private func gap(_ file: WALFileName, _ hole: String) -> KedgeError {
         KedgeError(
             .walGap, "could not fetch WAL file \"\(file.text)\": it is missing in the middle of the archived WAL",
-            detail: "The later segment \"\(later)\" is archived, this one is not; it was looked for during "
+            detail: "It is not archived, but \(hole); it was looked for during "
                 + "\(options.timeoutNanoseconds / 1_000_000_000) s.",
             hint:
                 "If the server that wrote it still has it in pg_wal, let it be archived.  Otherwise recovery can't go "
@@ -166,11 +185,36 @@ package struct ArchiveGet: Sendable {
                     "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
                     + "the one that does not belong.")
         }
-        let bytes = try archive.read(archived, threads: options.threads).bytes
+        let kept = try keptLength(of: file, archive.registration)
+        var bytes = try archive.read(archived, threads: options.threads).bytes
         try check(bytes, file, archive.registration)
+        if let kept { for index in kept..<bytes.count { bytes[index] = 0 } }
         try interruption.checkpoint()
         try write(bytes)
         return true
+    }
+
+    /// How many bytes of the segment belong to the history that the server follows; nil where it is all of them, or
+    /// nobody knows. Throws `wal-foreign` where it is none.
+    private func keptLength(of file: WALFileName, _ registration: Registration) throws(KedgeError) -> Int? {
+        let segmentSize = registration.walSegmentSize
+        guard case .segment(let name) = file, let segment = WALSegment(fileName: name, segmentSize: segmentSize),
+            let history = options.followed, let limit = history.limit(of: segment.timeline)
+        else { return nil }
+        let start = segment.startLSN(segmentSize: segmentSize)
+        guard limit < segment.next.startLSN(segmentSize: segmentSize) else { return nil }
+        guard limit > start else {
+            throw KedgeError(
+                .walForeign,
+                "cannot give out WAL file \"\(name)\": it belongs to a branch that the server does not follow",
+                detail:
+                    "The server follows timeline \(history.timeline), which left timeline \(segment.timeline) at LSN "
+                    + "\(limit), before this segment begins.",
+                hint: "Nothing has to be done if the next segment of timeline \(history.timeline) is still to be "
+                    + "archived.  To recover along timeline \(segment.timeline), set recovery_target_timeline = "
+                    + "'\(segment.timeline)' in postgresql.auto.conf.")
+        }
+        return Int(limit - start)
     }
 
     /// PostgreSQL takes a bad page for the end of the WAL: what goes to it has the right size and the right first page.

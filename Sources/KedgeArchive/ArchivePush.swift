@@ -195,6 +195,20 @@ package struct ArchivePush: Sendable {
         }
     }
 
+    /// Whether the local segment is empty from where its timeline was left on, and equal to the stored one before that:
+    /// it holds nothing that the stored one lacks. With `archive_mode = always` a standby archives such a segment, and
+    /// the old primary may have archived its own first, which goes on behind the switch point.
+    private func isFilledToTheSwitch(
+        _ local: LocalFile, upTo difference: Int, in archive: WALArchive
+    ) throws(KedgeError) -> Bool {
+        guard case .segment = local.file, let start = local.facts?.startLSN else { return false }
+        return try archive.histories().read.values.contains { history in
+            guard let limit = history.limit(of: local.file.timeline), limit > start else { return false }
+            let length = limit - start
+            return length <= difference && local.bytes[Int(length)...].allSatisfy { $0 == 0 }
+        }
+    }
+
     /// What is there under the name is the same WAL, or the push fails and says where the two part and who wrote which.
     private func check(
         _ archived: ArchivedFile, in archive: WALArchive, _ local: LocalFile, _ facts: WALFileFacts
@@ -204,6 +218,9 @@ package struct ArchivePush: Sendable {
         let stored = try archive.facts(of: archived)
         guard stored.tag != facts.tag else { return }
         let bytes = try archive.read(archived, threads: options.threads).bytes
+        let position = zip(bytes, local.bytes).enumerated().first { $0.element.0 != $0.element.1 }?.offset
+        let difference = position ?? min(bytes.count, local.bytes.count)
+        guard try !isFilledToTheSwitch(local, upTo: difference, in: archive) else { return }
         let status = try archive.cluster.repository.store.status(of: archive.cluster.name(archived.name))
         let first = WALConflict.Copy(stored, storedAt: status?.modified)
         let second = WALConflict.Copy(facts, storedAt: nil)

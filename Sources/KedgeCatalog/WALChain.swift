@@ -36,27 +36,43 @@ package struct ArchivedWAL: Sendable {
     package func isHarmless(_ lsn: LSN, in segment: WALSegment) -> Bool {
         let start = segment.startLSN(segmentSize: segmentSize)
         return histories.values.contains { history in
-            history.switchPoint(leaving: segment.timeline).map { $0 >= start && $0 <= lsn } ?? false
+            history.limit(of: segment.timeline).map { $0 >= start && $0 <= lsn } ?? false
         }
     }
 
-    /// The archived segments from `number` on without a gap, if that one is there and `archive-get` would give it out.
-    func run(of timeline: TimelineID, from number: UInt64) -> Range<UInt64>? {
-        guard let archived = inventory.timeline(timeline), let run = archived.run(containing: number) else {
-            return nil
-        }
-        let conflict = archived.conflicts.filter { $0 >= number }.min()
-        let end = min(run.upperBound + 1, conflict ?? .max)
-        return end > number ? number..<end : nil
+    /// What `archive-get` and pg_wal have for a server that asks for a segment.
+    enum Answer: Equatable {
+        /// This segment and those after it, up to `end`.
+        case whole(end: UInt64)
+        /// `archive-get` says that it is absent, and a `.partial` can be put into pg_wal.
+        case partial
+        /// `archive-get` refuses: there are two different files, or it is missing in the middle. Recovery aborts.
+        case refused
+        case absent
     }
 
-    func hasPartial(_ segment: WALSegment) -> Bool {
-        guard let archived = inventory.timeline(segment.timeline) else { return false }
-        return archived.partials.contains(segment.number) && !archived.conflicts.contains(segment.number)
+    func answer(for segment: WALSegment) -> Answer {
+        let archived = inventory.timeline(segment.timeline)
+        let number = segment.number
+        if let run = archived?.run(containing: number) {
+            let conflict = archived?.segmentConflicts.filter { $0 >= number }.min() ?? .max
+            return conflict == number ? .refused : .whole(end: min(run.upperBound + 1, conflict))
+        }
+        if firstSegment(segment.timeline, after: number) != nil || branch(behind: segment) != nil { return .refused }
+        guard let archived, archived.partials.contains(number) else { return .absent }
+        return archived.partialConflicts.contains(number) ? .absent : .partial
+    }
+
+    /// The first timeline that branched off at or after the end of `segment`: so all of the segment existed.
+    package func branch(behind segment: WALSegment) -> TimelineHistory? {
+        histories.values.filter { $0.passes(behind: segment, segmentSize: segmentSize) }
+            .min { $0.timeline < $1.timeline }
     }
 
     func hasConflict(_ segment: WALSegment) -> Bool {
-        inventory.timeline(segment.timeline)?.conflicts.contains(segment.number) ?? false
+        guard let archived = inventory.timeline(segment.timeline) else { return false }
+        return archived.segmentConflicts.contains(segment.number)
+            || archived.partialConflicts.contains(segment.number) && !archived.contains(segment.number)
     }
 
     /// The first archived segment of `timeline` after `number`.
@@ -105,6 +121,8 @@ package struct WALChain: Sendable {
     package let missing: WALSegment
     /// The next segment that is there again, if this is a hole and not the end.
     package let resumesAt: WALSegment?
+    /// The first timeline that branched off behind `missing`, which so existed: a hole even if nothing follows it.
+    package let branchBehind: TimelineID?
     /// Whether `missing` has several different `.partial` files, none of which can be trusted.
     package let hasConflict: Bool
 
@@ -118,6 +136,7 @@ package struct WALChain: Sendable {
         limit = builder.limit
         missing = builder.missing
         hasConflict = archive.hasConflict(builder.missing)
+        branchBehind = archive.branch(behind: builder.missing)?.timeline
         let later = history.entries.compactMap { entry in
             archive.firstSegment(entry.timeline, after: builder.missing.number).map {
                 WALSegment(timeline: entry.timeline, number: $0)
@@ -127,6 +146,9 @@ package struct WALChain: Sendable {
             history.entries.contains { $0.timeline == entry.timeline && $0.holds(entry.number, archive.segmentSize) }
         }.min { $0.number < $1.number }
     }
+
+    /// Whether the chain ends although there is, or was, more.
+    package var endsInHole: Bool { resumesAt != nil || branchBehind != nil }
 
     /// The partial segment that the chain ends with.
     package var partial: WALSegment? {
@@ -175,14 +197,28 @@ extension WALChain {
                 guard let newest = eligible.first ?? history.entries.first else { return }
                 missing = WALSegment(timeline: newest.timeline, number: number)
                 limit = LSN(number * archive.segmentSize)
-                guard let entry = eligible.first(where: { archive.run(of: $0.timeline, from: number) != nil }),
-                    let run = archive.run(of: entry.timeline, from: number)
-                else {
-                    addPartial(of: eligible)
+                // The server looks for a timeline's file in the archive, then in pg_wal, then for an older one's.
+                guard let (entry, answer) = newestAnswer(eligible) else { return }
+                switch answer {
+                case .whole(let end): guard add(entry, upTo: end) else { return }
+                case .partial: return addPartial(of: entry)
+                case .refused:
+                    missing = WALSegment(timeline: entry.timeline, number: number)
                     return
+                case .absent: return
                 }
-                guard add(entry, upTo: run.upperBound) else { return }
             }
+        }
+
+        /// The first timeline of which there is anything to say about the present segment.
+        private func newestAnswer(
+            _ eligible: [TimelineHistory.Entry]
+        ) -> (TimelineHistory.Entry, ArchivedWAL.Answer)? {
+            for entry in eligible {
+                let answer = archive.answer(for: WALSegment(timeline: entry.timeline, number: number))
+                if answer != .absent { return (entry, answer) }
+            }
+            return nil
         }
 
         /// Adds segments of one timeline. Returns false where the chain ends at the timeline's switch point.
@@ -194,12 +230,12 @@ extension WALChain {
                 .filter { $0 > present }
                 .min()
             let stop = min(end, nextBegin ?? .max)
-            let own = entry.end.map { ($0.position + archive.segmentSize - 1) / archive.segmentSize } ?? .max
+            let own = entry.limit.map { ($0.position + archive.segmentSize - 1) / archive.segmentSize } ?? .max
             guard own > number else { return false }
             append(entry.timeline, number..<min(stop, own))
             number = min(stop, own)
             limit = LSN(number * archive.segmentSize)
-            guard let end = entry.end, end < limit else { return true }
+            guard let end = entry.limit, end < limit else { return true }
             // The last of these files goes on after the switch point with WAL that is not of this history.
             limit = end
             return false
@@ -215,15 +251,23 @@ extension WALChain {
             }
         }
 
-        private mutating func addPartial(of eligible: [TimelineHistory.Entry]) {
-            let segments = eligible.map { ($0, WALSegment(timeline: $0.timeline, number: number)) }
-            let end = LSN((number + 1) * archive.segmentSize)
-            guard let (entry, segment) = segments.first(where: { archive.hasPartial($0.1) }),
-                entry.end ?? end > limit
-            else { return }
+        private mutating func addPartial(of entry: TimelineHistory.Entry) {
+            let segment = WALSegment(timeline: entry.timeline, number: number)
+            let end = segment.next.startLSN(segmentSize: archive.segmentSize)
+            guard entry.limit ?? end > limit else { return }
             runs.append(Run(timeline: segment.timeline, numbers: number..<number + 1, isPartial: true))
-            limit = min(end, entry.end ?? end)
+            limit = min(end, entry.limit ?? end)
             if limit == end { missing = segment.next }
+        }
+    }
+}
+
+extension TimelineHistory {
+    /// Whether this history left the timeline of `segment` at or after the segment's end.
+    package func passes(behind segment: WALSegment, segmentSize: UInt64) -> Bool {
+        entries.contains { entry in
+            entry.timeline == segment.timeline
+                && entry.limit.map { $0 >= segment.next.startLSN(segmentSize: segmentSize) } ?? false
         }
     }
 }
@@ -231,7 +275,7 @@ extension WALChain {
 extension TimelineHistory.Entry {
     /// Whether segment `number` holds WAL of this stretch.
     fileprivate func holds(_ number: UInt64, _ segmentSize: UInt64) -> Bool {
-        begin.position / segmentSize <= number && end.map { number * segmentSize < $0.position } ?? true
+        begin.position / segmentSize <= number && limit.map { number * segmentSize < $0.position } ?? true
     }
 }
 

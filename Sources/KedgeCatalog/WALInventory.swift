@@ -21,10 +21,15 @@ package struct WALInventory: Hashable, Sendable {
         package fileprivate(set) var runs: [ClosedRange<UInt64>] = []
         /// Numbers of segments of which there is a `.partial`.
         package fileprivate(set) var partials: Set<UInt64> = []
-        /// Numbers of segments or partial segments of which there are two with different content.
-        package fileprivate(set) var conflicts: Set<UInt64> = []
+        /// Numbers of whole segments of which there are two with different content.
+        package fileprivate(set) var segmentConflicts: Set<UInt64> = []
+        /// The same for partial segments. Whole ones that are there can be used all the same.
+        package fileprivate(set) var partialConflicts: Set<UInt64> = []
         /// What the segments and partial segments occupy, as stored.
         package fileprivate(set) var storedBytes: UInt64 = 0
+
+        /// Numbers of segments or partial segments of which there are two with different content.
+        package var conflicts: Set<UInt64> { segmentConflicts.union(partialConflicts) }
 
         /// How many whole segments there are.
         package var segmentCount: UInt64 { runs.reduce(0) { $0 + ($1.upperBound - $1.lowerBound + 1) } }
@@ -96,7 +101,7 @@ package struct WALInventory: Hashable, Sendable {
         timelines[index].storedBytes += storedBytes
         let number = segment.number
         if isPartial {
-            if !timelines[index].partials.insert(number).inserted { timelines[index].conflicts.insert(number) }
+            if !timelines[index].partials.insert(number).inserted { timelines[index].partialConflicts.insert(number) }
             return
         }
         guard let last = timelines[index].runs.last else {
@@ -107,7 +112,7 @@ package struct WALInventory: Hashable, Sendable {
             // A listing is in order, so the object lies in a directory that is not its own.
             addStranger(name)
         } else if number == last.upperBound {
-            timelines[index].conflicts.insert(number)
+            timelines[index].segmentConflicts.insert(number)
         } else if number == last.upperBound + 1 {
             timelines[index].runs[timelines[index].runs.count - 1] = last.lowerBound...number
         } else {

@@ -10,9 +10,11 @@ enum ArchiveGetCommand {
         name: "archive-get", summary: "fetch one WAL file (restore_command)",
         description: [
             "Fetches a WAL file. In postgresql.conf: restore_command = 'kedge archive-get %f \"%p\"'.",
-            "Exit status 1 means that every repository was read and has neither the file nor a later segment of its "
-                + "timeline. When that cannot be known, the status is 126, which makes PostgreSQL stop rather than end "
-                + "recovery too early; on a standby, which asks again, it is 1. on-unavailable overrides this.",
+            "Exit status 1 means that every repository was read, none has the file, and nothing shows that it ever "
+                + "existed: no later segment of its timeline, and no timeline that branched off behind it. When that "
+                + "cannot be known, the status is 126, which makes PostgreSQL stop rather than end recovery too early; "
+                + "on a standby, which asks again, it is 1. on-unavailable overrides this.",
+            "A server never gets WAL from behind the point where the timeline that it follows left the older one.",
         ],
         arguments: [
             ArgumentSpecification("WALFILE", "The file's name, as PostgreSQL gives it with %f."),
@@ -34,11 +36,16 @@ enum ArchiveGetCommand {
     private static func fetch(
         _ context: CommandContext, _ cluster: ClusterConfiguration, _ configuration: Configuration
     ) throws(KedgeError) -> CommandResult {
+        let fileName = context.arguments.positionals[0]
+        let dataDirectory = context.dataDirectory(of: cluster)
+        let followed = FollowedTimeline(
+            context.surroundings, dataDirectory: dataDirectory, asked: WALFileName(fileName))
         let options = ArchiveGet.Options(
-            fileName: context.arguments.positionals[0], destination: RawPath(context.arguments.positionals[1]),
-            clusterName: cluster.name, dataDirectory: context.dataDirectory(of: cluster),
+            fileName: fileName, destination: RawPath(context.arguments.positionals[1]),
+            clusterName: cluster.name, dataDirectory: dataDirectory,
             repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
-            timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds)
+            timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds,
+            followed: followed.history)
         let get = ArchiveGet(
             options, random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)

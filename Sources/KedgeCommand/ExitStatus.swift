@@ -34,7 +34,7 @@ package enum ArchiveGetAnswer: Sendable {
 
 /// What the data directory knows about the timeline whose history file is asked for.
 package enum LocalTimeline: Hashable, Sendable, CaseIterable {
-    /// Its history file is in pg_wal, where the server looks next.
+    /// Its history file is in pg_wal, where the server looks next; or it is timeline 1, which has none.
     case hasHistory
     /// This timeline, or a later one, has left files in pg_wal: so it exists.
     case exists
@@ -43,6 +43,7 @@ package enum LocalTimeline: Hashable, Sendable, CaseIterable {
 
     /// From the names of the files in pg_wal.
     package static func look(up timeline: TimelineID, in names: [String]) -> LocalTimeline {
+        if timeline == TimelineID(1) { return .hasHistory }
         let files = names.compactMap(WALFileName.init)
         if files.contains(.history(timeline)) { return .hasHistory }
         return files.contains { $0.timeline >= timeline } ? .exists : .unknown
@@ -58,6 +59,11 @@ package enum ExitStatus {
     /// next timelines again and again, and goes on with what it has. But a server that is promoted takes the first
     /// timeline without a history file (timeline.c, findNewestTimeLine); so one that is known to exist is never called
     /// absent.
+    ///
+    /// Where the server has the history file itself, it is always sent there. At the end of recovery, from version 15
+    /// on without a signal file already, it asks for its own timeline's history to write the next one (timeline.c,
+    /// writeTimeLineHistory). If that failed, it would crash there, and the next start would take it for a server
+    /// after a crash, which goes on along the old timeline.
     package static func archiveGet(
         _ outcome: ArchiveGetAnswer, in situation: RecoverySituation, onUnavailable answer: UnavailableAnswer?,
         history: LocalTimeline? = nil
@@ -67,6 +73,7 @@ package enum ExitStatus {
         case .provenAbsent: return 1
         // The server or the user ended us; whoever asked must not read an answer into that.
         case .failed(.interrupted): return 130
+        case .failed where history == .hasHistory: return 1
         case .failed:
             switch answer ?? (situation == .standby && history != .exists ? .absent : .abort) {
             case .abort: return 126
@@ -93,7 +100,7 @@ package struct ArchiveGetRule: Sendable {
     /// file asked for, nil where that could not be told.
     package init(fileName: String?, _ surroundings: Surroundings) {
         situation = .detect(fileExists: surroundings.fileExists)
-        guard situation == .standby, let fileName, case .history(let timeline)? = WALFileName(fileName) else {
+        guard let fileName, case .history(let timeline)? = WALFileName(fileName) else {
             history = nil
             return
         }

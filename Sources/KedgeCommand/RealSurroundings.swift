@@ -53,6 +53,8 @@ extension Surroundings {
     private static func runShell(_ command: String) throws(KedgeError) -> Subprocess.Outcome {
         var shell = Subprocess(["/bin/sh", "-c", command])
         shell.timeout = .seconds(60)
+        // A server that shuts down waits for its restore_command.
+        shell.interruption = .process
         shell.outputLimitBytes = 64 << 10
         shell.interruption = .process
         return try shell.run()

@@ -49,7 +49,7 @@ struct RestoreReport {
     }
 
     private var targetText: String {
-        if isStandby { return "as a standby, along the newest timeline" }
+        if isStandby { return "as a standby, along \(plan.followed.map { "timeline \($0)" } ?? "the newest timeline")" }
         let end: String =
             switch plan.target {
             case .none: "as far as WAL can be fetched"

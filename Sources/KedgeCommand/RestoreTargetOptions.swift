@@ -79,8 +79,11 @@ struct RestoreTargetOptions {
         case nil, "latest": return .latest
         case "current": return .current
         case let text?:
-            guard let number = UInt32(text), number > 0 else {
-                throw unreadable("target-timeline", text, "Give a number, current or latest.")
+            // In names of files the number is hexadecimal (lesson 3): what looks like that is never read as decimal.
+            guard let number = UInt32(text), number > 0, text.first != "0", text.first != "+" else {
+                let named = TimelineID(hex: text.prefix(8)).map { " Timeline \(text.prefix(8)) is number \($0)." }
+                throw unreadable(
+                    "target-timeline", text, "Give a decimal number, current or latest.\(named ?? "")")
             }
             return .number(TimelineID(number))
         }

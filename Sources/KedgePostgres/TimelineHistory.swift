@@ -12,13 +12,21 @@ package struct TimelineHistory: Hashable, Sendable {
         package let timeline: TimelineID
         /// Where it branched off its parent; `.invalid` for the first.
         package let begin: LSN
-        /// Where the next one branched off: the first byte that is no longer its own. Nil for the last.
+        /// Where the next one branched off, as the file says. Nil for the last.
         package let end: LSN?
+        /// The first byte that is no longer part of this history: `end`, or where a later timeline of the path was
+        /// left, if that lies before it. Nil for the last.
+        ///
+        /// A server that recovered along timeline 2 to a point before 2 began names 2 as the parent all the same
+        /// (xlog.c, writeTimeLineHistory(newTLI, recoveryTargetTLI, …)): "1 0/300, 2 0/200" means that timeline 1 ends
+        /// at 0/200 for it.
+        package fileprivate(set) var limit: LSN?
 
         package init(timeline: TimelineID, begin: LSN, end: LSN?) {
             self.timeline = timeline
             self.begin = begin
             self.end = end
+            limit = end
         }
     }
 
@@ -55,6 +63,9 @@ package struct TimelineHistory: Hashable, Sendable {
                 timeline, "It lists timeline \(last.timeline), which is not older than the file's own.")
         }
         entries.append(Entry(timeline: timeline, begin: entries.last?.end ?? .invalid, end: nil))
+        for index in entries.indices.dropLast().reversed() {
+            entries[index].limit = [entries[index].end, entries[index + 1].limit].compactMap { $0 }.min()
+        }
         self.entries = entries
     }
 
@@ -99,7 +110,7 @@ package struct TimelineHistory: Hashable, Sendable {
 
     /// The timeline whose WAL holds the record that begins at `lsn`, seen from this one (tliOfPointInHistory).
     ///
-    /// Newest first, as the server does: up to 14 a history could name a parent that was left behind its own start.
+    /// Newest first, as the server does: a parent may have been left before its own start (`Entry.limit`).
     package func timeline(containing lsn: LSN) -> TimelineID {
         let entry = entries.last { entry in entry.begin <= lsn && lsn < entry.end ?? LSN(.max) }
         return entry?.timeline ?? timeline
@@ -110,6 +121,10 @@ package struct TimelineHistory: Hashable, Sendable {
         entries.first { $0.timeline == timeline }?.end
     }
 
+    /// The first byte of `timeline` that is no longer part of this history (`Entry.limit`). Nil for the last of the
+    /// path, and for one that is not on it.
+    package func limit(of timeline: TimelineID) -> LSN? { entries.first { $0.timeline == timeline }?.limit }
+
     /// Where `timeline` branched off its parent. Nil for the first of the path, and for one that is not on it.
     package func switchPoint(entering timeline: TimelineID) -> LSN? {
         guard let index = entries.firstIndex(where: { $0.timeline == timeline }), index > 0 else { return nil }
@@ -117,9 +132,10 @@ package struct TimelineHistory: Hashable, Sendable {
     }
 
     /// Whether the WAL up to `lsn` on `timeline` is part of this history: the timeline is on the path and was not left
-    /// before `lsn`. So a backup that stopped there can be recovered along this history.
+    /// before `lsn`, nor was any after it. So a backup that stopped there can be recovered along this history; of any
+    /// other the server says that the timeline "is not a child of this server's history".
     package func contains(_ timeline: TimelineID, upTo lsn: LSN) -> Bool {
         guard let entry = entries.first(where: { $0.timeline == timeline }) else { return false }
-        return lsn <= entry.end ?? LSN(.max)
+        return lsn > entry.begin && lsn <= entry.limit ?? LSN(.max)
     }
 }

@@ -71,7 +71,7 @@ package final class ArchiveKnowledge: WALKnowledge {
     private func ending(of facts: WALFacts) -> WALSummary.Ending? {
         guard let defect = facts.walk.defect else { return nil }
         let isLeftThere = histories.values.contains { history in
-            history.switchPoint(leaving: facts.timeline).map { $0 >= facts.startLSN && $0 <= defect.lsn } ?? false
+            history.limit(of: facts.timeline).map { $0 >= facts.startLSN && $0 <= defect.lsn } ?? false
         }
         return WALSummary.Ending(lsn: defect.lsn, isDamage: !facts.isPartial && !isLeftThere)
     }

@@ -52,7 +52,7 @@ struct RestoreAttempt {
         switch request.target {
         case .immediate: return .success(plan(.immediate, stop: nil))
         case .latest:
-            if chain.resumesAt != nil || search.damage != nil {
+            if chain.endsInHole || search.damage != nil {
                 return .failure(Refusal(error: planner.latestHasHole(search), olderMayServe: false))
             }
             guard search.lastRecord != nil || request.backup != nil else { return .failure(unprovable) }
@@ -108,7 +108,8 @@ struct RestoreAttempt {
 
     private func plan(_ target: PlannedTarget, stop: ReplayStop?, evidence: String? = nil) -> RestorePlan {
         RestorePlan(
-            backup: backup, reason: reason, timeline: history.timeline, chain: chain, target: target, stop: stop,
+            backup: backup, reason: reason, timeline: history.timeline, followed: followed, chain: chain,
+            target: target, stop: stop,
             lastRecord: stop == nil && request.target != .immediate ? search.lastRecord : nil,
             tablespaces: search.tablespaces, proofs: proofs(stop, evidence), warnings: warnings(target))
     }
@@ -157,8 +158,17 @@ struct RestoreAttempt {
         }
     }
 
+    private var followed: TimelineID? {
+        request.standby ? planner.standbyTimeline(backup, along: history) : history.timeline
+    }
+
     private func warnings(_ target: PlannedTarget) -> [String] {
         var warnings: [String] = []
+        if request.standby, request.timeline == .latest, let followed {
+            warnings.append(
+                "The newest archived timeline does not come from the backup: the standby follows timeline "
+                    + "\(followed) and no later promotion, until recovery_target_timeline is changed.")
+        }
         if backup.health.damagedPageCount > 0 {
             warnings.append(
                 "The backup holds \(backup.health.damagedPageCount) data pages that failed their checksum.")

@@ -13,6 +13,8 @@ package struct RestorePlan: Sendable {
     /// Why this backup, as a sentence without the full stop.
     package let reason: String
     package let timeline: TimelineID
+    /// What `recovery_target_timeline` has to be; nil: latest, for a standby.
+    package let followed: TimelineID?
     package let chain: WALChain
     /// What recovery is told; differs from what was asked for where PostgreSQL could not express that.
     package let target: PlannedTarget
@@ -146,6 +148,16 @@ package struct RestorePlanner {
         }
     }
 
+    /// What a standby has to be told, so that it follows `history`: nil where "latest" means that. The server counts
+    /// upwards from its backup's timeline as long as there are histories (timeline.c, findNewestTimeLine), and refuses
+    /// to start where the last of them does not come from the backup.
+    func standbyTimeline(_ backup: CommitRecord, along history: TimelineHistory) -> TimelineID? {
+        guard request.timeline == .latest else { return history.timeline }
+        var newest = backup.span.timeline
+        while archive.histories[TimelineID(newest.number &+ 1)] != nil { newest = TimelineID(newest.number &+ 1) }
+        return newest == history.timeline ? nil : history.timeline
+    }
+
     // MARK: - Branches
 
     /// Refuses a time that means different states on two branches, unless a timeline was asked for.
@@ -197,9 +209,9 @@ extension TimelineHistory {
     /// Where the two paths part; nil if one is the other, or they have nothing in common.
     package func fork(from other: TimelineHistory) -> LSN? {
         for (index, (mine, theirs)) in zip(entries, other.entries).enumerated() {
-            guard mine.timeline == theirs.timeline else { return index > 0 ? mine.begin : nil }
-            if mine.end == theirs.end { continue }
-            return min(mine.end ?? LSN(.max), theirs.end ?? LSN(.max))
+            guard mine.timeline == theirs.timeline else { return index > 0 ? entries[index - 1].limit : nil }
+            if mine.limit == theirs.limit { continue }
+            return min(mine.limit ?? LSN(.max), theirs.limit ?? LSN(.max))
         }
         return nil
     }

@@ -52,7 +52,7 @@ struct RestorePreparation {
         placements = try placer.decide(
             plan.backup.tablespaces, created: plan.tablespaces, mapping: options.tablespaces)
         settings = RecoverySettings(
-            target: plan.target, timeline: options.request.standby ? nil : plan.timeline, action: options.action,
+            target: plan.target, timeline: plan.followed, action: options.action,
             isStandby: options.request.standby, restoreCommand: options.restoreCommand.text,
             archiving: options.archiving ?? (isConfigured ? .keep : .off))
         try TargetCheck(

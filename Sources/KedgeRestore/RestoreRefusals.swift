@@ -102,7 +102,7 @@ extension RestorePlanner {
             detail += points.isEmpty ? " It holds no restore point." : " The latest restore points in it: \(points)."
         }
         var hint = "The nearest moment that can be reached is the end of what is archived: leave out the target."
-        if let last = search.lastRecord, search.chain.resumesAt != nil || search.damage != nil {
+        if let last = search.lastRecord, search.chain.endsInHole || search.damage != nil {
             hint = "The nearest moment that can be reached is \"--target-lsn \(last)\"."
         }
         if let ended = endedBefore(backup) { (detail, hint) = ended }
@@ -139,6 +139,9 @@ extension RestorePlanner {
         if search.chain.hasConflict { return "two different files \(file) are archived, and neither can be trusted" }
         if let next = search.chain.resumesAt {
             return "WAL file \(file) is missing, while \(fileName(next)) is archived"
+        }
+        if let branch = search.chain.branchBehind {
+            return "WAL file \(file) is missing, while timeline \(branch) branched off behind it"
         }
         return "the archive ends before WAL file \(file)"
     }

@@ -225,6 +225,9 @@ struct RestoreWriter {
     }
 
     /// The server never asks for a `.partial` file, but it looks into pg_wal for what the archive does not have.
+    ///
+    /// What lies behind the point where the plan's history left the timeline is another branch's: it is zero, as in
+    /// what `archive-get` gives out.
     private func placePartial() throws(KedgeError) {
         guard let segment = preparation.plan.partial else { return }
         let name = segment.fileName(segmentSize: preparation.archive.registration.walSegmentSize)
@@ -235,7 +238,12 @@ struct RestoreWriter {
                 detail: "\(found.count) files of that name are archived.",
                 hint: "Run \"kedge info\" to see what is archived.")
         }
-        let bytes = try preparation.archive.read(found[0], threads: options.processMax).bytes
+        var bytes = try preparation.archive.read(found[0], threads: options.processMax).bytes
+        let start = segment.startLSN(segmentSize: preparation.archive.registration.walSegmentSize)
+        let limit = preparation.plan.chain.limit
+        if limit > start, limit - start < UInt64(bytes.count) {
+            for index in Int(limit - start)..<bytes.count { bytes[index] = 0 }
+        }
         try create(pgdata.appending("pg_wal").appending(name), bytes, mode: 0o600)
     }
 

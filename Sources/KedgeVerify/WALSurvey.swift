@@ -80,7 +80,7 @@ struct WALSurvey {
         for (earlier, later) in zip(chain.runs, chain.runs.dropFirst()) { cross(earlier, later) }
         if chain.hasConflict {
             holes.append(Hole(segment: chain.missing, reason: .conflict, backup: backup.label))
-        } else if chain.resumesAt != nil {
+        } else if chain.endsInHole {
             holes.append(Hole(segment: chain.missing, reason: .gap, backup: backup.label))
         } else if timeline == backup.span.timeline && chain.limit < backup.span.stopLSN {
             holes.append(Hole(segment: chain.missing, reason: .neededByBackup, backup: backup.label))
@@ -132,7 +132,7 @@ struct WALSurvey {
         case .gap, .neededByBackup:
             return KedgeError(
                 .notFound, "WAL segment \"\(name)\" is missing from repository \"\(repository)\"",
-                detail: hole.reason == .gap ? "Later segments are there." : nil,
+                detail: hole.reason == .gap ? "There is, or was, WAL behind it." : nil,
                 hint: "If the server still has it in pg_wal, archive it with \"kedge archive-push\"; otherwise take a "
                     + "new backup.")
         }

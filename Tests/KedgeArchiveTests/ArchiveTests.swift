@@ -96,6 +96,28 @@ import Testing
         #expect(store.contents == before)
     }
 
+    @Test("a segment that is empty from a switch point on holds nothing new, and is accepted; one that is cut is not")
+    func filledToTheSwitch() throws {
+        _ = try harness.push(names[1])
+        let (whole, before) = (try harness.local(names[1]), store.contents)
+        func push(keeping count: Int, changing index: Int? = nil) throws {
+            var twin = Array(whole[..<count]) + [UInt8](repeating: 0, count: whole.count - count)
+            if let index { twin[index] ^= 1 }
+            try fixture.write("pg_wal/" + names[1], twin)
+            #expect(try harness.push(names[1]).stored.map(\.outcome) == [.alreadyExists])
+        }
+        // Nothing says that the timeline was left.
+        #expect(failure { try push(keeping: 0x80000) }?.code == .archiveConflict)
+        try fixture.write("pg_wal/00000002.history", Array("1\t0/680000\tbefore\n".utf8))
+        _ = try harness.push("00000002.history")
+        try push(keeping: 0x80000)
+        #expect(failure { try push(keeping: 0x7F000) }?.code == .archiveConflict)
+        #expect(failure { try push(keeping: 0x80001) }?.code == .archiveConflict)
+        #expect(failure { try push(keeping: 0x80000, changing: 0x90000) }?.code == .archiveConflict)
+        #expect(failure { try push(keeping: 0x80000, changing: 0x5001E) }?.code == .archiveConflict)
+        #expect(before.allSatisfy { store.contents[$0.key] == $0.value })
+    }
+
     @Test("partial segments are kept beside each other, never in each other's place")
     func partials() throws {
         try fixture.write("pg_wal/\(names[0]).partial", harness.local(names[0]))

@@ -55,25 +55,39 @@ private struct Archive {
             let open = history.entries.reversed().filter {
                 $0.timeline >= fileTimeline && $0.begin.position / segmentSize <= number
             }
-            func holds(_ files: [UInt32: Set<UInt64>], _ timeline: TimelineID) -> Bool {
-                files[timeline.number]?.contains(number) == true
-                    && conflicts[timeline.number]?.contains(number) != true
-            }
-            if let entry = open.first(where: { holds(whole, $0.timeline) }) {
+            let found = open.lazy.map { ($0, self.answer($0.timeline, number)) }.first { $0.1 != .absent }
+            guard let (entry, answer) = found else { return begin }
+            let left = history.entries.filter { $0.timeline >= entry.timeline }.compactMap(\.end).min()
+            switch answer {
+            case .refused, .absent: return begin
+            case .partial: return max(begin, min(lsn(number + 1), left ?? LSN(.max)))
+            case .whole:
                 fileTimeline = entry.timeline
                 var end = lsn(number + 1)
                 var goesOn = true
-                if let left = entry.end, left < end { (end, goesOn) = (max(left, begin), false) }
+                if let left, left < end { (end, goesOn) = (max(left, begin), false) }
                 let segment = WALSegment(timeline: entry.timeline, number: number)
                 if let lsn = damage[segment], lsn >= start, lsn < end { return lsn }
                 guard goesOn else { return end }
                 number += 1
-            } else if let entry = open.first(where: { holds(partial, $0.timeline) }) {
-                return max(begin, min(lsn(number + 1), entry.end ?? LSN(.max)))
-            } else {
-                return begin
             }
         }
+    }
+
+    private enum Answer { case whole, partial, refused, absent }
+
+    /// What archive-get says of a segment, and what is in pg_wal where that is "absent".
+    private func answer(_ timeline: TimelineID, _ number: UInt64) -> Answer {
+        let isTwice = conflicts[timeline.number]?.contains(number) == true
+        let own = whole[timeline.number] ?? []
+        if own.contains(number) { return isTwice ? .refused : .whole }
+        // A hole is never called absent: not where a later segment is there, nor where a branch shows that it was.
+        if own.contains(where: { $0 > number }) { return .refused }
+        for history in histories.values where history.contains(timeline) && history.timeline != timeline {
+            let left = history.entries.filter { $0.timeline >= timeline }.compactMap(\.end).min()
+            if let left, left >= lsn(number + 1) { return .refused }
+        }
+        return partial[timeline.number]?.contains(number) == true && !isTwice ? .partial : .absent
     }
 }
 

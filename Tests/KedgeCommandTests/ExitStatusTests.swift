@@ -35,13 +35,18 @@ import Testing
         #expect(status(.exists) == 126)
         #expect(status(.unknown) == 1)
         #expect(status(.hasHistory) == 1)
+        #expect(status(.hasHistory, .abort) == 1)
         #expect(status(.exists, .absent) == 1)
         #expect(status(.unknown, .abort) == 126)
         for history in LocalTimeline.allCases {
             #expect(
                 ExitStatus.archiveGet(.provenAbsent, in: .standby, onUnavailable: nil, history: history) == 1)
-            #expect(
-                ExitStatus.archiveGet(.failed(.damaged), in: .recovery, onUnavailable: nil, history: history) == 126)
+            // The end of a recovery asks for what the server has, with and without a signal file.
+            for situation in [RecoverySituation.recovery, .noSignalFile] {
+                let status = ExitStatus.archiveGet(
+                    .failed(.damaged), in: situation, onUnavailable: nil, history: history)
+                #expect(status == (history == .hasHistory ? 1 : 126))
+            }
         }
     }
 
@@ -52,7 +57,8 @@ import Testing
         #expect(look(2) == .exists)
         #expect(look(3) == .hasHistory)
         #expect(look(4) == .unknown)
-        #expect(LocalTimeline.look(up: TimelineID(1), in: []) == .unknown)
+        #expect(look(1) == .hasHistory)
+        #expect(LocalTimeline.look(up: TimelineID(2), in: []) == .unknown)
     }
 
     @Test("archive-push stays at 125 or below and is never 0 for an error (lesson 29)")

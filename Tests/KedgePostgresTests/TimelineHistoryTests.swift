@@ -78,11 +78,16 @@ import Testing
         #expect(!history.contains(TimelineID(4), upTo: LSN(1)))
     }
 
-    @Test("a parent that was left behind its own start owns nothing, as up to version 14 can be found")
+    @Test("a parent that was left before its own start owns nothing, and its own parent ends there")
     func decreasing() throws {
         let history = try history("1\t0/300\n2\t0/200\n", of: 3)
         #expect(history.timeline(containing: LSN(0x1FF)) == TimelineID(1))
         #expect(history.timeline(containing: LSN(0x250)) == TimelineID(3))
+        #expect(history.entries.map(\.limit) == [LSN(0x200), LSN(0x200), nil])
+        #expect(history.contains(TimelineID(1), upTo: LSN(0x200)))
+        #expect(!history.contains(TimelineID(1), upTo: LSN(0x201)))
+        #expect(!history.contains(TimelineID(2), upTo: LSN(0x200)))
+        #expect(history.contains(TimelineID(3), upTo: LSN(0x201)))
     }
 
     @Test("a huge file is refused before it is split")

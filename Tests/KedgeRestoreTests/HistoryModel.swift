@@ -59,7 +59,8 @@ struct HistoryModel {
             let parent = UInt32(1 + dice.below(Int(timeline) - 1))
             let records = lineages[parent] ?? []
             let own = ownStart(parent)
-            let cut = own + 1 + dice.below(records.count - own - 1)
+            // Recovery along the parent may end before the parent began: its history says so all the same.
+            let cut = dice.chance(20) ? 1 + dice.below(own + 1) : own + 1 + dice.below(records.count - own - 1)
             grow(timeline, from: Array(records[..<cut]))
             var ancestors =
                 histories[TimelineID(parent)]?.entries.compactMap { entry in
@@ -223,8 +224,23 @@ extension HistoryModel {
             ? [UInt32(1)]
             : entries.filter { $0.begin.position / HistoryModel.segmentSize <= number }.map(\.timeline.number)
         let eligible = candidates.filter { $0 >= notBefore }.sorted(by: >)
-        return eligible.first { archived[$0]?.contains(number) ?? false }
-            ?? eligible.first { partials[$0]?.contains(number) ?? false }
+        // The archive, then pg_wal, for each timeline; archive-get refuses to call a hole absent.
+        for timeline in eligible {
+            if archived[timeline]?.contains(number) ?? false { return timeline }
+            if isHole(timeline, number) { return nil }
+            if partials[timeline]?.contains(number) ?? false { return timeline }
+        }
+        return nil
+    }
+
+    /// Whether the segment is missing although a later one, or a branch behind it, shows that it existed.
+    private func isHole(_ timeline: UInt32, _ number: UInt64) -> Bool {
+        if archived[timeline]?.contains(where: { $0 > number }) ?? false { return true }
+        let end = LSN((number + 1) * HistoryModel.segmentSize)
+        return histories.values.contains { history in
+            let left = history.entries.filter { $0.timeline.number >= timeline }.compactMap(\.end).min()
+            return history.contains(TimelineID(timeline)) && left.map { $0 >= end } ?? false
+        }
     }
 
     private func stopsBefore(_ record: ModelRecord, _ target: RecoveryTarget) -> Bool {

@@ -43,7 +43,6 @@ import Testing
     func explicitBackup(_ seed: UInt64) throws {
         let model = HistoryModel(seed: seed)
         var dice = Dice(seed &* 77)
-        var reached = 0
         for backup in model.backups {
             for timeline in model.lineages.keys.sorted() {
                 guard let history = model.archive.history(of: TimelineID(timeline)), backup.lies(on: history) else {
@@ -66,7 +65,6 @@ import Testing
                         #expect((found?.stop != nil) == isConsistent, about)
                         guard let stop = found?.stop, isConsistent else { continue }
                         if stop.event != nil { #expect(stop.record == record, about) }
-                        reached += 1
                     case .ranOut(let last, let isConsistent):
                         #expect(found?.stop == nil, about)
                         guard let found else { continue }
@@ -79,7 +77,20 @@ import Testing
                 }
             }
         }
-        #expect(reached > 0 || model.backups.count < 4, "seed \(seed) tested nothing")
+    }
+
+    @Test("the histories are not all holes: most backups reach the end of some timeline's record list")
+    func generator() {
+        var (reached, all) = (0, 0)
+        for seed in UInt64(1)...60 {
+            let model = HistoryModel(seed: seed)
+            for backup in model.backups {
+                all += 1
+                let ending = model.replay(backup, along: backup.span.timeline.number, to: .latest)
+                if case .ranOut(_, true) = ending { reached += 1 }
+            }
+        }
+        #expect(reached * 2 > all, "\(reached) of \(all)")
     }
 
     @Test("the newest backup that can reach the target is chosen", arguments: 1...100)
@@ -130,7 +141,7 @@ import Testing
                     let chain = WALChain(
                         model.archive, along: history,
                         from: backup.span.startLSN.position / HistoryModel.segmentSize)
-                    #expect(!isConsistent || chain.resumesAt != nil, about)
+                    #expect(!isConsistent || chain.endsInHole, about)
                     continue
                 }
                 #expect(isConsistent, about)

@@ -24,7 +24,7 @@ package enum KedgeBinary {
     ) throws(KedgeError) -> Subprocess {
         var command = ServerUser.command([try path()] + arguments)
         // The tests' own variables are not kedge's, and it would say so.
-        for name in ["SERVERS", "SOAK", "POSTGRES", "SEED", "DIRECTORY", "KILLS", "S3"] {
+        for name in ["SERVERS", "SOAK", "POSTGRES", "SEED", "DIRECTORY", "KILLS", "HISTORIES", "S3"] {
             command.environment.updateValue(nil, forKey: "KEDGE_TEST_" + name)
         }
         command.environment.updateValue(nil, forKey: "KEDGE_BINARY")
