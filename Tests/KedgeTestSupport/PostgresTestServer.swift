@@ -142,6 +142,17 @@ package final class PostgresTestServer {
         return status
     }
 
+    /// Waits until the server's log is as `isThere` wants it; `what` says how. Throws if the time is over.
+    package func wait(
+        forLog what: String, timeout: Duration = .seconds(60), _ isThere: (String) -> Bool
+    ) throws(KedgeError) {
+        let deadline = ContinuousClock.now + timeout
+        while !isThere(log) {
+            guard ContinuousClock.now < deadline else { throw failure("could not wait any longer until \(what)") }
+            poll(nil, 0, 20)
+        }
+    }
+
     /// Waits until `sql` gives the single value `value`. Throws if the server ends or the time is over.
     package func wait(
         until sql: String, is value: String = "t", timeout: Duration = .seconds(60)
