@@ -34,8 +34,8 @@ let package = Package(
         module(
             "KedgeCommand",
             [
-                "KedgeSetup", "KedgeVerify", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog",
-                "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore",
+                "KedgeSetup", "KedgeVerify", "KedgeDrill", "KedgeArchive", "KedgeBackup", "KedgeRestore",
+                "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore",
             ]),
         // Use cases
         module(
@@ -50,6 +50,9 @@ let package = Package(
                 "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
                 "KedgeCore",
             ]),
+        module(
+            "KedgeDrill",
+            ["KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         module("KedgeArchive", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         module("KedgeBackup", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         module("KedgeRestore", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
@@ -105,6 +108,12 @@ let package = Package(
             "KedgeCommandTests",
             ["KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic", "CTestSupport"]),
+        tests(
+            "KedgeDrillTests",
+            [
+                "KedgeDrill", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
+                "KedgeCore",
+            ]),
         tests("KedgeEndToEndTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         // What scripts/fuzz.sh feeds, and the quick tier with the corpus
         .target(

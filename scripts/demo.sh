@@ -69,6 +69,7 @@ dbname = postgres
 bin-dir = $bin
 repositories = main
 work-directory = $dir/work
+drill-directory = $dir/drills
 CONF
 pg mkdir "$dir/work"
 pg tee -a "$dir/main/postgresql.conf" >/dev/null <<CONF
@@ -121,6 +122,9 @@ if [ "$back" != "$rows" ] || [ -n "$(sql 54002 "select to_regclass('after_the_mi
     exit 1
 fi
 echo "Just as it was, and nothing of what came after."
+
+step "kedge drill: the same for the newest backup, as cron would do it every night, with a proof at the end"
+phase "drill" kedge drill
 
 step "How long each phase took"
 for i in "${!phase_names[@]}"; do LC_ALL=C printf '%-10s %8.2f s\n' "${phase_names[$i]}" "${phase_seconds[$i]}"; done

@@ -6,8 +6,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <linux/close_range.h>
 #include <unistd.h>
 
 int csystem_spawn(
@@ -50,6 +54,90 @@ int csystem_spawn(
         if (copies[i] >= 0) close(copies[i]);
     }
     return result;
+}
+
+// The child's half: nothing but calls that are safe after fork in a process with threads. Never returns.
+static void become(
+    char *const *arguments, char *const *environment, const char *directory, const int *wanted, int death_signal,
+    pid_t parent, int report)
+{
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    for (int signal = 1; signal < NSIG; signal++) sigaction(signal, &standard, NULL);
+    setsid();
+    int failure = 0;
+    if (prctl(PR_SET_PDEATHSIG, death_signal) != 0) failure = errno;
+    // The parent may have ended before the line above.
+    if (failure == 0 && getppid() != parent) _exit(127);
+    for (int i = 0; i < 3 && failure == 0; i++) {
+        if (dup2(wanted[i], i) < 0) failure = errno;
+    }
+    if (failure == 0 && close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) failure = errno;
+    if (failure == 0 && directory && chdir(directory) != 0) failure = errno;
+    if (failure == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        execvpe(arguments[0], arguments, environment);
+        failure = errno;
+    }
+    ssize_t ignored = write(report, &failure, sizeof failure);
+    (void)ignored;
+    _exit(127);
+}
+
+int csystem_spawn_tied(
+    char *const *arguments, char *const *environment, const char *directory, int input, int output, int errors,
+    int death_signal, pid_t *process)
+{
+    // Copies above 2, for the same reason as in csystem_spawn.
+    int wanted[3] = {input, output, errors};
+    int copies[3] = {-1, -1, -1};
+    int report[2] = {-1, -1};
+    int result = 0;
+    for (int i = 0; i < 3 && result == 0; i++) {
+        copies[i] = fcntl(wanted[i], F_DUPFD_CLOEXEC, 3);
+        if (copies[i] < 0) result = errno;
+    }
+    if (result == 0 && pipe2(report, O_CLOEXEC) != 0) result = errno;
+    if (result == 0) {
+        // No handler of ours may run in the child.
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        pid_t parent = getpid();
+        pid_t child = fork();
+        if (child == 0) become(arguments, environment, directory, copies, death_signal, parent, report[1]);
+        if (child < 0) result = errno;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        close(report[1]);
+        if (child > 0) {
+            int failure = 0;
+            ssize_t count;
+            do count = read(report[0], &failure, sizeof failure);
+            while (count < 0 && errno == EINTR);
+            if (count == (ssize_t)sizeof failure) {
+                result = failure;
+                while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {}
+            } else {
+                *process = child;
+            }
+        }
+        close(report[0]);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (copies[i] >= 0) close(copies[i]);
+    }
+    return result;
+}
+
+int csystem_signal_process(int descriptor, int signal)
+{
+    return pidfd_send_signal(descriptor, signal, NULL, 0);
+}
+
+void csystem_remove_variable(const char *name)
+{
+    unsetenv(name);
 }
 
 int csystem_memory_file(const void *bytes, size_t count)

@@ -65,6 +65,8 @@ package struct RepositoryInfo: Sendable {
         package let to: Moment
         package let newestBackup: Label
         package let backupCount: Int
+        /// In the order of their stop LSNs.
+        package let backups: [CommitRecord]
     }
 }
 

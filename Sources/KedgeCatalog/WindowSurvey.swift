@@ -43,6 +43,6 @@ package struct WindowSurvey {
         return RepositoryInfo.WindowInfo(
             timeline: window.timeline, from: RepositoryInfo.Moment(lsn: start.stopLSN, time: start.stopTime),
             to: RepositoryInfo.Moment(lsn: max(end, start.stopLSN), time: time), newestBackup: window.newest.label,
-            backupCount: window.backups.count)
+            backupCount: window.backups.count, backups: window.backups)
     }
 }

@@ -4,7 +4,8 @@
 package enum CommandTable {
     package static let all: [Command] = [
         InitCommand.command, CheckCommand.command, ArchivePushCommand.command, ArchiveGetCommand.command,
-        BackupCommand.command, InfoCommand.command, RestoreCommand.command, VerifyCommand.command, CatCommand.command,
+        BackupCommand.command, InfoCommand.command, RestoreCommand.command, VerifyCommand.command,
+        DrillCommand.command, CatCommand.command,
         KeyListCommand.command, KeyAddCommand.command, KeyRotateCommand.command, KeyRewrapCommand.command,
         KeyRemoveCommand.command, HelpCommand.command,
     ]

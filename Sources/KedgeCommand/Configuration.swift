@@ -72,6 +72,7 @@ package struct ClusterConfiguration: Sendable {
     package let verifyEvery: Duration
     /// Bytes in a second; nil: no limit.
     package let verifyRate: Int64?
+    package let drill: DrillConfiguration
 }
 
 /// What `archive-get` answers when it could not find out whether there is such a file.
@@ -340,6 +341,7 @@ extension ClusterConfiguration {
         registeredName = section.text("registered-as") ?? section.name
         verifyEvery = section.duration("verify-every")
         verifyRate = section.integer("verify-rate")
+        drill = DrillConfiguration(section)
         repositories = section.list("repositories") ?? known
         guard !repositories.isEmpty else {
             throw KedgeError(

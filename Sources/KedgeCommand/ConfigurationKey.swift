@@ -82,6 +82,28 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey(
             "verify-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
             "The most bytes that verify reads from the repositories in a second."),
+        ConfigurationKey(
+            "drill-directory", .cluster, .path, note: "required by drill",
+            "The directory in which drill restores. It needs room for the whole cluster, is made when it is missing, "
+                + "and must belong to the user that runs kedge."),
+        ConfigurationKey(
+            "drill-amcheck", .cluster, .choice(["sample", "full", "off"]), default: "sample",
+            "How much of each database drill checks with the extension amcheck: a random part of up to 1 GB, "
+                + "everything, or nothing."),
+        ConfigurationKey(
+            "drill-check", .cluster, .path, note: "none",
+            "A file of SQL statements that drill runs in the recovered cluster; each must return true. A line "
+                + "\\connect NAME changes the database."),
+        ConfigurationKey(
+            "drill-set", .cluster, .text, note: "none",
+            "Server settings for drill's server, as name=value, separated by semicolons."),
+        ConfigurationKey(
+            "rto-target", .cluster, .duration(.seconds(1) ... .seconds(31_536_000)), note: "none",
+            "The longest that a restore may take. A drill that takes longer ends with exit status 1."),
+        ConfigurationKey(
+            "rpo-target", .cluster, .duration(.seconds(1) ... .seconds(31_536_000)), note: "none",
+            "The most that may be lost: how old the last commit may be that can be recovered when a drill begins. A "
+                + "cluster without any commits for so long misses it too."),
 
         // Repository
         ConfigurationKey(

@@ -102,6 +102,11 @@ struct LayeredSection: Sendable {
         return duration
     }
 
+    /// For keys that have no default.
+    func optionalDuration(_ key: String) -> Duration? {
+        if case .duration(let duration) = value(key) { duration } else { nil }
+    }
+
     func compression(_ key: String) -> CompressionChoice {
         guard case .compression(let setting) = value(key) else { preconditionFailure("key \(key) has no default") }
         return setting

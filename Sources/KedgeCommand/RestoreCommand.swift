@@ -1,6 +1,7 @@
 // `kedge restore`.
 import KedgeCatalog
 import KedgeCore
+import KedgeRepository
 import KedgeRestore
 
 /// The command line of `restore`.
@@ -83,7 +84,41 @@ enum RestoreCommand {
         if outcome.isWritten && context.surroundings.host.userID == 0 {
             context.log.warn("the files belong to root: give them to the server's user before you start it")
         }
-        return RestoreReport(outcome, binDirectory: cluster.binDirectory).result
+        var result = RestoreReport(outcome, binDirectory: cluster.binDirectory).result
+        if !outcome.isWritten { addForecast(outcome, source, cluster.name, context, to: &result) }
+        return result
+    }
+
+    /// How long it would take, if a drill has measured that. Not being able to tell is no failure of the plan.
+    private static func addForecast(
+        _ outcome: Restore.Outcome, _ source: RepositorySource, _ name: String, _ context: CommandContext,
+        to result: inout CommandResult
+    ) {
+        do throws(KedgeError) {
+            let proofs = ProofCatalog(try source.openCluster(name, for: .read, random: context.surroundings.random))
+            let names = try proofs.names().proofs.values.joined().filter {
+                $0.level == .drilled && $0.result == .passed
+            }
+            let newest = names.sorted { $0.time > $1.time }.prefix(10)
+            let end = outcome.plan.stop?.record ?? outcome.plan.lastRecord ?? outcome.plan.backup.span.stopLSN
+            let stop = outcome.plan.backup.span.stopLSN
+            guard
+                let forecast = RestoreForecast(
+                    bytes: outcome.totalBytes, walBytes: end > stop ? end - stop : 0,
+                    drills: try proofs.open(Array(newest)).proofs)
+            else { return }
+            result.lines.append(forecast.sentence(HumanText.duration))
+            if case .object(let members) = result.json {
+                let value: JSONValue = [
+                    "milliseconds": .int(forecast.milliseconds), "includesReplay": .bool(forecast.includesReplay),
+                    "drill": .string(forecast.drill.finished.description),
+                    "hostName": .string(forecast.drill.hostName),
+                ]
+                result.json = .object(members + [JSONMember("forecast", value)])
+            }
+        } catch {
+            context.log.warn("cannot tell how long it will take: \(error.message)")
+        }
     }
 
     /// What PostgreSQL itself would do: pause at a target, promote at the end of the WAL.

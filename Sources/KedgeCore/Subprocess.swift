@@ -24,7 +24,20 @@ package struct Subprocess: Sendable {
     /// Makes `run` kill the child and throw `interrupted` once somebody asked to stop.
     package var interruption: Interruption?
 
+    /// What the child has to do with our terminal and our end.
+    package var bond = Bond.ordinary
+
     package init(_ arguments: [String]) { self.arguments = arguments }
+
+    /// What a child shares with us.
+    package enum Bond: Hashable, Sendable {
+        /// The terminal's keys reach it as they reach us, and it may outlive us.
+        case ordinary
+        /// It leads a session of its own, and may outlive us.
+        case ownSession
+        /// It leads a session of its own, and gets this signal when the thread that started it ends, by SIGKILL too.
+        case endsWithUs(signal: Int32)
+    }
 
     /// How a child ended.
     package enum Status: Hashable, Sendable {
@@ -94,7 +107,16 @@ package struct Subprocess: Sendable {
         var process: pid_t = 0
         let failure = withCStrings(arguments) { arguments in
             withCStrings(mergedEnvironment()) { environment in
-                csystem_spawn(arguments, environment, workingDirectory, inputFile, output, errors, &process)
+                let deathSignal: Int32
+                switch bond {
+                case .ordinary:
+                    return csystem_spawn(
+                        arguments, environment, workingDirectory, inputFile, output, errors, &process)
+                case .ownSession: deathSignal = 0
+                case .endsWithUs(let signal): deathSignal = signal
+                }
+                return csystem_spawn_tied(
+                    arguments, environment, workingDirectory, inputFile, output, errors, deathSignal, &process)
             }
         }
         guard failure == 0 else { throw systemError("start program", RawPath(name), errno: failure) }
@@ -137,6 +159,7 @@ package struct RunningProcess: ~Copyable {
     /// Readable when the child has ended.
     fileprivate let descriptor: Int32
     private var status: Subprocess.Status?
+    private var isReleased = false
 
     fileprivate init(id: pid_t, name: String) throws(KedgeError) {
         let descriptor = csystem_process_descriptor(id)
@@ -177,8 +200,11 @@ package struct RunningProcess: ~Copyable {
         return ended
     }
 
+    /// Lets the child go on when this value goes away.
+    package mutating func release() { isReleased = true }
+
     deinit {
-        if status == nil {
+        if status == nil && !isReleased {
             Glibc.kill(id, SIGKILL)
             while waitpid(id, nil, 0) < 0 && errno == EINTR {}
         }

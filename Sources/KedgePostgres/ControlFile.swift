@@ -26,6 +26,18 @@ package struct ControlFile: Hashable, Sendable {
         package let maxPreparedTransactions: Int32
         package let maxLocksPerTransaction: Int32
         package let trackCommitTimestamp: Bool
+
+        package init(
+            maxConnections: Int32, maxWorkerProcesses: Int32, maxWALSenders: Int32, maxPreparedTransactions: Int32,
+            maxLocksPerTransaction: Int32, trackCommitTimestamp: Bool
+        ) {
+            self.maxConnections = maxConnections
+            self.maxWorkerProcesses = maxWorkerProcesses
+            self.maxWALSenders = maxWALSenders
+            self.maxPreparedTransactions = maxPreparedTransactions
+            self.maxLocksPerTransaction = maxLocksPerTransaction
+            self.trackCommitTimestamp = trackCommitTimestamp
+        }
     }
 
     package let systemIdentifier: SystemIdentifier

@@ -25,6 +25,13 @@ package struct ReplayStop: Hashable, Sendable {
     /// The event that it is, unless the target is an LSN.
     package let event: WALEvent?
     package let segment: WALSegment
+
+    package init(record: LSN, isBefore: Bool, event: WALEvent?, segment: WALSegment) {
+        self.record = record
+        self.isBefore = isBefore
+        self.event = event
+        self.segment = segment
+    }
 }
 
 /// One pass over a chain of WAL.

@@ -27,6 +27,10 @@ package struct Restore {
         package var tablespaces: [UInt32: RawPath]
         /// Where `pg_wal` will lead, absolute and without links; nil for a plain directory.
         package var walDirectory: RawPath?
+        /// Where each tablespace that is not mapped goes, below its OID; nil: to its recorded path.
+        package var tablespaceDirectory: RawPath?
+        /// The cluster will be recovered where it is written, so there has to be room for WAL as well.
+        package var recoversAtOnce = false
         package var action: TargetAction
         /// Nil: keep into the configured pgdata, off anywhere else.
         package var archiving: Archiving?
@@ -101,16 +105,20 @@ package struct Restore {
         self.interruption = interruption
     }
 
-    /// Plans, checks, and, unless it is a dry run, writes.
+    /// Plans, checks, and, unless it is a dry run, writes. `approve` gets the plan as soon as it is made; what it
+    /// throws ends the restore there.
     ///
     /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `server-running`, `no-space`, `damaged`,
     /// `interrupted` and what reading and writing throw. After an error during the writing the directory cannot be
     /// started.
-    package func run() throws(KedgeError) -> Outcome {
+    package func run(
+        approving approve: (RestorePlan) throws(KedgeError) -> Void = { _ in }
+    ) throws(KedgeError) -> Outcome {
         let start = time.monotonicNanoseconds()
         let cluster = try source.openCluster(options.clusterName, for: .read, random: random)
         progress.begin("planning")
-        let preparation = try RestorePreparation(cluster, options, interruption: interruption)
+        let preparation = try RestorePreparation(
+            cluster, options, approving: approve, interruption: interruption)
         if !options.isDryRun {
             let writer = RestoreWriter(
                 preparation, options, progress: progress, random: random, interruption: interruption)

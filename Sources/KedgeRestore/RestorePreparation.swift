@@ -17,7 +17,10 @@ struct RestorePreparation {
     let unreadable: [UnreadableRecord]
 
     /// Plans and checks. Throws as `Restore.run` does.
-    init(_ cluster: ClusterRepository, _ options: Restore.Options, interruption: Interruption) throws(KedgeError) {
+    init(
+        _ cluster: ClusterRepository, _ options: Restore.Options,
+        approving approve: (RestorePlan) throws(KedgeError) -> Void, interruption: Interruption
+    ) throws(KedgeError) {
         self.cluster = cluster
         let catalog = BackupCatalog(cluster)
         let listing = try catalog.list()
@@ -38,6 +41,7 @@ struct RestorePreparation {
             guard wanted == nil else { throw error }
             throw SystemChoice.naming(listing.backups.filter { $0.server.systemIdentifier != system }, in: error)
         }
+        try approve(plan)
         try interruption.checkpoint()
 
         root = try catalog.manifest(of: plan.backup)
@@ -50,7 +54,7 @@ struct RestorePreparation {
             pgdata: options.pgdata, isConfigured: isConfigured, versionDirectory: versionDirectory,
             resolve: FileSystem.resolved)
         placements = try placer.decide(
-            plan.backup.tablespaces, created: plan.tablespaces, mapping: options.tablespaces)
+            plan.backup.tablespaces, created: plan.tablespaces, mapping: options.mapping(of: plan.backup))
         settings = RecoverySettings(
             target: plan.target, timeline: plan.followed, action: options.action,
             isStandby: options.request.standby, restoreCommand: options.restoreCommand.text,
@@ -88,23 +92,35 @@ struct RestorePreparation {
         return try planner.plan()
     }
 
-    /// What the cluster needs besides its files: segments that recovery fetches.
-    private var walBytes: UInt64 { 3 * archive.registration.walSegmentSize }
+    /// What the cluster needs besides its files: segments that recovery fetches. The server removes them only when it
+    /// replays a checkpoint, which happens at least every max_wal_size of the original: its default is taken here.
+    private func walBytes(_ options: Restore.Options) -> UInt64 {
+        let few = 3 * archive.registration.walSegmentSize
+        guard options.recoversAtOnce else { return few }
+        let end = plan.stop?.record ?? plan.lastRecord ?? plan.chain.limit
+        let replayed = end > plan.backup.span.startLSN ? end - plan.backup.span.startLSN : 0
+        return few + min(replayed, 1 << 30)
+    }
 
     /// Throws `no-space` where a file system has not enough room, with its name and what is missing.
     private func checkSpace(_ options: Restore.Options) throws(KedgeError) {
         func need(_ path: RawPath, _ room: ManifestSurvey.Room?, _ hint: String) -> RestoreSpace.Need {
             RestoreSpace.Need(path: path, bytes: room?.bytes ?? 0, inodes: room?.inodes ?? 0, hint: hint)
         }
-        let data = need(options.pgdata, survey.room[nil], "restore into another directory with \"--pgdata\".")
+        let elsewhere =
+            options.recoversAtOnce
+            ? "name another directory with the setting drill-directory."
+            : "restore into another directory with \"--pgdata\"."
+        let data = need(options.pgdata, survey.room[nil], elsewhere)
         let wal = RestoreSpace.Need(
-            path: options.walDirectory ?? options.pgdata, bytes: walBytes, inodes: 3,
+            path: options.walDirectory ?? options.pgdata, bytes: walBytes(options), inodes: 3,
             hint: options.walDirectory == nil
-                ? "restore into another directory with \"--pgdata\"." : "name another directory with \"--waldir\".")
+                ? elsewhere : "name another directory with \"--waldir\".")
         let tablespaces = placements.map { placement in
             need(
                 placement.target, survey.room[placement.oid],
-                "map the tablespace elsewhere with \"--tablespace \(placement.oid)=DIR\".")
+                options.recoversAtOnce
+                    ? elsewhere : "map the tablespace elsewhere with \"--tablespace \(placement.oid)=DIR\".")
         }
         // A checksum of four bytes for each file is kept in a scratch file.
         let scratch = RestoreSpace.Need(
@@ -113,5 +129,17 @@ struct RestorePreparation {
         try RestoreSpace.check([data, wal] + tablespaces + [scratch]) { (path) throws(KedgeError) in
             try FileSystemSpace(near: path)
         }
+    }
+}
+
+extension Restore.Options {
+    /// The directories that were chosen for the tablespaces of `backup`.
+    fileprivate func mapping(of backup: CommitRecord) -> [UInt32: RawPath] {
+        guard let tablespaceDirectory else { return tablespaces }
+        var mapping = tablespaces
+        for tablespace in backup.tablespaces where !tablespace.inPlace && mapping[tablespace.oid] == nil {
+            mapping[tablespace.oid] = tablespaceDirectory.appending(String(tablespace.oid))
+        }
+        return mapping
     }
 }

@@ -9,6 +9,19 @@ int csystem_spawn(
     char *const *arguments, char *const *environment, const char *directory, int input, int output, int errors,
     pid_t *process);
 
+/// The same for a child that must not outlive us: it gets `death_signal` when the calling thread ends, however that is
+/// (prctl(2), PR_SET_PDEATHSIG; 0: none), and it leads a session of its own, so that the keys of a terminal do not reach it.
+int csystem_spawn_tied(
+    char *const *arguments, char *const *environment, const char *directory, int input, int output, int errors,
+    int death_signal, pid_t *process);
+
+/// Sends `signal` to the process behind a descriptor of `csystem_process_descriptor`, which cannot be another process
+/// of the same number. Returns -1 with errno on failure.
+int csystem_signal_process(int descriptor, int signal);
+
+/// Removes the variable from our own environment. Only while there is no other thread that may read it.
+void csystem_remove_variable(const char *name);
+
 /// An anonymous file in memory, positioned at its start, that holds `bytes`. Returns -1 with errno on failure.
 int csystem_memory_file(const void *bytes, size_t count);
 

@@ -1,0 +1,441 @@
+// One run of a drill, step by step, and what is known so far: of this the proof is made at the end.
+
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+import KedgeRestore
+
+/// The steps of a drill. Used by one thread, once.
+final class DrillRun {
+    private let source: RepositorySource
+    private let cluster: ClusterRepository
+    private let scratch: ScratchDirectory
+    private let options: Drill.Options
+    private let tools: Drill.Tools
+    private let checks: CheckList
+    private let started: Timestamp
+    private var clock: PhaseClock
+
+    private(set) var plan: RestorePlan?
+    private(set) var warnings: [String] = []
+    private var backup: CommitRecord?
+    private var programs: ServerPrograms?
+    private var server: ScratchServer?
+    private var user = ""
+    private var request = RestoreRequest()
+    private var end: RecoveryEnd?
+    private var isReached = false
+    private var survey: RepositoryInfo?
+
+    init(
+        _ source: RepositorySource, _ cluster: ClusterRepository, _ scratch: ScratchDirectory,
+        _ options: Drill.Options, _ tools: Drill.Tools
+    ) {
+        self.source = source
+        self.cluster = cluster
+        self.scratch = scratch
+        self.options = options
+        self.tools = tools
+        checks = CheckList(time: tools.time)
+        started = tools.time.now()
+        clock = PhaseClock(tools.time)
+    }
+
+    /// Everything but the proof and the removal. Returns early at the first check without which no other makes sense.
+    private func recoverAndCheck() throws(KedgeError) {
+        guard let restored = try restore(), let plan, let programs else { return }
+        let configuration = try configuration(of: restored, plan, programs)
+        let server = ScratchServer(programs, scratch, interruption: tools.interruption)
+        self.server = server
+        guard try recover(server, configuration, plan) else { return }
+        try open(server)
+        clock.begin("checks")
+        tools.progress.begin("checking")
+        try DatabaseChecks(
+            server: server, programs: programs, user: user, amcheck: options.amcheck, checks: checks, tools: tools
+        ).run()
+        try runAssertions(server)
+        try scanPages(server, plan.backup)
+        clock.end()
+    }
+
+    // MARK: - Select and fetch
+
+    /// Plans and writes. Nil where the backup or its WAL turned out not to do.
+    private func restore() throws(KedgeError) -> Restore.Outcome? {
+        clock.begin("select")
+        tools.progress.begin("planning")
+        request = try selectRequest()
+        var restoring = Restore.Options(
+            clusterName: options.clusterName, request: request, pgdata: scratch.data,
+            configuredPgdata: options.configuredPgdata, action: .pause, archiving: .off,
+            restoreCommand: options.restoreCommand, extraFilesDirectory: scratch.extraFiles,
+            processMax: options.processMax, workDirectory: options.workDirectory)
+        restoring.tablespaceDirectory = scratch.tablespaces
+        restoring.recoversAtOnce = true
+        let restore = Restore(
+            source, restoring, progress: tools.progress, time: tools.time, random: tools.random,
+            interruption: tools.interruption)
+        do throws(KedgeError) {
+            let outcome = try restore.run { (plan) throws(KedgeError) in try approve(plan) }
+            warnings += outcome.unreadable.map { "\"\($0.name)\" cannot be read: \($0.error.message)" }
+            warnings += outcome.plan.warnings
+            clock.end(bytes: outcome.totalBytes)
+            checks.add("fetch", .passed("\(outcome.files) files, each byte as it was backed up"))
+            return outcome
+        } catch {
+            clock.end()
+            try note(failedRestore: error)
+            return nil
+        }
+    }
+
+    private func selectRequest() throws(KedgeError) -> RestoreRequest {
+        if case .given(let request) = options.wish { return request }
+        let windows = try surveyed().windows.map { window in
+            DrillWindow(
+                timeline: window.timeline, toLSN: window.to.lsn, toTime: window.to.time,
+                backups: window.backups.map {
+                    DrillWindow.Backup(
+                        label: $0.label, stopLSN: $0.span.stopLSN, stopTime: $0.span.stopTime)
+                })
+        }
+        return try options.wish.request(in: windows, random: tools.random)
+    }
+
+    /// What `info` knows of the repository; read once.
+    private func surveyed() throws(KedgeError) -> RepositoryInfo {
+        if let survey { return survey }
+        let name = cluster.repository.name
+        let info = Info(
+            [.init(name: options.clusterName, repositories: [.init(name: name, source: .success(source))])],
+            time: tools.time, random: tools.random, interruption: tools.interruption)
+        guard let found = try info.run().first?.repositories.first?.info else {
+            throw KedgeError(.defect, "could not survey repository \"\(name)\"", hint: "Please report this.")
+        }
+        let survey = try found.get()
+        self.survey = survey
+        return survey
+    }
+
+    /// What has to be right before anything is fetched.
+    private func approve(_ plan: RestorePlan) throws(KedgeError) {
+        self.plan = plan
+        backup = plan.backup
+        clock.end()
+        programs = try ServerPrograms.find(
+            majorVersion: plan.backup.server.postgresVersion, configured: options.binDirectory,
+            interruption: tools.interruption)
+        // It would be made at its recorded path, outside of the scratch directory.
+        if let tablespace = plan.tablespaces.first(where: { !$0.path.bytes.isEmpty }) {
+            throw KedgeError(
+                .notSupported,
+                "cannot drill: recovery would create tablespace \(tablespace.oid) at "
+                    + "\"\(tablespace.path)\"",
+                detail: "It was created after backup \(plan.backup.label), at LSN \(tablespace.lsn), and the server "
+                    + "makes it at the path that is in the WAL, outside of the scratch directory.",
+                hint: "Make a new backup and drill that one, or drill to a point before the tablespace was created, "
+                    + "such as \"--target-immediate\".")
+        }
+        clock.begin("fetch")
+    }
+
+    /// Tells damage from what says nothing about the backup, which is thrown.
+    private func note(failedRestore error: KedgeError) throws(KedgeError) {
+        if plan != nil {
+            guard error.code.exitStatus == ErrorCode.damaged.exitStatus || error.code == .archiveConflict else {
+                throw error
+            }
+            checks.add("fetch", .failed(DrillRun.sentence(error)))
+            return
+        }
+        // What was asked for may be a moment that nobody ever could recover to; that all of it can be is promised.
+        let isPromised = request.target == .latest || request.target == .immediate
+        guard
+            error.code == .damaged || error.code == .archiveConflict || (error.code == .targetUnreachable && isPromised)
+        else { throw error }
+        backup = try blamed()
+        guard backup != nil else { throw error }
+        checks.add("plan", .failed(DrillRun.sentence(error)))
+    }
+
+    /// The backup that would have been restored.
+    private func blamed() throws(KedgeError) -> CommitRecord? {
+        let backups = try BackupCatalog(cluster).list().backups
+        if let label = request.backup { return backups.first { $0.label == label } }
+        let system = cluster.newestRegistration.systemIdentifier
+        return backups.filter { $0.server.systemIdentifier == system }.max {
+            ($0.span.timeline, $0.span.stopLSN) < ($1.span.timeline, $1.span.stopLSN)
+        }
+    }
+
+    static func sentence(_ error: KedgeError) -> String {
+        let cause = error.cause.map { "; \(sentence($0))" } ?? "."
+        return ([error.message] + (error.detail.map { ["(\($0))"] } ?? [])).joined(separator: " ") + cause
+    }
+
+    // MARK: - Start and replay
+
+    private func configuration(
+        of restored: Restore.Outcome, _ plan: RestorePlan, _ programs: ServerPrograms
+    ) throws(KedgeError) -> ScratchConfiguration {
+        let control = try ControlFile.read(dataDirectory: scratch.data, time: tools.time)
+        let original = plan.backup.dataDirectory
+        let main = restored.extraFiles.first { $0.lastComponent == "postgresql.conf" }
+        let settings = try RestoredSettings(
+            main: main ?? original.appending("postgresql.conf"),
+            .init(original: original, restored: scratch.data, extraFiles: scratch.extraFiles))
+        for path in settings.missing {
+            warnings.append(
+                "The configuration file \"\(path)\" is not in the backup: what it sets is not known to the drill.")
+        }
+        // Its settings would win over the scratch server's own. The timeline is for archive-get, which looks for it here.
+        try scratch.write(
+            "# kedge drill has put its own settings elsewhere.\n"
+                + RecoverySettings.line("recovery_target_timeline", plan.timeline.description) + "\n",
+            to: scratch.data.appending("postgresql.auto.conf"))
+        let preload =
+            options.settings.last { $0.name == "shared_preload_libraries" }?.value
+            ?? settings.values["shared_preload_libraries"] ?? ""
+        let libraries = RestoredSettings.list(preload)
+        try requireLibraries(libraries, programs)
+        return ScratchConfiguration(
+            data: scratch.data, directory: scratch.configuration, socketDirectory: scratch.socketDirectory,
+            majorVersion: programs.majorVersion, id: scratch.name.id, limits: control.standbySettings,
+            walSegmentSize: plan.backup.server.walSegmentSize, preload: libraries,
+            hasInPlaceTablespaces: plan.backup.tablespaces.contains(where: \.inPlace)
+                || plan.tablespaces.contains { $0.path.bytes.isEmpty },
+            recovery: restored.settings.lines, overrides: options.settings)
+    }
+
+    /// Without them the server would not start.
+    private func requireLibraries(_ libraries: [String], _ programs: ServerPrograms) throws(KedgeError) {
+        for name in libraries {
+            guard let path = programs.library(name), try !FileSystem.exists(path) else { continue }
+            throw KedgeError(
+                .configuration, "cannot start the restored cluster: library \"\(name)\" is not on this host",
+                detail: "The cluster's shared_preload_libraries names it, and there is no file \"\(path)\".",
+                hint: "Install the package that holds it, or leave it out with "
+                    + "\"--drill-set shared_preload_libraries=…\" if the data can do without.")
+        }
+    }
+
+    /// False where the target was not reached.
+    private func recover(
+        _ server: ScratchServer, _ configuration: ScratchConfiguration, _ plan: RestorePlan
+    ) throws(KedgeError) -> Bool {
+        let expected = ExpectedEnd(plan)
+        let start = plan.backup.span.startLSN
+        let goal = plan.stop?.record ?? plan.lastRecord ?? plan.backup.span.stopLSN
+        tools.progress.begin("replaying", totalBytes: goal > start ? goal - start : 0)
+        clock.begin("start")
+        let watch = RecoveryWatch(
+            server, scratch, configuration, expected: expected, users: options.users, isKept: options.isKept,
+            tools: tools)
+        let result = try watch.run()
+        user = watch.user
+        if !watch.raised.isEmpty {
+            warnings.append(
+                "Replay wanted higher limits than pg_control names: \(watch.raised.joined(separator: ", ")).")
+        }
+        clock.split(at: watch.consistentAt, into: "replay")
+        switch result {
+        case .failed(let reason):
+            clock.end()
+            checks.add("target-reached", .failed("The server did not get to \(request.target): \(reason)."))
+            return false
+        case .reached(let end):
+            self.end = end
+            let stop = plan.backup.span.stopLSN
+            clock.end(bytes: end.replayLSN > stop ? end.replayLSN - stop : 0)
+            let problems = expected.problems(with: end)
+            isReached = problems.isEmpty
+            checks.add(
+                "target-reached",
+                isReached ? .passed(reached(end, plan)) : .failed(problems.joined(separator: " ")))
+            return isReached
+        }
+    }
+
+    private func reached(_ end: RecoveryEnd, _ plan: RestorePlan) -> String {
+        let last = end.lastTransactionTime.map { ", the last transaction at \($0)" } ?? ""
+        return "Replay ended at LSN \(end.replayLSN) on the way to timeline \(plan.timeline)\(last)."
+    }
+
+    /// Makes a primary of it, as somebody who needs it would.
+    private func open(_ server: ScratchServer) throws(KedgeError) {
+        clock.begin("open")
+        tools.progress.begin("opening")
+        try checks.run("opens") { () throws(KedgeError) in
+            let connection = try DatabaseConnection(
+                server.database("template1", user: user), unless: tools.interruption)
+            if try connection.isInRecovery() {
+                _ = try connection.row("SELECT pg_promote(false)", attempt: "promote the scratch server")
+            }
+            while try connection.isInRecovery() {
+                guard case .ended(let status) = try server.status(after: 20) else { continue }
+                return .failed("The server ended (\(status)) when it was promoted.")
+            }
+            return .passed("It was promoted and takes writes.")
+        }
+        clock.end()
+    }
+
+    // MARK: - Checks
+
+    private func runAssertions(_ server: ScratchServer) throws(KedgeError) {
+        let file = DatabaseChecks(
+            server: server, programs: try requiredPrograms(), user: user, amcheck: .off, checks: checks, tools: tools)
+        for assertion in options.assertions {
+            let database = assertion.database ?? options.database
+            try checks.run("assertion", "line \(assertion.line)") { () throws(KedgeError) in
+                let connection = try file.connect(database)
+                // As a user's own session finds its tables.
+                _ = try connection.query("RESET search_path", attempt: "prepare the session")
+                let rows = try connection.query(assertion.sql, attempt: "run the check in line \(assertion.line)")
+                let value = rows.first?.text(0)
+                guard rows.count == 1, value == "t" else {
+                    let got = rows.count == 1 ? value ?? "null" : "\(rows.count) rows"
+                    return .failed("It gave \(got) instead of true: \(assertion.sql.prefix(300))")
+                }
+                return .passed()
+            }
+        }
+    }
+
+    private func requiredPrograms() throws(KedgeError) -> ServerPrograms {
+        guard let programs else { throw KedgeError(.defect, "no programs were chosen", hint: "Please report this.") }
+        return programs
+    }
+
+    private func scanPages(_ server: ScratchServer, _ backup: CommitRecord) throws(KedgeError) {
+        guard backup.server.dataChecksums else {
+            checks.add("checksums", .skipped("The cluster has no data checksums."))
+            return
+        }
+        try checks.run("checksums") { () throws(KedgeError) in
+            let connection = try DatabaseConnection(
+                server.database("template1", user: user), unless: tools.interruption)
+            _ = try connection.query("CHECKPOINT", attempt: "write everything out")
+            connection.close()
+            tools.progress.begin("reading pages", totalBytes: backup.sizes.databaseBytes)
+            let scan = try PageScan(
+                data: scratch.data, blockSize: Int(backup.server.blockSize),
+                segmentBlocks: backup.server.relationSegmentBlocks, threads: options.processMax, tools: tools
+            ).run()
+            guard scan.damagedCount == 0 else {
+                let more = scan.damagedCount - scan.damaged.count
+                return .failed(
+                    "\(scan.damagedCount) page(s) have a wrong checksum: \(scan.damaged.joined(separator: "; "))"
+                        + (more > 0 ? "; and \(more) more." : "."))
+            }
+            return .passed("\(scan.bytes) bytes of pages")
+        }
+    }
+
+    // MARK: - The end
+
+    /// Recovers and checks. Throws where a check may have failed because of what was done to this drill while it ran.
+    func recoverAndCheckUndisturbed() throws(KedgeError) {
+        do throws(KedgeError) {
+            try recoverAndCheck()
+        } catch  where error.code == .databaseUnavailable {
+            throw try disturbance() ?? error
+        }
+        if checks.hasFailed, let error = try disturbance() { throw error }
+    }
+
+    private func disturbance() throws(KedgeError) -> KedgeError? {
+        guard let server, let plan else { return nil }
+        _ = try server.status(after: 100)
+        return try Disturbance(of: scratch, server, walSegmentSize: plan.backup.server.walSegmentSize).error
+    }
+
+    /// What is to be stored.
+    func proof() throws(KedgeError) -> ProofRecord {
+        guard let backup else { throw KedgeError(.defect, "no backup was chosen", hint: "Please report this.") }
+        let finished = tools.time.now()
+        return ProofRecord(
+            label: backup.label, level: .drilled, result: checks.hasFailed ? .failed : .passed,
+            repositoryName: cluster.repository.name, repositoryID: cluster.repository.identity.id,
+            manifest: backup.manifest, started: started, finished: finished, hostName: options.hostName,
+            createdBy: "kedge \(Version.text)", serverVersion: programs?.version, target: target,
+            covers: coverage(of: backup), checks: checks.checks, phases: clock.phases,
+            objectives: try objectives(of: backup))
+    }
+
+    private var target: ProofRecord.Target {
+        let (kind, value): (String, String?) =
+            switch request.target {
+            case .latest: ("latest", nil)
+            case .immediate: ("immediate", nil)
+            case .time(let time, _): ("time", time.description)
+            case .transaction(let number, _): ("xid", String(number))
+            case .lsn(let lsn, _): ("lsn", lsn.description)
+            case .name(let name): ("name", name)
+            }
+        return ProofRecord.Target(
+            kind: kind, value: value, reachedTimeline: end == nil ? nil : plan?.timeline, reachedLSN: end?.replayLSN,
+            reachedTime: end?.lastTransactionTime)
+    }
+
+    private func coverage(of backup: CommitRecord) -> ProofRecord.Coverage? {
+        guard isReached, let end, let plan, end.replayLSN >= backup.span.stopLSN else { return nil }
+        return ProofRecord.Coverage(
+            timeline: plan.timeline, fromLSN: backup.span.stopLSN, toLSN: end.replayLSN,
+            toTime: end.lastTransactionTime)
+    }
+
+    private func objectives(of backup: CommitRecord) throws(KedgeError) -> ProofRecord.Objectives {
+        var lag: UInt64?
+        if options.recoveryPointObjective != nil {
+            let recoverable = try surveyed().windows.max { ($0.timeline, $0.to.lsn) < ($1.timeline, $1.to.lsn) }
+            lag = recoverable?.to.time.map { DrillRun.seconds(from: $0, to: started) }
+        } else if request.target == .latest {
+            lag = end?.lastTransactionTime.map { DrillRun.seconds(from: $0, to: started) }
+        }
+        func seconds(_ duration: Duration?) -> UInt64? { duration.map { UInt64(clamping: $0.components.seconds) } }
+        return ProofRecord.Objectives(
+            rtoSeconds: seconds(options.recoveryTimeObjective),
+            measuredSeconds: (clock.restoreMilliseconds + 999) / 1000,
+            rpoSeconds: seconds(options.recoveryPointObjective), lagSeconds: lag)
+    }
+
+    private static func seconds(from: Timestamp, to: Timestamp) -> UInt64 {
+        UInt64(clamping: (to.microseconds - from.microseconds) / 1_000_000)
+    }
+
+    /// Leaves everything where it is.
+    func keep() throws(KedgeError) -> Drill.KeptServer {
+        try scratch.keep()
+        var isRunning = false
+        if let server, case .connectable = try server.status(after: 0) { isRunning = true }
+        server?.release()
+        return Drill.KeptServer(
+            directory: scratch.path, data: scratch.data, socketDirectory: scratch.socketDirectory,
+            port: ScratchDirectory.port, user: user, binDirectory: programs?.directory ?? "", isRunning: isRunning)
+    }
+
+    func remove() throws(KedgeError) {
+        tools.progress.begin("removing")
+        try server?.stopNow(time: tools.time)
+        server = nil
+        try scratch.remove(time: tools.time)
+    }
+
+    /// Removes everything after an error, which is returned; if that fails too, its hint says so.
+    func removing(after error: KedgeError) -> KedgeError {
+        do throws(KedgeError) {
+            try remove()
+            return error
+        } catch let failure {
+            var error = error
+            error.hint =
+                (error.hint.map { $0 + "  " } ?? "")
+                + "The scratch directory \"\(scratch.path)\" could not be removed (\(failure.message)); the next drill "
+                + "tries again."
+            return error
+        }
+    }
+}
