@@ -2,14 +2,14 @@
 # Makes the golden samples anew: two small repositories, one plain and one sealed, of one real PostgreSQL 15 cluster with a
 # backup, WAL after it, a restore point. Tests drill both.
 #
-#   scripts/make-golden.sh     writes Catalog/samples/0-draft; a released version's samples are never made again
+#   scripts/make-golden.sh     writes Catalog/v1/golden; a released version's samples are never made again
 #
 # While the format is a draft the samples are replaced whenever it changes. Needs a built kedge: KEDGE_BINARY, else
 # build/kedge, else .build/debug/kedge.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-target=Catalog/samples/0-draft
+target=Catalog/v1/golden
 kedge=${KEDGE_BINARY:-}
 for candidate in build/kedge .build/debug/kedge; do [ -n "$kedge" ] || [ ! -x "$candidate" ] || kedge=$candidate; done
 [ -n "$kedge" ] || { echo "make-golden.sh: build kedge first: scripts/build.sh" >&2 && exit 1; }
