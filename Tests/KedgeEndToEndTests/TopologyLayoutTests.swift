@@ -111,8 +111,9 @@ struct TopologyLayoutTests {
             try #require(readTextFile(cluster.configuration)).split(separator: "\n").map {
                 $0.hasPrefix("pgdata") ? "pgdata = \(cluster.place("link"))" : String($0)
             }.joined(separator: "\n"))
-        let linked = try roundTripAgain(cluster)
-        try linked.stop()
+        try cluster.backUp()
+        try cluster.server.psql("update t set v = 'again' where i % 5 = 0")
+        try cluster.archiveEverything()
         // Into the configured directory, which is behind the link: it is the original's place, so it archives.
         let dump = try cluster.dump(cluster.server)
         try cluster.server.stop()
@@ -129,15 +130,6 @@ struct TopologyLayoutTests {
         try cluster.server.psql("insert into t values (-1, 'after')")
         try cluster.archiveEverything()
         try cluster.backUp()
-    }
-
-    private func roundTripAgain(_ cluster: TopologyCluster) throws -> PostgresTestServer {
-        try cluster.backUp()
-        try cluster.server.psql("update t set v = 'again' where i % 5 = 0")
-        try cluster.archiveEverything()
-        let copy = try cluster.restore()
-        try cluster.expectSame(copy)
-        return copy
     }
 
     @Test("a data directory whose name is no UTF-8 is refused by name, never another one used, and reached over a link")
@@ -178,8 +170,8 @@ struct TopologyLayoutTests {
     }
 
     @Test(
-        "configuration outside the data directory, as Debian has it, is kept and can be started with",
-        arguments: PostgresInstallation.all)
+        "configuration files behind links and of odd names are kept and can be started with",
+        .enabled(if: PostgresInstallation.soakIsEnabled, "part of the long run"), arguments: PostgresInstallation.all)
     func configurationOutside(_ installation: PostgresInstallation) throws {
         var layout = TopologyCluster.Layout()
         layout.installation = installation
