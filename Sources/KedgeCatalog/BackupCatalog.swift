@@ -50,8 +50,11 @@ package struct BackupCatalog: Sendable {
 
     // MARK: - Commit records
 
-    /// Every committed backup. Throws only if the catalogue could not be listed, or a record not be fetched.
-    package func list() throws(KedgeError) -> CatalogListing {
+    /// Every committed backup. Throws only if the catalogue could not be listed, or a record not be fetched; the latter
+    /// is told with the unreadable ones where `isBearable` says so of its error.
+    package func list(
+        isBearable: (KedgeError) throws(KedgeError) -> Bool = { (_) throws(KedgeError) in false }
+    ) throws(KedgeError) -> CatalogListing {
         var backups: [CommitRecord] = []
         var unreadable: [UnreadableRecord] = []
         try cluster.forEachObject(below: ClusterLayout.commitRecords) { (name, _) throws(KedgeError) in
@@ -67,10 +70,10 @@ package struct BackupCatalog: Sendable {
                 return
             } catch {
                 // What is there but wrong is reported; what could not be looked at must not pass for a short list.
-                guard
+                let isAboutTheRecord =
                     error.code.exitStatus == 3 || error.code == .keyMissing || error.code == .keyWrong
-                        || error.code == .formatUnknown
-                else { throw error }
+                    || error.code == .formatUnknown
+                if !isAboutTheRecord, try !isBearable(error) { throw error }
                 unreadable.append(UnreadableRecord(name: String(name.lastComponent), error: error))
             }
         }

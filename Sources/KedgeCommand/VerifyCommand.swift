@@ -17,8 +17,8 @@ enum VerifyCommand {
                 + "backup; nothing else is written.",
             "What a run within verify-every has read is not read again; --full reads all. A repository that was copied "
                 + "from another holds the proofs of the original: begin with --full there.",
-            "Exit status 3 means damage, and every damaged object is named with what it costs. A repository that "
-                + "could not be read is no damage: the exit status is then 1, and nothing is proven.",
+            "Exit status 3 means damage, and every damaged object is named with what it costs. What could not be "
+                + "read is no damage: the exit status is then 1, and nothing that rests on it is proven.",
         ],
         options: [
             .value("backup", "LABEL", "Verify this backup only. May be repeated.", isRepeatable: true),
@@ -109,8 +109,13 @@ enum VerifyCommand {
     private static func text(_ verification: RepositoryVerification) -> [String] {
         var lines = [head(verification)]
         lines += verification.backups.map { "  " + sentence($0, verification.scope) }
-        for finding in verification.findings where finding.kind.isDamage { lines += text(finding) }
-        let rest = verification.findings.filter { !$0.kind.isDamage }
+        func isTold(_ finding: VerifyFinding) -> Bool { finding.kind.isDamage || finding.kind == .unreadable }
+        for finding in verification.findings where isTold(finding) { lines += text(finding) }
+        if let error = verification.proofError {
+            lines.append("  the proofs could not be stored:")
+            lines += OutputRenderer.errorLines(error).map { "    " + $0 }
+        }
+        let rest = verification.findings.filter { !isTold($0) }
         for finding in rest.prefix(listedInformation) {
             lines.append("  \(finding.kind.rawValue) \(finding.object): \(finding.error.message)")
         }
@@ -127,7 +132,7 @@ enum VerifyCommand {
         let bytes = totals.packs.readBytes + totals.walFiles.readBytes
         let seconds = Double(max(totals.milliseconds, 1)) / 1000
         var text =
-            "repository \(verification.name): \(verification.isDamaged ? "DAMAGED" : "sound"); "
+            "repository \(verification.name): \(standing(verification)); "
             + "read \(HumanText.size(bytes)) in \(totals.packs.read) pack(s) and \(totals.walFiles.read) "
             + "WAL file(s) in \(HumanText.duration(.milliseconds(Int64(clamping: totals.milliseconds)))), "
             + HumanText.rate(bytesPerSecond: Double(bytes) / seconds)
@@ -139,8 +144,13 @@ enum VerifyCommand {
         return text
     }
 
+    private static func standing(_ verification: RepositoryVerification) -> String {
+        verification.isDamaged ? "DAMAGED" : verification.isComplete ? "sound" : "NOT ALL VERIFIED"
+    }
+
     private static func sentence(_ backup: BackupVerification, _ scope: VerifyScope) -> String {
         let label = backup.record.label
+        guard backup.state != .unknown else { return "\(label) could not be verified" }
         guard backup.restores else {
             guard backup.lostFileCount > 0 else { return "\(label) DOES NOT RESTORE" }
             let files = backup.lostFiles.prefix(3).map(\.description).joined(separator: ", ")
@@ -189,11 +199,13 @@ enum VerifyCommand {
             var sample = JSONValue.null
             if case .sample(let parts, _) = verification.scope { sample = .int(parts) }
             return [
-                "name": .string(verification.name), "status": verification.isDamaged ? "damaged" : "sound",
+                "name": .string(verification.name),
+                "status": verification.isDamaged ? "damaged" : verification.isComplete ? "sound" : "incomplete",
                 "location": .string(verification.location), "started": .string(verification.started.description),
                 "samplePartsPerMillion": sample, "backups": .array(verification.backups.map(json)),
                 "findings": .array(verification.findings.map(json)),
                 "unlistedFindings": .int(verification.unlistedFindings),
+                "proofError": verification.proofError.map { OutputRenderer.errorMembers($0) } ?? .null,
                 "removed": .array(verification.removed.map { .string($0.text) }),
                 "packs": json(verification.totals.packs), "walFiles": json(verification.totals.walFiles),
                 "milliseconds": .int(verification.totals.milliseconds),
@@ -210,7 +222,8 @@ enum VerifyCommand {
 
     private static func json(_ backup: BackupVerification) -> JSONValue {
         [
-            "label": .string(backup.record.label.text), "restores": .bool(backup.restores),
+            "label": .string(backup.record.label.text),
+            "restores": backup.state == .unknown ? .null : .bool(backup.restores),
             "reach": .array(
                 backup.reach.map {
                     [
@@ -218,7 +231,7 @@ enum VerifyCommand {
                         "time": .optional($0.time?.description),
                     ]
                 }), "lostFiles": .array(backup.lostFiles.map(\.jsonValue)),
-            "lostFileCount": .int(backup.lostFileCount), "proof": InfoJSON.proof(backup.proof),
+            "lostFileCount": .int(backup.lostFileCount), "proof": backup.proof.map(InfoJSON.proof) ?? .null,
         ]
     }
 

@@ -34,17 +34,27 @@ struct BackupJudge {
     func judge(_ record: CommitRecord, _ manifest: ManifestVerdict) throws(KedgeError) -> BackupVerification {
         let system = wal[record.server.systemIdentifier]
         var reach: [BackupVerification.Reach] = []
-        var isConsistent = false
+        var (isConsistent, isUnknown) = (false, false)
         if let system {
             isConsistent = RecoverableWindows.canBecomeConsistent(
                 record, archive: system.usable, damage: system.damage)
+            isUnknown =
+                !isConsistent
+                && (system.unknownTimelines.contains(record.span.timeline)
+                    || RecoverableWindows.canBecomeConsistent(
+                        record, archive: system.possible, damage: system.damage))
             reach = try self.reach(record, system)
             blame(record, system)
         }
-        let restores = manifest.isSound && isConsistent
-        let proof = self.proof(record, manifest, isConsistent: isConsistent, reach: restores ? reach : [])
+        let isLost = manifest.isLost || !isConsistent && !isUnknown
+        let state: BackupVerification.State =
+            isLost ? .lost : isUnknown || manifest.isUnknown ? .unknown : .restores
+        if state != .restores { reach = [] }
+        // What nobody can judge gets no proof.
+        let proof =
+            state == .unknown ? nil : self.proof(record, manifest, isConsistent: isConsistent, state, reach: reach)
         return BackupVerification(
-            record: record, restores: restores, reach: restores ? reach : [], lostFiles: manifest.files.map(\.path),
+            record: record, state: state, reach: reach, lostFiles: manifest.files.map(\.path),
             lostFileCount: manifest.fileCount, proof: proof)
     }
 
@@ -56,10 +66,25 @@ struct BackupJudge {
         for window in windows {
             let survey = WindowSurvey(
                 system.archive, segmentLimit: Self.surveyedSegments, interruption: verifier.tools.interruption)
-            let shown = try survey.describe(window)
-            reach.append(BackupVerification.Reach(timeline: window.timeline, lsn: window.limit, time: shown.to.time))
+            var time: Timestamp?
+            do throws(KedgeError) {
+                time = try survey.describe(window).to.time
+            } catch {
+                note(try verifier.errors.tolerate(error), window, system)
+            }
+            reach.append(BackupVerification.Reach(timeline: window.timeline, lsn: window.limit, time: time))
         }
         return reach
+    }
+
+    /// Notes that the facts of the last segments of a window could not be read.
+    private func note(_ error: KedgeError, _ window: RecoverableWindow, _ system: WALPass.SystemResult) {
+        let size = system.archived.segmentSize
+        let last = WALSegment(timeline: window.timeline, number: (max(window.limit.position, 1) - 1) / size)
+        let name = ClusterLayout.walFile(
+            .segment(last.fileName(segmentSize: size)), of: system.archive.registration.systemIdentifier, tag: nil)
+        verifier.findings.add(
+            VerifyFinding(kind: .init(of: error), object: verifier.fullName(name), error: error))
     }
 
     /// Says of each damaged WAL file what it costs this backup.
@@ -98,13 +123,13 @@ struct BackupJudge {
     // MARK: - The proof
 
     private func proof(
-        _ record: CommitRecord, _ manifest: ManifestVerdict, isConsistent: Bool, reach: [BackupVerification.Reach]
+        _ record: CommitRecord, _ manifest: ManifestVerdict, isConsistent: Bool, _ state: BackupVerification.State,
+        reach: [BackupVerification.Reach]
     ) -> ProofRecord {
-        let restores = manifest.isSound && isConsistent
         let latest = reach.max { $0.timeline < $1.timeline }
         let repository = verifier.cluster.repository
         return ProofRecord(
-            label: record.label, level: .verified, result: restores ? .passed : .failed,
+            label: record.label, level: .verified, result: state == .restores ? .passed : .failed,
             repositoryName: repository.name, repositoryID: repository.identity.id, manifest: record.manifest,
             started: started, finished: verifier.tools.time.now(), hostName: verifier.options.hostName,
             createdBy: Version.writer,

@@ -30,9 +30,16 @@ struct ManifestVerdict: Sendable {
     /// How many were left to another time, because this backup's were all read not long ago, or it is a sample.
     var regionsLeft: UInt64 = 0
 
+    /// Files of which something could not be read: the first of each object.
+    var unread: [LostFile] = []
+
     static let listedFiles = 100
 
-    var isSound: Bool { error == nil && fileCount == 0 && pageCount == 0 }
+    /// Whether some of it is known to be lost.
+    var isLost: Bool { error?.code.isDamageOfTheObject == true || fileCount > 0 || pageCount > 0 }
+    /// Whether some of it could not be read.
+    var isUnknown: Bool { !unread.isEmpty || error?.code.isDamageOfTheObject == false }
+    var isSound: Bool { !isLost && !isUnknown }
 
     struct LostFile: Sendable {
         let path: ManifestPath
@@ -42,6 +49,10 @@ struct ManifestVerdict: Sendable {
     }
 
     fileprivate mutating func lose(_ path: ManifestPath, _ object: ObjectName, _ error: KedgeError) {
+        guard error.code.isDamageOfTheObject else {
+            guard unread.count < Self.listedFiles, !unread.contains(where: { $0.object == object }) else { return }
+            return unread.append(LostFile(path: path, object: object, error: error))
+        }
         if files.last?.path != path { fileCount += 1 }
         guard files.count < Self.listedFiles, files.last?.path != path || files.last?.object != object else { return }
         files.append(LostFile(path: path, object: object, error: error))
@@ -51,6 +62,7 @@ struct ManifestVerdict: Sendable {
 /// Checks one backup after the other. Used by one thread at a time.
 final class ManifestCheck {
     private let cluster: ClusterRepository
+    private let errors: ReadErrors
     private let contents: PackContentsCache
     /// The packs that something is wrong with.
     private let verdicts: [RandomID: PackVerdict]
@@ -62,10 +74,11 @@ final class ManifestCheck {
     private var zeroHashes: [UInt64: ContentHash] = [:]
 
     init(
-        _ cluster: ClusterRepository, contents: PackContentsCache, verdicts: [RandomID: PackVerdict], rate: ReadRate?,
-        progress: WorkProgress, interruption: Interruption
+        _ cluster: ClusterRepository, _ errors: ReadErrors, contents: PackContentsCache,
+        verdicts: [RandomID: PackVerdict], rate: ReadRate?, progress: WorkProgress, interruption: Interruption
     ) {
         self.cluster = cluster
+        self.errors = errors
         self.contents = contents
         self.verdicts = verdicts
         self.rate = rate
@@ -99,8 +112,7 @@ final class ManifestCheck {
             }
             try survey.finish()
         } catch {
-            guard error.code.isDamageOfTheObject else { throw error }
-            verdict.error = error
+            verdict.error = try errors.tolerate(error)
             verdict.errorObject = blamed
         }
         return verdict
@@ -195,8 +207,7 @@ final class ManifestCheck {
                 return Piece(pack: pack, stream: range, contents: contents)
             }
         } catch {
-            guard error.code.isDamageOfTheObject else { throw error }
-            verdict.lose(path, object, error)
+            verdict.lose(path, object, try errors.tolerate(error))
             return nil
         }
         verdict.lose(
@@ -248,8 +259,7 @@ final class ManifestCheck {
                     verdict.regionsRead += 1
                 }
             } catch {
-                guard error.code.isDamageOfTheObject else { throw error }
-                return verdict.lose(path, manifest, error)
+                return verdict.lose(path, manifest, try errors.tolerate(error))
             }
         }
     }

@@ -59,7 +59,7 @@ struct FailingPage: Hashable, Sendable {
 
 /// What reading a pack found.
 struct PackVerdict: Sendable {
-    /// Why nothing of it can be read; nil where its frames can be found.
+    /// Why nothing of it can be used; nil where its frames can be found.
     var error: KedgeError?
     /// The data frames that are lost, ascending, and where each lies in the pack's stream.
     var lostFrames: [(number: UInt32, stream: Range<UInt64>)] = []
@@ -81,14 +81,19 @@ final class PackCheck {
     private let rate: ReadRate?
     private let progress: WorkProgress
     private let interruption: Interruption
+    private let errors: ReadErrors
     private var opener: FrameOpener?
     private var stored: [UInt8] = []
     private var raw = [UInt8](repeating: 0, count: ObjectSeal.standardFrameSize)
 
     private static let readBytes: UInt64 = 4 << 20
 
-    init(_ cluster: ClusterRepository, rate: ReadRate?, progress: WorkProgress, interruption: Interruption) {
+    init(
+        _ cluster: ClusterRepository, _ errors: ReadErrors, rate: ReadRate?, progress: WorkProgress,
+        interruption: Interruption
+    ) {
         self.cluster = cluster
+        self.errors = errors
         self.rate = rate
         self.progress = progress
         self.interruption = interruption
@@ -100,8 +105,7 @@ final class PackCheck {
         do throws(KedgeError) {
             try read(id, bytes, rule, &verdict)
         } catch {
-            guard error.code.isDamageOfTheObject else { throw error }
-            verdict.error = error
+            verdict.error = try errors.tolerate(error)
         }
         return verdict
     }

@@ -82,11 +82,11 @@ struct PackPass {
 
     private func read(_ jobs: [Job]) throws(KedgeError) -> [PackVerdict] {
         let verdicts = Mutex([PackVerdict](repeating: PackVerdict(), count: jobs.count))
-        let (cluster, rate, tools) = (verifier.cluster, verifier.rate, verifier.tools)
+        let (cluster, errors, rate, tools) = (verifier.cluster, verifier.errors, verifier.rate, verifier.tools)
         try parallelFor(
             count: jobs.count, threads: verifier.options.workers, name: "verify-pack",
             makeState: { () throws(KedgeError) in
-                PackCheck(cluster, rate: rate, progress: tools.progress, interruption: tools.interruption)
+                PackCheck(cluster, errors, rate: rate, progress: tools.progress, interruption: tools.interruption)
             },
             body: { (check, index) throws(KedgeError) in
                 let verdict = try check.check(jobs[index].id, bytes: jobs[index].bytes, pages: jobs[index].rule)

@@ -9,10 +9,14 @@ import KedgeRepository
 struct RecordCheck {
     private let cluster: ClusterRepository
     private let findings: Findings
+    private let errors: ReadErrors
     private let interruption: Interruption
 
-    init(_ cluster: ClusterRepository, _ findings: Findings, _ interruption: Interruption) {
+    init(
+        _ cluster: ClusterRepository, _ findings: Findings, _ errors: ReadErrors, _ interruption: Interruption
+    ) {
         self.cluster = cluster
+        self.errors = errors
         self.findings = findings
         self.interruption = interruption
     }
@@ -64,10 +68,11 @@ struct RecordCheck {
         } catch  where error.code == .notFound {
             return true
         } catch {
-            guard error.code.isDamageOfTheObject else { throw error }
+            let error = try errors.tolerate(error)
             findings.add(
                 VerifyFinding(
-                    kind: .damaged, object: cluster.name(name).text, error: error, costs: cost.map { [$0] } ?? []))
+                    kind: .init(of: error), object: cluster.name(name).text, error: error,
+                    costs: cost.map { [$0] } ?? []))
             return false
         }
     }
@@ -95,10 +100,10 @@ struct RecordCheck {
             do throws(KedgeError) {
                 try check(entry.name, repository, copy: known[entry.name])
             } catch {
-                guard error.code.isDamageOfTheObject else { throw error }
+                let error = try errors.tolerate(error)
                 findings.add(
                     VerifyFinding(
-                        kind: .damaged, object: entry.name.text, error: error,
+                        kind: .init(of: error), object: entry.name.text, error: error,
                         costs: ["The secret of this slot opens nothing any more."]))
             }
         }

@@ -19,12 +19,14 @@ struct RepositoryVerifier {
     let tools: Verify.Tools
     let rate: ReadRate?
     let findings = Findings()
+    let errors: ReadErrors
 
     init(_ cluster: ClusterRepository, _ options: Verify.Options, _ tools: Verify.Tools, _ rate: ReadRate?) {
         self.cluster = cluster
         self.options = options
         self.tools = tools
         self.rate = rate
+        errors = ReadErrors(cluster.repository.store)
     }
 
     private var progress: WorkProgress { tools.progress }
@@ -41,7 +43,7 @@ struct RepositoryVerifier {
         let scope = scope(started)
         var since: Timestamp?
         if case .due(let time) = scope { since = time }
-        let memory = try RecordCheck(cluster, findings, interruption).check(
+        let memory = try RecordCheck(cluster, findings, errors, interruption).check(
             listing, backups, now: started, since: since)
         let plan = VerifyPlan(scope, memory: memory, packs: Set(backups.flatMap { $0.packs.map(\.id) }))
         var totals = VerifyTotals()
@@ -58,12 +60,13 @@ struct RepositoryVerifier {
         for (record, manifest) in remaining { verified.append(try judge.judge(record, manifest)) }
         if !removed.isEmpty { findings.forgetUnneededWAL() }
         try interruption.checkpoint()
-        verified = try store(verified)
+        let proofError: KedgeError?
+        (verified, proofError) = try store(verified)
         let (found, dropped) = findings.all
         return RepositoryVerification(
             name: cluster.repository.name, location: cluster.repository.store.location, scope: plan.scope,
             started: started, backups: verified, findings: found, unlistedFindings: dropped, totals: totals,
-            removed: removed.sorted())
+            removed: removed.sorted(), proofError: proofError)
     }
 
     /// The full name of an object, as findings give it.
@@ -72,16 +75,18 @@ struct RepositoryVerifier {
     // MARK: - Choosing
 
     private func selectBackups() throws(KedgeError) -> [CommitRecord] {
-        let listing = try BackupCatalog(cluster).list()
+        let listing = try listBackups()
         for record in listing.unreadable {
-            guard record.error.code.isDamageOfTheObject else { throw record.error }
             let object = ClusterLayout.commitRecord(label: record.name).map(fullName) ?? record.name
-            let isLabel = Label(record.name) != nil
+            guard let label = Label(record.name) else {
+                findings.add(VerifyFinding(kind: .foreign, object: object, error: record.error))
+                continue
+            }
+            let kind = VerifyFinding.Kind(of: record.error)
             findings.add(
                 VerifyFinding(
-                    kind: isLabel ? .damaged : .foreign, object: object, error: record.error,
-                    backups: Label(record.name).map { [$0] } ?? [],
-                    costs: isLabel ? ["Backup \(record.name) is lost."] : []))
+                    kind: kind, object: object, error: record.error, backups: [label],
+                    costs: [kind.isDamage ? "Backup \(label) is lost." : Self.unknown(label)]))
         }
         guard !options.labels.isEmpty else { return listing.backups }
         var chosen: [CommitRecord] = []
@@ -90,6 +95,15 @@ struct RepositoryVerifier {
         }
         return chosen
     }
+
+    private func listBackups() throws(KedgeError) -> CatalogListing {
+        try BackupCatalog(cluster).list { (error) throws(KedgeError) in
+            _ = try errors.tolerate(error)
+            return true
+        }
+    }
+
+    private static func unknown(_ label: Label) -> String { "Nobody can tell whether backup \(label) restores." }
 
     private func scope(_ now: Timestamp) -> VerifyScope {
         switch options.reading {
@@ -107,12 +121,13 @@ struct RepositoryVerifier {
         progress.begin("comparing files")
         let contents = PackContentsCache(cluster)
         let verdicts = Mutex([ManifestVerdict](repeating: ManifestVerdict(), count: backups.count))
-        let (cluster, rate, progress, interruption) = (cluster, rate, progress, interruption)
+        let (cluster, errors) = (cluster, errors)
+        let (rate, progress, interruption) = (rate, progress, interruption)
         try parallelFor(
             count: backups.count, threads: options.workers, name: "verify-manifest",
             makeState: { () throws(KedgeError) in
                 ManifestCheck(
-                    cluster, contents: contents, verdicts: packs.remarkable, rate: rate, progress: progress,
+                    cluster, errors, contents: contents, verdicts: packs.remarkable, rate: rate, progress: progress,
                     interruption: interruption)
             },
             body: { (check, index) throws(KedgeError) in
@@ -131,8 +146,10 @@ struct RepositoryVerifier {
         let label = record.label
         if let error = verdict.error {
             let object = verdict.errorObject.map(fullName) ?? "\(label)"
-            add(object, error, label, "Backup \(label) does not restore: its manifest is lost.")
+            let cost = "Backup \(label) does not restore: its manifest is lost."
+            add(object, error, label, error.code.isDamageOfTheObject ? cost : Self.unknown(label))
         }
+        for file in verdict.unread { add(fullName(file.object), file.error, label, Self.unknown(label)) }
         for file in verdict.files {
             add(fullName(file.object), file.error, label, "Backup \(label) lacks \(file.path).")
         }
@@ -176,14 +193,19 @@ struct RepositoryVerifier {
         var removed: Set<Label> = []
         for backup in backups {
             guard let name = ClusterLayout.commitRecord(label: backup.label.text) else { continue }
-            if try !cluster.repository.store.contains(cluster.name(name)) { removed.insert(backup.label) }
+            do throws(KedgeError) {
+                if try !cluster.repository.store.contains(cluster.name(name)) { removed.insert(backup.label) }
+            } catch {
+                let error = try errors.tolerate(error)
+                add(fullName(name), error, backup.label, Self.unknown(backup.label))
+            }
         }
         return removed
     }
 
     /// What nobody refers to. Only told where all backups are known, those committed or removed meanwhile included.
     private func reportSurplus(_ listing: RepositoryListing, _ removed: Set<Label>) throws(KedgeError) {
-        let present = try BackupCatalog(cluster).list()
+        let present = try listBackups()
         guard present.unreadable.isEmpty, removed.isEmpty else { return }
         let labels = Set(present.backups.map(\.label))
         var referred: Set<RandomID> = []
@@ -216,16 +238,22 @@ struct RepositoryVerifier {
         findings.add(VerifyFinding(kind: .surplus, object: fullName(name), error: error))
     }
 
-    private func store(_ verified: [BackupVerification]) throws(KedgeError) -> [BackupVerification] {
+    /// Stores the proofs. What was found is told also where that fails.
+    private func store(
+        _ verified: [BackupVerification]
+    ) throws(KedgeError) -> (stored: [BackupVerification], error: KedgeError?) {
         let catalog = ProofCatalog(cluster)
-        var stored: [BackupVerification] = []
-        for backup in verified {
-            let proof = try catalog.put(backup.proof)
-            stored.append(
-                BackupVerification(
-                    record: backup.record, restores: backup.restores, reach: backup.reach,
-                    lostFiles: backup.lostFiles, lostFileCount: backup.lostFileCount, proof: proof))
+        var stored = verified
+        for index in verified.indices {
+            guard let proof = verified[index].proof else { continue }
+            do throws(KedgeError) {
+                stored[index].proof = try catalog.put(proof)
+            } catch {
+                guard error.code != .interrupted else { throw error }
+                for rest in index..<stored.count { stored[rest].proof = nil }
+                return (stored, error)
+            }
         }
-        return stored
+        return (stored, nil)
     }
 }

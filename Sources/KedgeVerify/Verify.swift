@@ -1,7 +1,8 @@
 // `kedge verify`: reads back and checks every byte of backups and of the WAL they need, and keeps the proof.
 //
-// Only damage is damage. What could not be read because the store, the network or a permission failed ends the work on
-// that repository without any proof; so does being interrupted. Proofs are all that it writes, and it writes them last.
+// Only damage is damage. An object that can't be read leaves the backups that need it without a judgement and without a
+// proof; a repository that does not answer ends the work on it, and so does being interrupted. Proofs are all that it
+// writes, and it writes them last.
 
 import KedgeBackup
 package import KedgeCatalog
@@ -80,9 +81,11 @@ package struct Verify: Sendable {
             }
         }
 
-        /// Whether every repository could be read.
+        /// Whether everything could be read, and every proof be stored.
         package var isComplete: Bool {
-            repositories.allSatisfy { if case .success = $0.result { true } else { false } }
+            repositories.allSatisfy {
+                if case .success(let verification) = $0.result { verification.isComplete } else { false }
+            }
         }
     }
 
@@ -128,8 +131,15 @@ package struct RepositoryVerification: Sendable {
     package let totals: VerifyTotals
     /// Backups that were removed while they were read.
     package let removed: [Label]
+    /// Why not all proofs could be stored; nil where they were.
+    package let proofError: KedgeError?
 
     package var isDamaged: Bool { findings.contains { $0.kind.isDamage } }
+    /// Whether everything could be read, and every proof be stored.
+    package var isComplete: Bool {
+        proofError == nil && !backups.contains { $0.state == .unknown }
+            && !findings.contains { $0.kind == .unreadable }
+    }
 }
 
 /// How much was read, and how much was not.
@@ -168,16 +178,24 @@ package struct VerifyTotals: Hashable, Sendable {
 
 /// What is known of one backup.
 package struct BackupVerification: Sendable {
+    package enum State: String, Hashable, Sendable {
+        /// Every file of it is whole, and it becomes consistent.
+        case restores
+        /// Something that it needs is lost.
+        case lost
+        /// Something that it needs could not be read, and nothing is known to be lost.
+        case unknown
+    }
+
     package let record: CommitRecord
-    /// Whether every file of it is whole and it becomes consistent.
-    package let restores: Bool
+    package let state: State
     /// Up to where it restores, along each timeline that leads on from it.
     package let reach: [Reach]
     /// Files of which something is lost: the first of them, and how many.
     package let lostFiles: [ManifestPath]
     package let lostFileCount: UInt64
-    /// The proof that was stored.
-    package let proof: ProofRecord
+    /// The proof that was stored; nil where nobody could judge, or it could not be stored.
+    package internal(set) var proof: ProofRecord?
 
     package struct Reach: Hashable, Sendable {
         package let timeline: TimelineID
@@ -185,6 +203,8 @@ package struct BackupVerification: Sendable {
         /// The last commit there.
         package let time: Timestamp?
     }
+
+    package var restores: Bool { state == .restores }
 
     /// Where recovery to the latest moment ends: on the newest timeline.
     package var latest: Reach? { reach.max { $0.timeline < $1.timeline } }

@@ -15,6 +15,8 @@ package struct VerifyFinding: Sendable {
         case conflict
         /// The backup itself recorded, when it was taken, that the server's own pages or WAL were damaged.
         case recorded
+        /// It could not be read, though others could: nobody can tell whether it is damaged.
+        case unreadable
         /// Its name means nothing to kedge.
         case foreign
         /// Nothing refers to it: what interrupted or running backups leave.
@@ -25,12 +27,17 @@ package struct VerifyFinding: Sendable {
             switch error.code {
             case .notFound: self = .missing
             case .archiveConflict: self = .conflict
-            default: self = .damaged
+            default: self = error.code.isDamageOfTheObject ? .damaged : .unreadable
             }
         }
 
         /// Whether something that was stored cannot be had any more. The rest is information.
-        package var isDamage: Bool { self != .foreign && self != .surplus }
+        package var isDamage: Bool {
+            switch self {
+            case .damaged, .missing, .conflict, .recorded: true
+            case .unreadable, .foreign, .surplus: false
+            }
+        }
     }
 
     package let kind: Kind

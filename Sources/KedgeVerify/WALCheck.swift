@@ -10,8 +10,8 @@ import KedgeRepository
 struct WALVerdict: Sendable {
     let link: WALLink
     /// The object, where there is one.
-    let object: ObjectName?
-    let storedBytes: UInt64
+    var object: ObjectName?
+    var storedBytes: UInt64 = 0
     /// Why it can't be used at all; nil where it can.
     var error: KedgeError?
     /// Where its records stop being whole.
@@ -20,6 +20,8 @@ struct WALVerdict: Sendable {
     var isUnderstood = true
 
     var isSound: Bool { error == nil && defect == nil }
+
+    init(link: WALLink) { self.link = link }
 }
 
 /// Reads WAL files. One for each worker; used by one thread at a time.
@@ -27,9 +29,11 @@ struct WALCheck {
     let archive: WALArchive
     let version: PostgresVersion?
     let threads: Int
+    private let errors: ReadErrors
 
-    init(_ archive: WALArchive, threads: Int) {
+    init(_ archive: WALArchive, _ errors: ReadErrors, threads: Int) {
         self.archive = archive
+        self.errors = errors
         self.threads = threads
         version = PostgresVersion(rawValue: archive.registration.postgresVersion)
     }
@@ -42,44 +46,52 @@ struct WALCheck {
             walBlockSize: registration.walBlockSize)
     }
 
-    /// Reads one file. `previous` are the facts of the file before it, where they are known; it is given this one's.
+    /// Reads one file. `previous` are the facts of the file before it, which are looked up where they are not known and
+    /// `earlier` names it; it is given this one's.
     ///
     /// Throws what reading throws where the file is not to blame.
-    func check(_ link: WALLink, previous: inout WALFacts?) throws(KedgeError) -> WALVerdict {
-        let file = link.file(segmentSize: archive.registration.walSegmentSize)
+    func check(_ link: WALLink, after earlier: WALLink?, previous: inout WALFacts?) throws(KedgeError) -> WALVerdict {
         let before = previous
         previous = nil
-        let found = try archive.find(file)
-        guard let archived = found.first else {
-            return WALVerdict(link: link, object: nil, storedBytes: 0, error: missing(file))
-        }
-        let status = try archive.cluster.repository.store.status(of: archive.cluster.name(archived.name))
-        var verdict = WALVerdict(link: link, object: archived.name, storedBytes: status?.sizeBytes ?? 0)
-        guard found.count == 1 else {
-            verdict.error = conflict(found)
-            return verdict
-        }
+        var verdict = WALVerdict(link: link)
         do throws(KedgeError) {
-            let (facts, bytes) = try archive.read(archived, threads: threads)
-            guard let format else {
-                verdict.isUnderstood = false
-                return verdict
+            let found = try archive.find(link.file(segmentSize: archive.registration.walSegmentSize))
+            guard let walked = try read(found, &verdict) else { return verdict }
+            verdict.defect = walked.suspect
+            if verdict.defect == nil {
+                var neighbour = before
+                if neighbour == nil, let earlier { neighbour = try facts(of: earlier) }
+                verdict.defect = neighbour.flatMap { mismatch($0, walked) }
             }
-            let walked = try walk(bytes, link, file, format)
-            verdict.isUnderstood = facts.segment != nil
-            if let stored = facts.segment, stored != walked {
-                throw KedgeError(
-                    .damaged, "cannot use archived WAL file \"\(file.text)\": its facts are not those of its content",
-                    detail: "Its records were walked again and say otherwise.",
-                    hint: "Take it from another repository, and make a new backup.")
-            }
-            verdict.defect = walked.suspect ?? (before.flatMap { mismatch($0, walked) })
             previous = walked
         } catch {
-            guard error.code.isDamageOfTheObject else { throw error }
-            verdict.error = error
+            verdict.error = try errors.tolerate(error)
         }
         return verdict
+    }
+
+    /// Reads the file that was found. Nil where nobody can tell what its records are.
+    private func read(_ found: [ArchivedFile], _ verdict: inout WALVerdict) throws(KedgeError) -> WALFacts? {
+        let file = verdict.link.file(segmentSize: archive.registration.walSegmentSize)
+        guard let archived = found.first else { throw missing(file) }
+        verdict.object = archived.name
+        verdict.storedBytes =
+            try archive.cluster.repository.store.status(of: archive.cluster.name(archived.name))?.sizeBytes ?? 0
+        guard found.count == 1 else { throw conflict(found) }
+        let (facts, bytes) = try archive.read(archived, threads: threads)
+        guard let format else {
+            verdict.isUnderstood = false
+            return nil
+        }
+        let walked = try walk(bytes, verdict.link, file, format)
+        verdict.isUnderstood = facts.segment != nil
+        if let stored = facts.segment, stored != walked {
+            throw KedgeError(
+                .damaged, "cannot use archived WAL file \"\(file.text)\": its facts are not those of its content",
+                detail: "Its records were walked again and say otherwise.",
+                hint: "Take it from another repository, and make a new backup.")
+        }
+        return walked
     }
 
     private func walk(

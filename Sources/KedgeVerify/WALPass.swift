@@ -19,6 +19,10 @@ struct WALPass {
         var damage: [WALSegment: LSN] = [:]
         /// What is left without the files that can't be used.
         var usable: ArchivedWAL
+        /// What may be left: without those files alone that are known to be damaged.
+        var possible: ArchivedWAL
+        /// Timelines whose history could not be read.
+        var unknownTimelines: Set<TimelineID> = []
         /// Read whole and found sound in this run.
         var sound: [ProofRecord.VerifiedObjects.WALRange] = []
     }
@@ -28,6 +32,8 @@ struct WALPass {
         let segment: WALSegment
         let isPartial: Bool
         let object: String
+        /// Whether it is known to be damaged.
+        let isDamaged: Bool
     }
 
     typealias Result = [SystemIdentifier: SystemResult]
@@ -49,10 +55,11 @@ struct WALPass {
             let own = backups.filter { $0.server.systemIdentifier == system }
             guard !own.isEmpty else { continue }
             let archive = WALArchive(cluster, registration)
-            let histories = try readHistories(listing, archive)
-            let survey = try survey(archive, own, histories)
+            let (histories, unknown) = try readHistories(listing, archive)
+            let survey = try survey(archive, own, histories, unknown)
             report(survey)
             result[system] = try read(survey, plan, &totals)
+            result[system]?.unknownTimelines = unknown
         }
         for backup in backups where result[backup.server.systemIdentifier] == nil {
             let object = ClusterLayout.commitRecord(label: backup.label.text).map(verifier.fullName)
@@ -70,11 +77,12 @@ struct WALPass {
 
     // MARK: - Histories
 
-    /// Reads every `.history` and `.backup` file of one system.
+    /// Reads every `.history` and `.backup` file of one system. `unknown` are timelines whose history can't be read.
     private func readHistories(
         _ listing: RepositoryListing, _ archive: WALArchive
-    ) throws(KedgeError) -> [TimelineID: TimelineHistory] {
+    ) throws(KedgeError) -> (histories: [TimelineID: TimelineHistory], unknown: Set<TimelineID>) {
         var histories: [TimelineID: TimelineHistory] = [:]
+        var unknown: Set<TimelineID> = []
         let system = archive.registration.systemIdentifier
         for (_, archived) in listing.historyFiles {
             try verifier.tools.interruption.checkpoint()
@@ -85,27 +93,29 @@ struct WALPass {
                     histories[timeline] = try TimelineHistory(parsing: bytes, timeline: timeline)
                 }
             } catch {
-                guard error.code.isDamageOfTheObject else { throw error }
+                let error = try verifier.errors.tolerate(error)
+                let kind = VerifyFinding.Kind(of: error)
                 var costs: [String] = []
                 if case .history(let timeline) = archived.file {
+                    if !kind.isDamage { unknown.insert(timeline) }
                     costs = ["No server follows timeline \(timeline) without it."]
                 }
                 findings.add(
-                    VerifyFinding(
-                        kind: .damaged, object: verifier.fullName(archived.name), error: error, costs: costs))
+                    VerifyFinding(kind: kind, object: verifier.fullName(archived.name), error: error, costs: costs))
             }
         }
-        return histories
+        return (histories, unknown)
     }
 
     // MARK: - What is missing
 
     /// Lists the archive; looks again while a hole may just be a push under way.
     private func survey(
-        _ archive: WALArchive, _ backups: [CommitRecord], _ histories: [TimelineID: TimelineHistory]
+        _ archive: WALArchive, _ backups: [CommitRecord], _ histories: [TimelineID: TimelineHistory],
+        _ unknown: Set<TimelineID>
     ) throws(KedgeError) -> WALSurvey {
         let (time, patience) = (verifier.tools.time, verifier.options.gapPatience)
-        var survey = try WALSurvey(archive, backups: backups, histories: histories)
+        var survey = try WALSurvey(archive, backups: backups, histories: histories, unknown: unknown)
         let begin = time.monotonicNanoseconds()
         let limit = UInt64(clamping: patience.components.seconds).multipliedReportingOverflow(by: 1_000_000_000)
         while survey.holes.contains(where: survey.isFresh),
@@ -113,7 +123,7 @@ struct WALPass {
         {
             verifier.tools.progress.begin("waiting for WAL")
             try time.sleep(nanoseconds: 1_000_000_000, unless: verifier.tools.interruption)
-            survey = try WALSurvey(archive, backups: backups, histories: histories)
+            survey = try WALSurvey(archive, backups: backups, histories: histories, unknown: unknown)
         }
         return survey
     }
@@ -169,7 +179,7 @@ struct WALPass {
         verifier.tools.progress.begin("reading WAL", totalBytes: files.multipliedReportingOverflow(by: segmentSize).0)
         let workers = verifier.options.workers
         let atOnce = max(1, min(workers, Int(clamping: Self.memoryBytes / (2 * segmentSize))))
-        let check = WALCheck(survey.archive, threads: max(1, workers / atOnce))
+        let check = WALCheck(survey.archive, verifier.errors, threads: max(1, workers / atOnce))
         let state = Mutex(Tally())
         let pass = self
         let all = jobs
@@ -209,9 +219,9 @@ struct WALPass {
                 verifier.tools.progress.advance(segmentSize)
                 continue
             }
-            if previous == nil, number > job.run.numbers.lowerBound { previous = try check.facts(of: link(number - 1)) }
             try verifier.rate?.take(Int(segmentSize), unless: verifier.tools.interruption)
-            let verdict = try check.check(link(number), previous: &previous)
+            let earlier = number > job.run.numbers.lowerBound ? link(number - 1) : nil
+            let verdict = try check.check(link(number), after: earlier, previous: &previous)
             verifier.tools.progress.advance(segmentSize)
             tally.count.add(decision, bytes: verdict.storedBytes)
             if !verdict.isSound {
@@ -229,7 +239,8 @@ struct WALPass {
         _ survey: WALSurvey, _ check: WALCheck, _ tally: Tally, _ totals: inout VerifyTotals
     ) throws(KedgeError) -> SystemResult {
         totals.walFiles.add(tally.count)
-        var result = SystemResult(archive: survey.archive, archived: survey.archived, usable: survey.archived)
+        var result = SystemResult(
+            archive: survey.archive, archived: survey.archived, usable: survey.archived, possible: survey.archived)
         result.sound = joined(tally.sound)
         for backup in survey.backups {
             for suspect in backup.health.walSuspect {
@@ -240,31 +251,49 @@ struct WALPass {
         for verdict in tally.bad.sorted(by: { $0.link.segment < $1.link.segment }) {
             let segment = verdict.link.segment
             if let error = verdict.error {
-                let file = verdict.link.file(segmentSize: survey.archived.segmentSize)
-                let name =
-                    verdict.object
-                    ?? ClusterLayout.walFile(
-                        file, of: survey.archive.registration.systemIdentifier, tag: nil)
-                let object = verifier.fullName(name)
-                result.unusable.append(
-                    UnusableFile(segment: segment, isPartial: verdict.link.isPartial, object: object))
-                findings.add(VerifyFinding(kind: .init(of: error), object: object, error: error))
+                give(up: verdict.link, verdict.object, error, survey, &result)
             } else if let defect = verdict.defect {
                 add(defect.lsn, defect.reason, in: segment, verdict.object, survey, &result)
                 // How far the records of a partial segment go is left out of the reckoning.
                 if verdict.link.isPartial, let object = verdict.object.map(verifier.fullName) {
-                    result.unusable.append(UnusableFile(segment: segment, isPartial: true, object: object))
+                    result.unusable.append(
+                        UnusableFile(segment: segment, isPartial: true, object: object, isDamaged: true))
                 }
             }
         }
         for crossing in survey.crossings {
-            guard let defect = try check.mismatch(crossing.earlier, crossing.later) else { continue }
-            add(defect.lsn, defect.reason, in: crossing.later.segment, nil, survey, &result)
+            do throws(KedgeError) {
+                guard let defect = try check.mismatch(crossing.earlier, crossing.later) else { continue }
+                add(defect.lsn, defect.reason, in: crossing.later.segment, nil, survey, &result)
+            } catch {
+                give(up: crossing.later, nil, try verifier.errors.tolerate(error), survey, &result)
+            }
         }
-        result.usable = ArchivedWAL(
-            inventory: survey.archived.inventory.without(result.unusable.lazy.map { ($0.segment, $0.isPartial) }),
-            histories: survey.archived.histories)
+        func without(_ files: [UnusableFile]) -> ArchivedWAL {
+            ArchivedWAL(
+                inventory: survey.archived.inventory.without(files.lazy.map { ($0.segment, $0.isPartial) }),
+                histories: survey.archived.histories)
+        }
+        result.usable = without(result.unusable)
+        result.possible = without(result.unusable.filter(\.isDamaged))
         return result
+    }
+
+    /// Notes that a file can't be used.
+    private func give(
+        up link: WALLink, _ object: ObjectName?, _ error: KedgeError, _ survey: WALSurvey, _ result: inout SystemResult
+    ) {
+        let name =
+            object
+            ?? ClusterLayout.walFile(
+                link.file(segmentSize: survey.archived.segmentSize),
+                of: survey.archive.registration.systemIdentifier, tag: nil)
+        let kind = VerifyFinding.Kind(of: error)
+        result.unusable.append(
+            UnusableFile(
+                segment: link.segment, isPartial: link.isPartial, object: verifier.fullName(name),
+                isDamaged: kind.isDamage))
+        findings.add(VerifyFinding(kind: kind, object: verifier.fullName(name), error: error))
     }
 
     /// Notes that the records of a segment are whole only up to `lsn`.

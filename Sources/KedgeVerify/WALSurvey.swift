@@ -40,9 +40,11 @@ struct WALSurvey {
         let backup: Label
     }
 
-    /// Lists the archive of one database system. Throws what listing throws.
+    /// Lists the archive of one database system. `unknown` are timelines whose history could not be read: nothing is
+    /// said of them. Throws what listing throws.
     init(
-        _ archive: WALArchive, backups: [CommitRecord], histories: [TimelineID: TimelineHistory]
+        _ archive: WALArchive, backups: [CommitRecord], histories: [TimelineID: TimelineHistory],
+        unknown: Set<TimelineID>
     ) throws(KedgeError) {
         self.archive = archive
         self.backups = backups
@@ -50,7 +52,8 @@ struct WALSurvey {
         var needed: [TimelineID: [Range<UInt64>]] = [:]
         var partials: Set<WALSegment> = []
         for backup in backups {
-            for timeline in Set(archived.inventory.timelines.map(\.id)).union([backup.span.timeline]).sorted() {
+            for timeline in Set(archived.inventory.timelines.map(\.id)).union([backup.span.timeline]).sorted()
+            where !unknown.contains(timeline) {
                 follow(backup, timeline, &needed, &partials)
             }
         }

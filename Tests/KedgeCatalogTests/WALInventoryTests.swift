@@ -36,6 +36,29 @@ import Testing
         #expect(inventory.histories == [TimelineID(2), TimelineID(16)])
     }
 
+    @Test("without files that are of no use it is the inventory of the others")
+    func without() {
+        let random = SeededRandom(seed: testSeed())
+        for round in 0..<200 {
+            let numbers = (1...30).filter { _ in random.next(below: 4) > 0 }.map { UInt64($0) }
+            let partials = numbers.filter { _ in random.next(below: 4) == 0 }
+            let lost = numbers.filter { _ in random.next(below: 5) == 0 }
+            let lostPartials = partials.filter { _ in random.next(below: 2) == 0 }
+            func names(_ numbers: [UInt64], _ partials: [UInt64]) -> [String] {
+                numbers.map { Self.name(1, $0) } + partials.map { Self.name(1, $0) + ".partial" }
+            }
+            let rest = Self.inventory(names(numbers, partials)).without(
+                lost.map { (WALSegment(timeline: TimelineID(1), number: $0), false) }
+                    + lostPartials.map { (WALSegment(timeline: TimelineID(1), number: $0), true) })
+            let expected = Self.inventory(
+                names(
+                    numbers.filter { !lost.contains($0) },
+                    partials.filter { !lost.contains($0) && !lostPartials.contains($0) }))
+            #expect(rest.timelines.first?.runs ?? [] == expected.timelines.first?.runs ?? [], "round \(round)")
+            #expect(rest.timelines.first?.partials ?? [] == expected.timelines.first?.partials ?? [], "round \(round)")
+        }
+    }
+
     @Test("two contents of one segment are a conflict, also of a partial one")
     func conflicts() {
         let one = ContentHash(high: 1, low: 1).hex

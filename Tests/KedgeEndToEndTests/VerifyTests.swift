@@ -43,6 +43,13 @@ struct VerifyEndToEndTests {
         #expect(again.contains(" in 0 pack(s) and "), "\(again)")
         let info = try cluster.kedge(["info"])
         #expect(info.contains("proof: verified just now"), "\(info)")
+        let json = try JSONRecord(parsing: cluster.kedge(["verify", "--sample", "50%", "--json"]).utf8, what: "verify")
+        let repository = try #require(try json.records("repositories").first)
+        #expect(try repository.string("status") == "sound")
+        #expect(try repository.integer("samplePartsPerMillion", as: UInt32.self) == 500_000)
+        #expect(try repository.records("findings").isEmpty)
+        let reach = try #require(try repository.records("backups").first?.records("reach").first)
+        #expect(try reach.integer("timeline", as: Int.self) == 1)
         let random = SeededRandom(seed: testSeed())
         let label = try cluster.kedge(["info", "--json"]).split(separator: "\"").map(String.init)
             .first { $0.contains("-full-") }
