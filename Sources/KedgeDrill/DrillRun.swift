@@ -190,7 +190,8 @@ final class DrillRun {
             warnings.append(
                 "The configuration file \"\(path)\" is not in the backup: what it sets is not known to the drill.")
         }
-        // Its settings would win over the scratch server's own. The timeline is for archive-get, which looks for it here.
+        // Its settings would win over the scratch server's own. The timeline is for archive-get, which looks for it
+        // here.
         try scratch.write(
             "# kedge drill has put its own settings elsewhere.\n"
                 + RecoverySettings.line("recovery_target_timeline", plan.timeline.description) + "\n",
