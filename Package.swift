@@ -120,14 +120,14 @@ let package = Package(
             name: "KedgeFuzzTargets",
             dependencies: [
                 "KedgeCommand", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
-                "OpenSSL", "XXHash", "KedgeCore", "KedgeTestSupport",
+                "Expat", "OpenSSL", "XXHash", "KedgeCore", "KedgeTestSupport",
             ],
             path: "Tests/Fuzzing/Targets", swiftSettings: strict),
         tests(
             "KedgeFaultTests",
             [
-                "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
-                "KedgeCodec", "KedgeFuzzTargets", "KedgeCore",
+                "KedgeVerify", "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository",
+                "KedgePostgres", "KedgeCodec", "KedgeFuzzTargets", "KedgeCore",
             ]),
         tests("KedgePostgresTests", ["KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests("KedgeRepositoryTests", ["KedgeRepository", "KedgeCodec", "KedgeCore", "Expat"]),

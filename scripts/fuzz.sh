@@ -55,14 +55,14 @@ for line in sys.stdin:
     pathlib.Path(sys.argv[1], hashlib.sha1(data).hexdigest()).write_bytes(data)' "$1"
 }
 
-# The other way round: shortest first, at most 12 KiB of input; what is in the corpus already stays.
+# The other way round: shortest first, at most 8 KiB of input; what is in the corpus already stays.
 pack() {
     python3 - "$1" "$2" <<'PYTHON'
 import os, pathlib, sys
 old = open(sys.argv[2]).read().split("\n")[:-1] if os.path.exists(sys.argv[2]) else []
 kept, size = list(old), sum(len(line) for line in old) // 2
 for data in sorted((path.read_bytes() for path in pathlib.Path(sys.argv[1]).iterdir()), key=lambda data: (len(data), data)):
-    if data.hex() not in kept and size + len(data) <= 12288:
+    if data.hex() not in kept and size + len(data) <= 8192:
         kept.append(data.hex())
         size += len(data)
 open(sys.argv[2], "w").write("".join(line + "\n" for line in sorted(kept, key=lambda line: (len(line), line))))

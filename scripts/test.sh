@@ -3,7 +3,8 @@
 # servers and object stores, the shipped binary).
 #   test.sh               all three, PostgreSQL 15, SeaweedFS and rclone: what is run before every merge
 #   test.sh --quick       tidy and quick tier only
-#   test.sh --soak        PostgreSQL 14 to 18, Ceph as well, and the long tests
+#   test.sh --soak        PostgreSQL 14 to 18, Ceph as well, the long tests, and ten minutes of fuzzing for each parser (hours;
+#                         KEDGE_FUZZ_SECONDS sets another time a parser)
 #   test.sh --filter X    only the tests whose names match the regular expression X (and no tidy)
 # Works from a fresh clone on a fresh Debian 12 with Swift in PATH; as root it installs what is missing. KEDGE_TEST_SEED repeats
 # the random choices of a run. The last line says what ran and how it went; the exit status is 0 only if all passed.
@@ -131,5 +132,11 @@ if [ "$tier" != quick ]; then
     export KEDGE_TEST_S3
     step "server tier: PostgreSQL ${versions[*]}"
     run_tests "server tier (PostgreSQL ${versions[*]})"
+fi
+
+if [ "$tier" = soak ] && [ -z "$filter" ]; then
+    step "fuzzing"
+    scripts/fuzz.sh --seconds "${KEDGE_FUZZ_SECONDS:-600}"
+    summary+=" fuzzing of ${KEDGE_FUZZ_SECONDS:-600} s a parser,"
 fi
 summary=${summary%,}

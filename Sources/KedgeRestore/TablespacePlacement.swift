@@ -59,16 +59,16 @@ package struct TablespacePlacer {
         var placements: [TablespacePlacement] = []
         for tablespace in linked.sorted(by: { $0.oid < $1.oid }) {
             let target = mapping[tablespace.oid] ?? tablespace.path
-            guard target.isAbsolute else {
-                throw KedgeError(
-                    .usage, "cannot restore tablespace \(tablespace.oid) into \"\(target)\"",
-                    detail: "The path of a tablespace is absolute.", hint: "Give the whole path, beginning with \"/\".")
-            }
             guard mapping[tablespace.oid] != nil || tablespace.path.isSafeAbsolute else {
                 throw KedgeError(
                     .unsafePath, "cannot restore tablespace \(tablespace.oid) into \"\(tablespace.path)\"",
                     detail: "That is its path in the commit record, and it is not one that leads where it seems to.",
                     hint: "Give a directory for it with \"--tablespace \(tablespace.oid)=DIR\".")
+            }
+            guard target.isAbsolute else {
+                throw KedgeError(
+                    .usage, "cannot restore tablespace \(tablespace.oid) into \"\(target)\"",
+                    detail: "The path of a tablespace is absolute.", hint: "Give the whole path, beginning with \"/\".")
             }
             if let again = created.first(where: { $0.oid == tablespace.oid }), again.path != target {
                 throw createdAgain(again)

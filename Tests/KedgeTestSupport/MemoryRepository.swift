@@ -9,24 +9,27 @@ package struct MemoryRepository: Sendable {
     package let settings: RepositorySettings
     package let identity: RepositoryIdentity
     package let registration: Registration
+    private let random: any RandomSource
 
     /// The secret that opens it; nil where it is not encrypted.
     package var secret: KeyEncryptionSecret? { settings.secret }
 
-    /// Makes the repository, its key and the registration of system 7, PostgreSQL 15.
+    /// Makes the repository, its key and the registration of system 7, PostgreSQL 15. The ids of repository and cluster
+    /// are the first that `random` gives, encrypted or not.
     package init(
         name: String = "main", encrypted: Bool = true, walSegmentSize: UInt64 = 16 << 20,
-        store: MemoryStore = MemoryStore()
+        store: MemoryStore = MemoryStore(), random: any RandomSource = SystemRandomSource()
     ) throws(KedgeError) {
-        let random = SystemRandomSource()
         let created = Timestamp(secondsSince1970: 1_795_000_000)
+        self.random = random
+        identity = RepositoryIdentity(id: RandomID(from: random), createdAt: created, createdBy: Version.writer)
+        let clusterID = RandomID(from: random)
         let secret = encrypted ? KeyEncryptionSecret.newKeyFile(random: random) : nil
         self.store = store
         settings = RepositorySettings(
             name: name, cipher: encrypted ? .aes256GCM : .none, compression: .standard, secret: secret)
-        identity = RepositoryIdentity(id: RandomID(from: random), createdAt: created, createdBy: Version.writer)
         registration = Registration(
-            clusterID: RandomID(from: random), name: "main", systemIdentifier: SystemIdentifier(7),
+            clusterID: clusterID, name: "main", systemIdentifier: SystemIdentifier(7),
             postgresVersion: 15, catalogVersion: 202_209_061, walSegmentSize: walSegmentSize, blockSize: 8192,
             walBlockSize: 8192, relationSegmentBlocks: 131_072, createdAt: created, createdBy: Version.writer)
         if let secret {
@@ -37,7 +40,7 @@ package struct MemoryRepository: Sendable {
         }
         _ = try store.put(
             RepositoryLayout.marker, ObjectBody(Array(identity.jsonValue.prettyText.utf8)), .createOnly)
-        _ = try ClusterRepository.register(registration, in: source.open(for: .write))
+        _ = try ClusterRepository.register(registration, in: open())
     }
 
     /// How use cases are given it.
@@ -52,8 +55,10 @@ package struct MemoryRepository: Sendable {
     }
 
     /// Opens it with its own secret.
-    package func open() throws(KedgeError) -> Repository { try source.open(for: .write) }
+    package func open() throws(KedgeError) -> Repository { try source.open(for: .write, random: random) }
 
     /// Opens the cluster.
-    package func cluster() throws(KedgeError) -> ClusterRepository { try source.openCluster("main", for: .write) }
+    package func cluster() throws(KedgeError) -> ClusterRepository {
+        try source.openCluster("main", for: .write, random: random)
+    }
 }

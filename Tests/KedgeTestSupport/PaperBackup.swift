@@ -183,7 +183,8 @@ package struct PaperBackup {
     /// Archives segments of 1 MiB, each with one commit, as `MemoryRepository.archive` does.
     package func archive(_ numbers: ClosedRange<UInt64>, timeline: UInt32 = 1, isPartial: Bool = false) throws {
         for number in numbers {
-            var builder = WALBuilder(timeline: timeline, firstSegment: number)
+            var builder = WALBuilder(
+                system: cluster.newestRegistration.systemIdentifier, timeline: timeline, firstSegment: number)
             builder.appendEnd(commit: true, xid: UInt32(700 + number), time: MemoryRepository.commitTime(number))
             builder.appendSwitch()
             let (segment, bytes) = builder.segments[0]

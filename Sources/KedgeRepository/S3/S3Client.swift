@@ -105,8 +105,9 @@ final class S3Client: Sendable {
         }
         if failure.isOtherRegion, let region = failure.region {
             return state.update { state in
-                guard !state.hasMoved, region != state.location.region else { return false }
-                state.location = state.location.moved(to: region)
+                guard !state.hasMoved, region != state.location.region, let moved = state.location.moved(to: region)
+                else { return false }
+                state.location = moved
                 state.hasMoved = true
                 return true
             }

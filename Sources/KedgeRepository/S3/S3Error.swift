@@ -148,13 +148,13 @@ extension HTTPFailure {
 }
 
 /// Dates of HTTP headers: `Fri, 24 May 2013 00:00:00 GMT` (RFC 9110, section 5.6.7).
-enum HTTPDate {
+package enum HTTPDate {
     private static let months = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ]
 
     /// Nil for any other form.
-    static func parse(_ text: String) -> Timestamp? {
+    package static func parse(_ text: String) -> Timestamp? {
         let words = text.split(whereSeparator: { $0 == " " || $0 == ":" || $0 == "," })
         guard words.count == 8, words[7] == "GMT", let month = months.firstIndex(where: { $0 == words[2] }),
             let day = Int(words[1]), let year = Int(words[3]), let hour = Int(words[4]), let minute = Int(words[5]),

@@ -77,9 +77,11 @@ package struct S3Location: Hashable, Sendable {
         return ObjectName(key.dropFirst(prefix.count + 1))
     }
 
-    /// This place in another region, as a store's redirect says.
-    func moved(to region: String) -> S3Location {
-        S3Location(copying: self, region: region)
+    /// This place in another region, as a store's redirect says. Nil for a word that names no region: it becomes part
+    /// of the host's name, and whoever answers could send requests anywhere.
+    func moved(to region: String) -> S3Location? {
+        guard (1...63).contains(region.utf8.count), region.utf8.allSatisfy(isRegionByte) else { return nil }
+        return S3Location(copying: self, region: region)
     }
 
     private init(copying other: S3Location, region: String) {
@@ -112,8 +114,8 @@ extension S3Location: CustomStringConvertible {
 
 /// Escaping as signatures ask for it: every byte but A–Z a–z 0–9 - . _ ~ as %XX (Amazon S3 API reference, "Signature
 /// Calculations for the Authorization Header").
-enum S3Escaping {
-    static func text(_ text: String) -> String { escaped(text, keeping: nil) }
+package enum S3Escaping {
+    package static func text(_ text: String) -> String { escaped(text, keeping: nil) }
 
     /// The same, but slashes stay.
     static func path(_ text: String) -> String { escaped(text, keeping: 0x2F) }
@@ -132,7 +134,7 @@ enum S3Escaping {
     }
 
     /// The text whose escaped form this is; "+" stays what it is. Nil where an escape is broken.
-    static func unescaped(_ text: String) -> String? {
+    package static func unescaped(_ text: String) -> String? {
         var bytes: [UInt8] = []
         var rest = Array(text.utf8)[...]
         while let byte = rest.popFirst() {
@@ -140,10 +142,10 @@ enum S3Escaping {
                 bytes.append(byte)
                 continue
             }
-            guard rest.count >= 2, let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16) else {
+            guard let value = [UInt8](hex: String(decoding: rest.prefix(2), as: UTF8.self)), value.count == 1 else {
                 return nil
             }
-            bytes.append(value)
+            bytes += value
             rest = rest.dropFirst(2)
         }
         return String(validating: bytes, as: UTF8.self)
@@ -161,6 +163,13 @@ extension String {
 private func isBucketByte(_ byte: UInt8) -> Bool {
     switch byte {
     case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+    default: false
+    }
+}
+
+private func isRegionByte(_ byte: UInt8) -> Bool {
+    switch byte {
+    case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x5F: true
     default: false
     }
 }

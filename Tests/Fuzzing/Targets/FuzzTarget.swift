@@ -13,14 +13,17 @@ package struct FuzzTarget: Sendable {
     package let maximumLength: Int
     /// Valid inputs to start from.
     package let seeds: [[UInt8]]
+    /// Whether one input takes so long that the quick tier runs a sample of the corpus.
+    package let isSlow: Bool
     private let parse: @Sendable ([UInt8]) throws(KedgeError) -> Void
 
     init(
-        _ name: String, maximumLength: Int = 4096, seeds: [[UInt8]] = [],
+        _ name: String, maximumLength: Int = 4096, isSlow: Bool = false, seeds: [[UInt8]] = [],
         _ parse: @escaping @Sendable ([UInt8]) throws(KedgeError) -> Void
     ) {
         self.name = name
         self.maximumLength = maximumLength
+        self.isSlow = isSlow
         self.seeds = seeds
         self.parse = parse
     }
@@ -40,7 +43,7 @@ package struct FuzzTarget: Sendable {
 
     /// Every target.
     package static let all: [FuzzTarget] =
-        envelopeTargets + recordTargets + manifestTargets + walTargets + serverFileTargets + textTargets
+        envelopeTargets + recordTargets + manifestTargets + walTargets + serverFileTargets + storeTargets + textTargets
 
     /// The target called `name`.
     package static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }

@@ -46,7 +46,9 @@ extension FuzzTarget {
         },
         FuzzTarget(
             "feature", maximumLength: 1024,
-            seeds: [Array(#"{"kedge":"feature","name":"digest","neededTo":["read","write","expire"]}"#.utf8)]
+            seeds: [#"["read","write","expire"]"#, "[]"].map {
+                Array(#"{"kedge":"feature","name":"digest","neededTo":\#($0)}"#.utf8)
+            }
         ) { (bytes) throws(KedgeError) in
             for use in [RepositoryUse.read, .write, .expire] {
                 try FeatureGate.check(JSONRecord(parsing: bytes, what: "feature"), for: use)
@@ -66,6 +68,26 @@ extension FuzzTarget {
             guard let segment = facts.segment else { return }
             _ = WALFacts.straddling(segment, segment, version: .v17)
             for xid in [0, 700, .max] as [UInt32] { _ = segment.events.endedTransactions?.contains(xid) }
+        },
+        FuzzTarget("lease", seeds: [leaseSeed]) { (bytes) throws(KedgeError) in
+            let lease = try LeaseRecord(JSONRecord(parsing: bytes, what: "lease"))
+            require(try LeaseRecord(JSONRecord(lease.jsonValue, what: "lease")) == lease, "a lease is written as read")
+            _ = (lease.progressText, lease.renewed(at: time, .init(step: "", number: 0, doneBytes: 0, totalBytes: nil)))
+            for age in [Int64.min, 0, .max] {
+                let seen = LeaseObservation(record: lease, ageSeconds: age, holderHasEnded: false)
+                if case .held(let seconds) = LeaseVerdict.of(seen, for: RandomID(high: 0, low: 0)) {
+                    require(seconds <= LeaseVerdict.longestExpirySeconds + 1, "no lease locks others out for long")
+                }
+            }
+        },
+        FuzzTarget("proof", maximumLength: 8192, seeds: [proofSeed]) { (bytes) throws(KedgeError) in
+            let proof = try ProofRecord(JSONRecord(parsing: bytes, what: "proof"))
+            require(try ProofRecord(JSONRecord(proof.jsonValue, what: "proof")) == proof, "a proof is written as read")
+            require(
+                ProofName(label: proof.label, proof.name.text[...]) == proof.name, "a name is read as it is written")
+            let standing = ProofStanding(
+                of: proof.label, manifest: proof.manifest, repositoryID: proof.repositoryID, proofs: [proof])
+            require(standing.proof == nil || proof.result == .passed, "what did not pass proves nothing")
         },
         FuzzTarget("recoverable-windows", maximumLength: 16384, seeds: [windowsSeed], windows),
     ]
@@ -193,6 +215,23 @@ extension FuzzTarget {
             file: .history(TimelineID(2)), length: 40, tag: ContentHash(high: 1, low: 2), archivedAt: time,
             hostName: "db1", segment: nil
         ).jsonValue)
+
+    private static let leaseSeed: [UInt8] = {
+        let process = ProcessIdentity(
+            hostName: "db1", processID: 7, bootID: "b", namespace: "pid:[4026531836]", startTicks: 9)
+        return text(
+            LeaseRecord(
+                operation: "backup", holder: RandomID(high: 1, low: 2), process: process,
+                label: "20261121T020000Z-full-7k3q", takenAt: time, expiresAfterSeconds: 300,
+                progress: .init(step: "copying", number: 1, doneBytes: 5, totalBytes: 100), createdBy: "kedge"
+            ).jsonValue)
+    }()
+
+    private static let proofSeed: [UInt8] =
+        label.map { label in
+            let backup = CommitRecord.sample(label, start: LSN(5 << 20 | 40), stop: LSN(6 << 20 | 312))
+            return text(ProofRecord.sample(of: backup, in: RandomID(high: 1, low: 2), finished: time).jsonValue)
+        } ?? []
 
     private static let windowsSeed: [UInt8] =
         commitSeed

@@ -7,11 +7,11 @@ import KedgeTestSupport
 
 extension FuzzTarget {
     static let walTargets: [FuzzTarget] = [
-        FuzzTarget("wal-records", maximumLength: 2048, seeds: [recordsSeed], walkRecords),
-        FuzzTarget("wal-pages", maximumLength: 16384, seeds: [pagesSeed], walkPages),
+        FuzzTarget("wal-records", maximumLength: 2048, isSlow: true, seeds: [recordsSeed], walkRecords),
+        FuzzTarget("wal-pages", maximumLength: 16384, isSlow: true, seeds: [pagesSeed], walkPages),
         FuzzTarget("wal-header", maximumLength: 64, seeds: [Array(pagesSeed.prefix(40))]) {
             (bytes) throws(KedgeError) in
-            let format = WALBuilder().format
+            let format = WALBuilder(walBlockSize: 1024).format
             let name = WALFileName.segment("000000010000000000000005")
             guard bytes.count >= WALPageHeader.longSize else { return }
             _ = try bytes.withBytes { (bytes) throws(KedgeError) in
