@@ -1,7 +1,8 @@
-// Takes one full base backup of a running primary into one repository. `run()` reads as the list of steps.
+// Takes one base backup, full or delta, of a running primary into one repository. `run()` reads as the list of steps.
 //
 // Order of writes (Catalog/FORMAT.md section 7):
-//   1. intent, right after the server started the backup
+//   0. a delta's parent is chosen and read, so that a full backup is still possible
+//   1. intent, right after the server started the backup; then the parent is looked up again
 //   2. packs, then the manifest's root
 //   3. every WAL segment and history file that a restore needs is found in this repository
 //   4. the intent still stands, and every pack is there
@@ -36,6 +37,7 @@ package struct Backup: Sendable {
         package var hostName: String
         package var processID: Int32
         package var packLimits = PackLimits.standard
+        package var request = BackupRequest.full
         /// Renews the lease and looks after the session; tests shorten it.
         package var watching = Watching()
         /// What `kedge archive-push` would say about a file of pg_wal; nil where that can't be tried.
@@ -99,16 +101,20 @@ package struct Backup: Sendable {
     package struct Outcome: Sendable {
         package let record: CommitRecord
         package let repositoryName: String
+        /// Why it is a full or a delta backup, as a sentence without its full stop.
+        package let reason: String
         /// Sentences about what was left out of it.
         package var warnings: [String]
         /// Something is wrong after the commit that does not touch the backup.
         package let afterCommit: KedgeError?
 
         package init(
-            record: CommitRecord, repositoryName: String, warnings: [String] = [], afterCommit: KedgeError? = nil
+            record: CommitRecord, repositoryName: String, reason: String = "it was asked for", warnings: [String] = [],
+            afterCommit: KedgeError? = nil
         ) {
             self.record = record
             self.repositoryName = repositoryName
+            self.reason = reason
             self.warnings = warnings
             self.afterCommit = afterCommit
         }
@@ -138,14 +144,18 @@ package struct Backup: Sendable {
         let connection = try DatabaseConnection(options.database, unless: tools.interruption)
         let server = try ServerCheck(
             connection, dataDirectory: options.dataDirectory, cluster: cluster, time: tools.time)
-        let label = Label(time: try connection.position().time, type: .full, random: tools.random)
+        let position = try connection.position()
+        let (choice, parent) = try parentSearch(cluster).run(server, at: position)
+        let label = Label(
+            time: position.time, type: parent == nil ? .full : .delta, random: tools.random)
         tools.progress.begin("starting the backup")
         let lease = try BackupLease(label, in: cluster, options: options, tools: tools)
         do throws(KedgeError) {
             var outcome = try run(
                 Session(
                     cluster: cluster, connection: connection, server: server,
-                    online: OnlineBackup(on: connection, label: label.text), label: label), &phases)
+                    online: OnlineBackup(on: connection, label: label.text), label: label, choice: choice,
+                    parent: parent), &phases)
             outcome.warnings += lease.end()
             return outcome
         } catch {
@@ -159,6 +169,9 @@ package struct Backup: Sendable {
         session.connection.answerLimit = options.watching.answerLimit
         do throws(KedgeError) {
             try putIntent(session)
+            if let parent = session.parent?.record {
+                try parentSearch(session.cluster).check(parent, of: session.label, startedAt: session.online.start)
+            }
             try checkArchiving(session)
             phases.end("start")
             return try copyAndCommit(session, &phases)
@@ -184,7 +197,7 @@ package struct Backup: Sendable {
         try tools.interruption.checkpoint()
         try session.catalog.commit(record)
         return Outcome(
-            record: record, repositoryName: session.cluster.repository.name,
+            record: record, repositoryName: session.cluster.repository.name, reason: session.choice.reason,
             warnings: session.server.warnings + copy.walk.allWarnings,
             afterCommit: removeIntent(session))
     }
@@ -198,9 +211,18 @@ package struct Backup: Sendable {
         let server: ServerCheck
         let online: OnlineBackup
         let label: Label
+        let choice: ParentChoice
+        /// Nil for a full backup.
+        let parent: ParentBackup?
 
         var catalog: BackupCatalog { BackupCatalog(cluster) }
         var archive: WALArchive { WALArchive(cluster, server.registration) }
+    }
+
+    private func parentSearch(_ cluster: ClusterRepository) -> ParentSearch {
+        ParentSearch(
+            request: options.request, catalog: BackupCatalog(cluster), dataDirectory: options.dataDirectory,
+            tools: tools)
     }
 
     private func takeLock() throws(KedgeError) -> FileLock {
@@ -213,7 +235,7 @@ package struct Backup: Sendable {
         let start = session.online.start
         try session.catalog.begin(
             Intent(
-                label: session.label, type: .full, parent: nil,
+                label: session.label, type: session.label.type, parent: session.parent?.record.label,
                 systemIdentifier: session.server.settings.systemIdentifier, timeline: start.timeline,
                 startLSN: start.lsn, startedAt: start.time, hostName: options.hostName, processID: options.processID,
                 createdBy: Version.writer))
@@ -231,6 +253,8 @@ package struct Backup: Sendable {
     /// Says now, and not when the repository is full, that it evidently can't take the backup.
     private func warnOfLittleRoom(_ session: Session, databaseBytes: UInt64) throws(KedgeError) {
         let repository = session.cluster.repository
+        // What a delta needs depends on what has changed.
+        guard session.parent == nil else { return }
         // Where all of it fits as it is, nothing has to be guessed.
         guard let space = try repository.store.space(), databaseBytes > space.freeBytes || space.lacksInodes else {
             return
@@ -248,8 +272,8 @@ package struct Backup: Sendable {
 
     private func copy(_ session: Session) throws(KedgeError) -> BackupCopy {
         let copy = try BackupCopy(
-            session.server, startLSN: session.online.start.lsn, cluster: session.cluster, options: options,
-            tools: tools)
+            session.server, startLSN: session.online.start.lsn, parent: session.parent, cluster: session.cluster,
+            options: options, tools: tools)
         try warnOfLittleRoom(session, databaseBytes: copy.listing.totals.bytes)
         try copy.copyFiles()
         try copy.copyControlFile(session.online.start, time: tools.time)
@@ -290,20 +314,9 @@ package struct Backup: Sendable {
         let segments = firstSegment(session)...last
         let watch = watch(session)
         try watch.wait(for: segments)
-        let history = try readHistory(timeline)
+        let history = try TimelineHistory(ofServerIn: options.dataDirectory, timeline: timeline)
         try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
         return NeededWAL(segments: segments, history: history, suspects: try watch.suspects(in: segments))
-    }
-
-    /// The ancestry as the server knows it. A timeline without a history file has no ancestors.
-    private func readHistory(_ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
-        let path = options.dataDirectory.appending("pg_wal").appending(WALFileName.history(timeline).text)
-        do throws(KedgeError) {
-            let bytes = try FileDescriptor.open(path, .read).readAll(limit: TimelineHistory.maximumFileSize)
-            return try TimelineHistory(parsing: bytes, timeline: timeline)
-        } catch  where error.code == .notFound {
-            return TimelineHistory(root: timeline)
-        }
     }
 
     /// Somebody may have expired things meanwhile on another host (lesson 24).
@@ -369,9 +382,13 @@ package struct Backup: Sendable {
     ) throws(KedgeError) -> CommitRecord {
         let (damaged, damagedCount) = copy.findings.verdict(stopLSN: stop.lsn)
         let repository = session.cluster.repository
-        let keyID = repository.settings.secret == nil ? nil : try repository.keyRing.writingKey().id
+        // Packs of the parent may be sealed with older keys.
+        var keyIDs = session.parent?.keyIDs ?? []
+        if repository.settings.secret != nil { keyIDs.insert(try repository.keyRing.writingKey().id) }
+        let fallbacks = (session.choice.isFallback ? [fullInstead(session.choice)] : []) + copy.fallbacks
         return CommitRecord(
-            label: session.label, type: .full, parent: nil, clusterName: options.clusterName,
+            label: session.label, type: session.label.type, parent: session.parent?.record.label,
+            clusterName: options.clusterName,
             server: facts(of: session.server), span: span(session, stop, wal), tablespaces: copy.walk.tablespaces,
             dataDirectory: session.server.settings.dataDirectory, dataDirectoryMode: copy.walk.dataDirectoryMode,
             walDirectory: copy.walk.walDirectory, configurationFiles: copy.walk.extraFiles,
@@ -380,9 +397,14 @@ package struct Backup: Sendable {
                 deltaBytes: copy.context.totals.rawBytes, files: root.files),
             packs: root.packs, manifest: manifest,
             health: CommitRecord.BackupHealth(
-                damagedPages: damaged, damagedPageCount: damagedCount, walSuspect: wal.suspects),
-            keySlots: repository.slots.filter { $0.keyID == keyID }.map(\.json), hostName: options.hostName,
+                damagedPages: damaged, damagedPageCount: damagedCount, walSuspect: wal.suspects,
+                fallbacks: fallbacks),
+            keySlots: repository.slots.filter { keyIDs.contains($0.keyID) }.map(\.json), hostName: options.hostName,
             createdBy: Version.writer, durations: phases.durations)
+    }
+
+    private func fullInstead(_ choice: ParentChoice) -> String {
+        "A full backup was taken instead of a delta: \(choice.reason)."
     }
 
     private func facts(of server: ServerCheck) -> CommitRecord.ServerFacts {

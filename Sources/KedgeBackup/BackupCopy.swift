@@ -1,5 +1,7 @@
 // The data directory into packs, and the manifest that says where everything went.
 //
+// A delta goes through the parent's manifest beside its own listing: both are in path order.
+//
 // Order: walk → workers copy → pg_control, last of all files → (the backup stops) → backup_label → manifest → last
 // pack.
 
@@ -31,14 +33,17 @@ struct BackupCopy {
     let control: (index: UInt64, entry: ListedEntry)
     let walk: FileWalk.Outcome
     let findings: PageFindings
+    /// What a delta builds on; nil for a full backup.
+    let parent: ParentBackup?
     /// Writes what comes after the workers: `pg_control`, `backup_label`, the manifest.
     let last: FileCopier
 
     /// Lists the data directory. The copy itself is `copyFiles` and what follows.
     init(
-        _ server: ServerCheck, startLSN: LSN, cluster: ClusterRepository, options: Backup.Options,
-        tools: Backup.Tools
+        _ server: ServerCheck, startLSN: LSN, parent: ParentBackup?, cluster: ClusterRepository,
+        options: Backup.Options, tools: Backup.Tools
     ) throws(KedgeError) {
+        self.parent = parent
         tools.progress.begin("listing files")
         let random = cluster.repository.random
         let policy = FilePolicy(
@@ -59,6 +64,14 @@ struct BackupCopy {
             dataDirectory: options.dataDirectory, files: tools.files,
             packs: ClusterPacks(cluster: cluster, limits: options.packLimits), limits: options.packLimits,
             results: try CopyResults(entries: listing.totals.entries, in: options.workDirectory, random: random),
+            delta: parent.map { parent in
+                DeltaCopy(
+                    directories: parent.directories,
+                    pages: PageScan(
+                        parentStart: parent.record.span.startLSN,
+                        walSegmentSize: UInt64(server.control.walSegmentSize)),
+                    blockSize: server.control.blockSize)
+            },
             pageCheck: pageCheck,
             readRate: options.readRateBytes.map { ReadRate(bytesPerSecond: $0, time: tools.time) },
             progress: tools.progress, totals: PackTotals(), interruption: tools.interruption)
@@ -81,7 +94,19 @@ struct BackupCopy {
     }
 
     /// Copies all files but `pg_control`.
+    ///
+    /// Where a delta finds in the midst of it that page LSNs do not show all changes, it starts over, and takes from
+    /// the parent only regions that are the same as a whole.
     func copyFiles() throws(KedgeError) {
+        try copyOnce()
+        guard let delta = context.delta, delta.mustStartOver else { return }
+        try context.results.removeAll()
+        findings.removeAll()
+        context.progress.begin("copying files again", totalBytes: listing.totals.bytes)
+        try copyOnce()
+    }
+
+    private func copyOnce() throws(KedgeError) {
         let context = context
         // Items are small; the queue only has to keep the workers busy while one more batch is put together.
         let pool = try WorkerPool<CopyItem>(
@@ -90,8 +115,10 @@ struct BackupCopy {
             body: { copier, item throws(KedgeError) in try copier.copy(item) },
             finishState: { copier throws(KedgeError) in try copier.finish() })
         var plan = CopyPlan()
+        let before = parent?.entries()
         try listing.forEach { index, entry throws(KedgeError) in
-            for item in plan.add(index, entry) { try pool.submit(item) }
+            let file = try before?.file(for: entry)
+            for item in plan.add(index, entry, parent: file) { try pool.submit(item) }
         }
         if let item = plan.finish() { try pool.submit(item) }
         try pool.finish()
@@ -123,6 +150,26 @@ struct BackupCopy {
         context.progress.advance(bytes.count)
     }
 
+    /// Why something was stored whole that might have been taken from the parent, as sentences.
+    var fallbacks: [String] {
+        guard let parent, let delta = context.delta else { return [] }
+        var reasons: [String] = []
+        if !parent.record.server.dataChecksums {
+            reasons.append(
+                "Changed regions of 1 MiB were stored whole: without data checksums the LSNs of pages do not show "
+                    + "every change.")
+        } else if !parent.trustsPages {
+            reasons.append(
+                "Changed regions of 1 MiB were stored whole: the parent has more damaged pages than it lists.")
+        }
+        if delta.auditCount > 0 {
+            reasons.append(
+                "self-audit: \(delta.auditCount) region(s) had changed though no page's LSN said so; regions were "
+                    + "compared as wholes. Find out what writes to the data directory besides the server.")
+        }
+        return reasons
+    }
+
     /// Stores `backup_label` as the stop returned it, all parts of the manifest and the last pack, and returns the
     /// root.
     func finish(label: Label, backupLabel: [UInt8], at time: Timestamp) throws(KedgeError) -> ManifestRoot {
@@ -133,7 +180,9 @@ struct BackupCopy {
         let entry = ManifestEntry(
             path: path, mode: control.entry.mode, modificationTime: time.microseconds * 1000, kind: .file(content))
         let last = last
-        var writer = ManifestWriter(label: label, hash: { ContentHash(of: $0) }) { part throws(KedgeError) in
+        var writer = ManifestWriter(
+            label: label, reusing: parent?.root.parts ?? [], hash: { ContentHash(of: $0) }
+        ) { part throws(KedgeError) in
             try last.storePart(part)
         }
         try ManifestAssembly.forEachEntry(

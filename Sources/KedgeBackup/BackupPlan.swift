@@ -17,15 +17,15 @@ package struct CopyPlan: Sendable {
 
     package init() {}
 
-    /// The items that are complete with this entry.
-    package mutating func add(_ index: UInt64, _ entry: ListedEntry) -> [CopyItem] {
+    /// The items that are complete with this entry. `parent` is what the parent backup has under its path.
+    package mutating func add(_ index: UInt64, _ entry: ListedEntry, parent: ParentFile? = nil) -> [CopyItem] {
         let file: CopyFile
         switch entry.kind {
         case .directory, .symbolicLink, .file(.controlFile, _): return []
         case .extraFile(let size):
-            file = CopyFile(index: index, path: entry.path, nature: .whole, sizeBytes: size)
+            file = CopyFile(index: index, path: entry.path, nature: .whole, sizeBytes: size, parent: parent)
         case .file(let nature, let size):
-            file = CopyFile(index: index, path: entry.path, nature: nature, sizeBytes: size)
+            file = CopyFile(index: index, path: entry.path, nature: nature, sizeBytes: size, parent: parent)
         }
         if case .relation = file.nature, file.sizeBytes > CopyLimits.rangeBytes {
             return stride(from: 0, to: file.sizeBytes, by: Int(CopyLimits.rangeBytes)).map { start in

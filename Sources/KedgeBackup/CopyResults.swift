@@ -46,6 +46,7 @@ package final class CopyResults: Sendable {
 
     private let files: Mutex<Files>
     private static let slotBytes: UInt64 = 16
+    private let entries: UInt64
 
     /// Room for `entries` entries, in files of its own in `directory`.
     package init(entries: UInt64, in directory: RawPath, random: any RandomSource) throws(KedgeError) {
@@ -58,6 +59,15 @@ package final class CopyResults: Sendable {
             missing -= count
         }
         files = Mutex(Files(slots: slots, results: results))
+        self.entries = entries
+    }
+
+    /// Forgets all results: the copy starts over.
+    package func removeAll() throws(KedgeError) {
+        try files.withLock { (files) throws(KedgeError) in
+            let none = [UInt8](repeating: 0, count: Int(CopyResults.slotBytes))
+            for index in 0..<entries { try files.slots.overwrite(none, at: index * CopyResults.slotBytes) }
+        }
     }
 
     /// Adds results of one worker.

@@ -1,10 +1,12 @@
 // One worker's copying: reads files, checks pages, identifies regions, and fills frames.
 //
 //   region of 1 MiB ──▶ page check ──▶ XXH3 ──▶ all zero? ──▶ extent of zero bytes
-//                                             └─▶ frame of its own, or, for a small file, a share of the common frame
+//                                             ├─▶ the parent's? (RegionPlan) ──▶ extents of the parent
+//                                             └─▶ frame of its own; a small file or single pages: shares of the
+//                                                 common frame
 //
 // Invariants:
-// 1. A result is recorded only when all its extents have places: those of small files wait for the common frame.
+// 1. A result is recorded only when all its extents have places: shares of the common frame wait for it.
 // 2. What a file holds beyond the range's end is never read; what it lacks is no error, but ends it there.
 
 import Glibc
@@ -21,12 +23,17 @@ package struct CopyFile: Hashable, Sendable {
     package let nature: FileNature
     /// The size when it was listed.
     package let sizeBytes: UInt64
+    /// What the parent backup has under this path; nil in a full backup.
+    package let parent: ParentFile?
 
-    package init(index: UInt64, path: ManifestPath, nature: FileNature, sizeBytes: UInt64) {
+    package init(
+        index: UInt64, path: ManifestPath, nature: FileNature, sizeBytes: UInt64, parent: ParentFile? = nil
+    ) {
         self.index = index
         self.path = path
         self.nature = nature
         self.sizeBytes = sizeBytes
+        self.parent = parent
     }
 }
 
@@ -45,6 +52,8 @@ package struct CopyContext: Sendable {
     package let packs: any PackStore
     package let limits: PackLimits
     package let results: CopyResults
+    /// Nil in a full backup.
+    package let delta: DeltaCopy?
     /// Nil for a cluster without data checksums.
     package let pageCheck: PageCheck?
     /// Nil: as fast as it goes.
@@ -55,7 +64,7 @@ package struct CopyContext: Sendable {
 
     package init(
         dataDirectory: RawPath, files: any FileSource, packs: any PackStore, limits: PackLimits = .standard,
-        results: CopyResults, pageCheck: PageCheck?, readRate: ReadRate? = nil,
+        results: CopyResults, delta: DeltaCopy? = nil, pageCheck: PageCheck?, readRate: ReadRate? = nil,
         progress: WorkProgress, totals: PackTotals, interruption: Interruption
     ) {
         self.dataDirectory = dataDirectory
@@ -63,6 +72,7 @@ package struct CopyContext: Sendable {
         self.packs = packs
         self.limits = limits
         self.results = results
+        self.delta = delta
         self.pageCheck = pageCheck
         self.readRate = readRate
         self.progress = progress
@@ -176,19 +186,22 @@ package final class FileCopier {
         case .relation, .controlFile: end = range?.upperBound ?? file.sizeBytes
         case .whole: end = status.sizeBytes.addingReportingOverflow(CopyLimits.growthBytes).partialValue
         }
-        var result = CopyResult(
+        let result = CopyResult(
             index: file.index, start: start, length: 0, isCut: false, exists: true, mode: status.mode,
             modificationTime: status.modifiedNanoseconds,
             identity: FileIdentity(inode: status.inode, birthTime: status.birthNanoseconds ?? 0), regions: [],
             extents: [])
         let isSmall = range == nil && status.sizeBytes <= CopyLimits.smallFileBytes
-        try copyRegions(of: opened, file, from: start, to: end, isSmall: isSmall, into: &result)
+        try copyRegions(of: opened, file, from: start, to: end, isSmall: isSmall, into: result)
     }
 
     private func copyRegions(
         of opened: any OpenSourceFile, _ file: CopyFile, from start: UInt64, to end: UInt64, isSmall: Bool,
-        into result: inout CopyResult
+        into result: CopyResult
     ) throws(KedgeError) {
+        var building = CopyInProgress(
+            result: result,
+            extents: ExtentBuilder(parent: file.parent?.content, directories: context.delta?.directories))
         var offset = start
         while offset < end {
             try context.interruption.checkpoint()
@@ -198,7 +211,7 @@ package final class FileCopier {
             // Paid afterwards, for what there was.
             try context.readRate?.take(count, unless: context.interruption)
             guard count > 0 else {
-                result.isCut = true
+                building.result.isCut = true
                 break
             }
             let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
@@ -208,120 +221,146 @@ package final class FileCopier {
             opened.release(regionAt: offset)
             context.progress.advance(count)
             let isLast = count < wanted
-            if isSmall && offset == 0 && (isLast || UInt64(count) == end) {
-                result.isCut = isLast
-                return try share(UnsafeRawBufferPointer(bytes), of: file, &result)
-            }
-            try append(UnsafeRawBufferPointer(bytes), of: file, at: offset, &result)
+            let isWholeSmallFile = isSmall && offset == 0 && (isLast || UInt64(count) == end)
+            try add(UnsafeRawBufferPointer(bytes), of: file, at: offset, shares: isWholeSmallFile, &building)
             offset += UInt64(count)
             if isLast {
-                result.isCut = true
+                building.result.isCut = true
                 break
             }
         }
-        try context.results.record([result])
+        try building.extents.finish()
+        // What waits for the common frame is recorded with it.
+        if building.extents.isWaiting {
+            shared.add(building)
+        } else {
+            try context.results.record([building.finished])
+        }
     }
 
-    private func append(
-        _ bytes: UnsafeRawBufferPointer, of file: CopyFile, at offset: UInt64, _ result: inout CopyResult
+    /// Adds one region. `shares` tells that it is a small file, which has no frame of its own.
+    private func add(
+        _ bytes: UnsafeRawBufferPointer, of file: CopyFile, at offset: UInt64, shares: Bool,
+        _ building: inout CopyInProgress
     ) throws(KedgeError) {
         let checksum = ContentHash(of: bytes)
-        result.regions.append(checksum)
-        result.length += UInt64(bytes.count)
-        if isAllZero(bytes) {
-            result.extents.append(adding: Extent(length: UInt64(bytes.count), source: .zeros), continues: false)
-            return
+        building.result.regions.append(checksum)
+        building.result.length += UInt64(bytes.count)
+        if isAllZero(bytes) { return try building.extents.appendZeros(bytes.count) }
+        let plan =
+            context.delta?.plan(bytes, of: file, at: offset, checksum, identity: building.result.identity) ?? .whole
+        switch plan {
+        case .parent: try building.extents.append(parent: offset..<offset + UInt64(bytes.count))
+        case .whole, .audit:
+            if shares { return try share(bytes, of: file, at: offset, checksum, &building) }
+            let source = PackSource(
+                path: file.path.bytes, offset: offset, length: UInt64(bytes.count), checksum: checksum)
+            let place = try writer.append(bytes, sources: [source])
+            try building.extents.append(frame: place, length: bytes.count)
+        case .pieces(let pieces):
+            for piece in pieces { try add(piece, of: bytes, file, at: offset, &building) }
         }
-        let source = PackSource(
-            path: file.path.bytes, offset: offset, length: UInt64(bytes.count), checksum: checksum)
-        let place = try writer.append(bytes, sources: [source])
-        // Frames of one pack that follow each other are one run of its stream.
-        let continues = place == lastPlace.map { FramePlace(pack: $0.pack, frame: $0.frame &+ 1) }
-        lastPlace = place
-        let extent = Extent(length: UInt64(bytes.count), source: .pack(place.pack, frame: place.frame, offset: 0))
-        result.extents.append(adding: extent, continues: continues)
     }
 
-    private var lastPlace: FramePlace?
+    private func add(
+        _ piece: RegionPlan.Piece, of region: UnsafeRawBufferPointer, _ file: CopyFile, at offset: UInt64,
+        _ building: inout CopyInProgress
+    ) throws(KedgeError) {
+        let start = offset + UInt64(piece.range.lowerBound)
+        switch piece.source {
+        case .zeros: try building.extents.appendZeros(piece.range.count)
+        case .parent: try building.extents.append(parent: start..<start + UInt64(piece.range.count))
+        case .stored:
+            let bytes = UnsafeRawBufferPointer(rebasing: region[piece.range])
+            try share(bytes, of: file, at: start, ContentHash(of: bytes), &building)
+        }
+    }
 
     private func location(of file: CopyFile) -> RawPath {
         file.path.bytes.first == 0x2F
             ? RawPath(bytes: file.path.bytes) : context.dataDirectory.appending(RawPath(bytes: file.path.bytes))
     }
 
-    // MARK: Small files
+    // MARK: The common frame
 
-    /// Gives a small file its share of the common frame.
+    /// Gives bytes a share of the common frame.
     private func share(
-        _ bytes: UnsafeRawBufferPointer, of file: CopyFile, _ result: inout CopyResult
+        _ bytes: UnsafeRawBufferPointer, of file: CopyFile, at offset: UInt64, _ checksum: ContentHash,
+        _ building: inout CopyInProgress
     ) throws(KedgeError) {
-        let checksum = ContentHash(of: bytes)
-        result.regions = [checksum]
-        result.length = UInt64(bytes.count)
-        if isAllZero(bytes) {
-            result.extents = [Extent(length: UInt64(bytes.count), source: .zeros)]
-            return try context.results.record([result])
+        if !shared.hasRoom(for: bytes.count) {
+            // Earlier shares of this very file may lie in it.
+            if let place = try flushShared() { building.extents.place(at: place) }
         }
-        if !shared.hasRoom(for: bytes.count) { try flushShared() }
-        shared.add(
-            bytes, result, PackSource(path: file.path.bytes, offset: 0, length: result.length, checksum: checksum))
+        let source = PackSource(
+            path: file.path.bytes, offset: offset, length: UInt64(bytes.count), checksum: checksum)
+        try building.extents.append(sharedAt: shared.append(bytes, source), length: bytes.count)
     }
 
-    private func flushShared() throws(KedgeError) {
-        guard !shared.results.isEmpty else { return }
+    /// Stores the common frame, and records the results that waited for it. Returns where it went; nil if it is empty.
+    @discardableResult
+    private func flushShared() throws(KedgeError) -> FramePlace? {
+        guard !shared.isEmpty else { return nil }
         let place = try writer.append(shared.bytes, sources: shared.sources)
-        lastPlace = place
-        var results = shared.results
-        var offset: UInt32 = 0
-        for index in results.indices {
-            let length = results[index].length
-            results[index].extents = [
-                Extent(length: length, source: .pack(place.pack, frame: place.frame, offset: offset))
-            ]
-            offset += UInt32(length)
-        }
-        shared.removeAll()
+        let results = shared.finish(at: place)
         try context.results.record(results)
+        return place
     }
 }
 
-/// The frame that small files share: their bytes, and what is known of each.
+/// The result of a range while it is copied.
+private struct CopyInProgress {
+    var result: CopyResult
+    var extents: ExtentBuilder
+
+    /// The result with its extents.
+    var finished: CopyResult {
+        var result = result
+        result.extents = extents.extents
+        return result
+    }
+}
+
+/// The frame that small files and single pages share: its bytes, and the results that wait for its place.
 private struct SharedFrame: ~Copyable {
     private var buffer = FrameBuffer(capacity: Int(CopyLimits.regionBytes))
-    private(set) var results: [CopyResult] = []
+    private var waiting: [CopyInProgress] = []
     private(set) var sources: [PackSource] = []
     /// Bounds what is kept for tiny files.
-    private static let maximumFiles = 4096
+    private static let maximumSources = 4096
+
+    var isEmpty: Bool { sources.isEmpty }
 
     func hasRoom(for count: Int) -> Bool {
-        buffer.count + count <= Int(CopyLimits.regionBytes) && results.count < SharedFrame.maximumFiles
+        buffer.count + count <= Int(CopyLimits.regionBytes) && sources.count < SharedFrame.maximumSources
     }
 
     /// Valid until the frame changes.
     var bytes: UnsafeRawBufferPointer { buffer.bytes }
 
-    mutating func add(_ bytes: UnsafeRawBufferPointer, _ result: CopyResult, _ source: PackSource) {
-        buffer.append(bytes)
-        results.append(result)
-        sources.append(source)
-    }
-
-    mutating func removeAll() {
-        buffer.removeAll()
-        results.removeAll(keepingCapacity: true)
-        sources.removeAll(keepingCapacity: true)
-    }
-}
-
-extension [Extent] {
-    /// Adds the extent after the last; as a part of it where both are zero bytes, or where it `continues` the last
-    /// one's run of a pack.
-    fileprivate mutating func append(adding extent: Extent, continues: Bool) {
-        switch (last?.source, extent.source) {
-        case (.zeros, .zeros): self[count - 1].length += extent.length
-        case (.pack, .pack) where continues: self[count - 1].length += extent.length
-        default: append(extent)
+    /// Adds bytes, and returns where in the frame they begin.
+    mutating func append(_ bytes: UnsafeRawBufferPointer, _ source: PackSource) -> Int {
+        defer {
+            buffer.append(bytes)
+            sources.append(source)
         }
+        return buffer.count
+    }
+
+    /// Adds a result that has a share in this frame.
+    mutating func add(_ result: CopyInProgress) { waiting.append(result) }
+
+    /// Empties the frame, which was stored, and returns the results that waited for that.
+    mutating func finish(at place: FramePlace) -> [CopyResult] {
+        let results = waiting.map { waiting in
+            var waiting = waiting
+            waiting.extents.place(at: place)
+            return waiting.finished
+        }
+        buffer.removeAll()
+        waiting.removeAll(keepingCapacity: true)
+        sources.removeAll(keepingCapacity: true)
+        return results
     }
 }
 

@@ -74,6 +74,9 @@ package final class PageFindings: Sendable {
 
     package init(startLSN: LSN) { self.startLSN = startLSN }
 
+    /// Forgets what was found: the copy starts over.
+    package func removeAll() { state.withLock { $0 = State() } }
+
     /// Whether more was found than is listed.
     var isOverflowing: Bool { state.withLock { $0.damagedCount > UInt64(PageFindings.limit) } }
 

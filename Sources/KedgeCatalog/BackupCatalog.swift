@@ -96,6 +96,22 @@ package struct BackupCatalog: Sendable {
         try create(record.jsonValue, .commitRecord, relative, what: "commit record \"\(record.label)\"")
     }
 
+    /// Whether the commit record of this backup is there.
+    package func isCommitted(_ label: Label) throws(KedgeError) -> Bool {
+        try cluster.repository.store.status(of: cluster.name(name(label, ClusterLayout.commitRecord))) != nil
+    }
+
+    /// The labels of all backups that are about to be removed, or are being removed.
+    package func condemnedLabels() throws(KedgeError) -> Set<Label> {
+        var labels: Set<Label> = []
+        for directory in [ClusterLayout.condemned, ClusterLayout.removing] {
+            try cluster.forEachObject(below: directory) { (name, _) throws(KedgeError) in
+                if let label = Label(String(name.lastComponent)) { labels.insert(label) }
+            }
+        }
+        return labels
+    }
+
     // MARK: - Intents
 
     /// Stores the intent of a backup that begins. Throws `already-exists` if the label is taken.

@@ -1,7 +1,8 @@
 // Entries in, parts and a root out.
 //
 // Parts are cut where the entries' paths say so, not by count: a file that comes or goes changes the part it lies in
-// and leaves the borders of the others alone, so that a later backup can refer to them.
+// and leaves the borders of the others alone. A part that is byte for byte one of the parent's is not stored again but
+// referred to where the parent has it, so that a manifest is complete and costs what changed.
 
 package import KedgeCore
 
@@ -23,6 +24,8 @@ package struct ManifestWriter {
     private let label: Label
     private let hash: ([UInt8]) -> ContentHash
     private let store: ([UInt8]) throws(KedgeError) -> PartPlace
+    /// The parent's parts by their checksums.
+    private let reusable: [ContentHash: ManifestPartReference]
     private var encoder = ManifestPartEncoder()
     private var parts: [ManifestPartReference] = []
     private var liveBytes: [RandomID: UInt64] = [:]
@@ -35,13 +38,15 @@ package struct ManifestWriter {
     package static let targetPartBytes = 256 << 10
 
     /// A writer that hands each part's bytes to `store`, which returns where it put them. `hash` computes XXH3-128.
+    /// Parts that are among `reusing`, those of the parent's manifest, are referred to and not handed out.
     package init(
-        label: Label, hash: @escaping ([UInt8]) -> ContentHash,
+        label: Label, reusing parts: [ManifestPartReference] = [], hash: @escaping ([UInt8]) -> ContentHash,
         store: @escaping ([UInt8]) throws(KedgeError) -> PartPlace
     ) {
         self.label = label
         self.hash = hash
         self.store = store
+        reusable = Dictionary(parts.map { ($0.checksum, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
     /// Adds an entry; its path must follow that of the entry before. Throws what storing a part throws.
@@ -76,11 +81,19 @@ package struct ManifestWriter {
         guard part.count <= ManifestPartDecoder.maximumBytes else {
             throw tooManyPieces(first, "Its entry in the manifest would have \(part.count) bytes.")
         }
-        let place = try store(part)
+        let checksum = hash(part)
+        let place: PartPlace
+        if let known = reusable[checksum], known.length == UInt64(part.count), known.first == first,
+            known.entries == UInt64(encoder.count)
+        {
+            place = PartPlace(pack: known.pack, frame: known.frame, offset: known.offset)
+        } else {
+            place = try store(part)
+        }
         parts.append(
             ManifestPartReference(
                 first: first, entries: UInt64(encoder.count), pack: place.pack, frame: place.frame,
-                offset: place.offset, length: UInt64(part.count), checksum: hash(part)))
+                offset: place.offset, length: UInt64(part.count), checksum: checksum))
         for (pack, count) in encoder.liveBytes { liveBytes[pack, default: 0] += count }
         liveBytes[place.pack, default: 0] += UInt64(part.count)
         encoder = ManifestPartEncoder()

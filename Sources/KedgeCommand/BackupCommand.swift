@@ -15,21 +15,21 @@ enum BackupCommand {
             "Copies the data directory of the running server into the repository, and waits until all WAL that the "
                 + "backup needs is there too. A backup goes to one repository: the one that --repository names, or "
                 + "else the cluster's first.",
+            "A delta backup reads all files and stores what changed since the newest backup of the server's timeline "
+                + "and its ancestors, its parent; it is restored like any other. Where no backup can be the parent, a "
+                + "full one is taken instead, and the reason is said and recorded. Pages are told apart by their LSNs, "
+                + "which takes data checksums; without them whole regions of 1 MiB are compared and stored.",
             "Data page checksums are checked on the way; damaged pages are listed, the backup is kept, and the exit "
                 + "status is then 3. So it is where WAL that the backup needs is suspect.",
         ],
         options: [
             .choice(
                 "type", ["full", "delta", "auto"],
-                "The type of backup; auto is the default. This version takes full backups only.")
+                "The type of backup; auto is the default: full when the last full one began full-every ago, else "
+                    + "delta.")
         ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
-        if context.arguments.value("type") == "delta" {
-            throw KedgeError(
-                .notSupported, "cannot take a delta backup", detail: "This version of kedge takes full backups only.",
-                hint: "Use --type full.")
-        }
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
         let repository = try repository(of: cluster, configuration, context.log)
@@ -37,6 +37,12 @@ enum BackupCommand {
         let progress = WorkProgress()
         var options = options(
             cluster, configuration, repository: try context.source(of: repository), host: context.surroundings.host)
+        options.request =
+            switch context.arguments.value("type") {
+            case "full": .full
+            case "delta": .delta
+            default: .auto(fullEvery: cluster.fullEvery)
+            }
         options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
         let backup = Backup(
             options,
@@ -48,6 +54,8 @@ enum BackupCommand {
         if let error = outcome.afterCommit {
             context.log.warn(OutputRenderer.errorLines(error).joined(separator: "\n"))
         }
+        for fallback in outcome.record.health.fallbacks { context.log.warn(fallback) }
+        context.log.info("it is a \(outcome.record.type.rawValue) backup: \(outcome.reason)")
         context.log.info(phases(outcome.record))
         return result(outcome)
     }
@@ -149,6 +157,8 @@ enum BackupCommand {
         let record = outcome.record
         return [
             "label": .string(record.label.text), "type": .string(record.type.rawValue),
+            "parent": .optional(record.parent?.text), "reason": .string(outcome.reason),
+            "fallbacks": .array(record.health.fallbacks.map(JSONValue.string)),
             "cluster": .string(record.clusterName), "repository": .string(outcome.repositoryName),
             "timeline": .int(record.span.timeline.number), "startLSN": .string(record.span.startLSN.description),
             "stopLSN": .string(record.span.stopLSN.description),

@@ -73,6 +73,8 @@ package struct ClusterConfiguration: Sendable {
     /// Bytes in a second; nil: no limit.
     package let verifyRate: Int64?
     package let drill: DrillConfiguration
+    /// The age of the last full backup from which on `--type auto` takes a full one.
+    package let fullEvery: Duration
 }
 
 /// What `archive-get` answers when it could not find out whether there is such a file.
@@ -338,6 +340,7 @@ extension ClusterConfiguration {
         refusesDamagedWAL = section.text("wal-damage") == "refuse"
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
         readRate = section.integer("read-rate")
+        fullEvery = section.duration("full-every")
         registeredName = section.text("registered-as") ?? section.name
         verifyEvery = section.duration("verify-every")
         verifyRate = section.integer("verify-rate")

@@ -74,6 +74,10 @@ package struct ConfigurationKey: Sendable {
             "What archive-get answers when it could not find out whether there is such a file: abort ends recovery, "
                 + "absent makes a standby ask again but lets a recovery end too early."),
         ConfigurationKey(
+            "full-every", .cluster, .duration(.zero ... .seconds(36_500 * 86_400)), default: "7d",
+            "How long after the start of a full backup \"backup --type auto\" takes the next one; in between it takes "
+                + "deltas."),
+        ConfigurationKey(
             "read-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
             "The most bytes that backup reads from the data directory in a second."),
         ConfigurationKey(

@@ -41,6 +41,10 @@ package enum ClusterLayout {
     package static let commitRecords: ObjectName = "catalog/backup"
     /// The directory of intents.
     package static let intents: ObjectName = "catalog/intent"
+    /// The directory of marks on backups that are about to be removed.
+    package static let condemned: ObjectName = "catalog/condemned"
+    /// The directory of marks on backups whose removal has begun.
+    package static let removing: ObjectName = "catalog/removing"
     /// The directory of proofs, by the label of the backup.
     package static let proofs: ObjectName = "catalog/proof"
     /// The directory of what is written to try a store or to ask its clock, and removed again.

@@ -13,7 +13,7 @@ import Testing
 
 @Suite(.enabled(if: PostgresInstallation.serversAreEnabled, "needs servers: set KEDGE_TEST_SERVERS=1"))
 struct IndependentReaderTests {
-    @Test("the independent reader restores a backup taken under load, and serves its recovery")
+    @Test("the independent reader restores a delta backup taken under load, and serves its recovery")
     func restore() throws {
         let cluster = try BackupTestCluster()
         let record = try Self.backUpUnderLoad(cluster)
@@ -37,12 +37,13 @@ struct IndependentReaderTests {
         try server.psql("create tablespace one location '\(place)'")
         try server.tool("pgbench", server.connectionArguments + ["-i", "-s", "3", "-q", "postgres"])
         try server.psql("alter table pgbench_tellers set tablespace one")
+        _ = try cluster.backUp(.full)
         let load = try ServerUser.command(
             [server.installation.program("pgbench")] + server.connectionArguments
                 + ["-c", "2", "-T", "300", "-n", "postgres"]
         ).start(output: .file("/dev/null"), errors: .file("/dev/null"))
         try server.wait(until: "select count(*) > 100 from pgbench_history")
-        let record = try cluster.backUp().record
+        let record = try cluster.delta()
         load.kill(SIGTERM)
         return record
     }

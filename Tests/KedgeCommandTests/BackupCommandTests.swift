@@ -81,17 +81,18 @@ struct BackupCommandTests {
                 == "  the backup needs it up to \(sound.span.stopLSN) and may not be of use: take a new one now")
     }
 
-    @Test("a delta backup is refused with status 2, before anything is read")
-    func delta() {
-        let run = ToolRun(["backup", "--type", "delta"])
-        #expect(run.ending == .exit(2))
-        #expect(
-            run.errors == """
-                kedge: error: cannot take a delta backup
-                detail: This version of kedge takes full backups only.
-                hint: Use --type full.
-                code: not-supported
-
-                """)
+    @Test("a delta says what it builds on, and a full backup in its place why")
+    func delta() throws {
+        var record = try record()
+        record.type = .delta
+        record.parent = Label("20261121T020000Z-full-aaaa")
+        record.health.fallbacks = ["Changed regions of 1 MiB were stored whole."]
+        let outcome = Backup.Outcome(record: record, repositoryName: "main", reason: "it builds on something")
+        let text = BackupCommand.result(outcome).json.compactText
+        let json = try JSONRecord(parsing: text.utf8, what: "backup")
+        #expect(try json.string("type") == "delta")
+        #expect(try json.string("parent") == "20261121T020000Z-full-aaaa")
+        #expect(try json.string("reason") == "it builds on something")
+        #expect(try json.strings("fallbacks") == record.health.fallbacks)
     }
 }

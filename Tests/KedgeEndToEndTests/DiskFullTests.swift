@@ -73,7 +73,7 @@ struct DiskFullTests {
 
         // With a precedent the forecast knows how far the cluster compresses.
         try disk.fill(leaving: 2 << 20)
-        let again = try cluster.attempt(["backup"])
+        let again = try cluster.attempt(["backup", "--type", "full"])
         expectFull(again, status: 1, at: disk.path, ["the last full backup stored "])
         #expect(try cluster.kedge(["info"]).contains("full"))
     }

@@ -7,22 +7,25 @@ import KedgeRepository
 import KedgeTestSupport
 import Testing
 
-@Suite(.enabled(if: PostgresInstallation.serversAreEnabled, "needs servers: set KEDGE_TEST_SERVERS=1"))
+@Suite(.serialized, .enabled(if: PostgresInstallation.serversAreEnabled, "needs servers: set KEDGE_TEST_SERVERS=1"))
 struct BackupSweepTests {
     /// How many points of each fault are tried where not every one is.
     private static let sampledPoints = 5
     /// Every so many points what was restored is run as a server.
     private static let startedEvery = 10
 
-    @Test("a backup that fails or dies at any store operation shows whole or not at all, and a rerun succeeds")
-    func sweep() throws {
+    @Test(
+        "a backup that fails or dies at any store operation shows whole or not at all, and a rerun succeeds",
+        arguments: [BackupRequest.full, .delta])
+    func sweep(_ request: BackupRequest) throws {
         let cluster = try SweepCluster()
         let random = SeededRandom(seed: testSeed())
         let first = try cluster.backUp(by: cluster.base, into: cluster.base)
         let store = try cluster.copyOfBase()
         let whole = FaultyStore(store) { _ in nil }
-        _ = try cluster.backUp(by: whole, into: store)
-        var sweep = Sweep(cluster: cluster, first: first.record.label)
+        let second = try cluster.backUp(by: whole, into: store, request)
+        #expect(second.record.type == (request == .full ? .full : .delta))
+        var sweep = Sweep(cluster: cluster, first: first.record.label, request: request)
         for fault in Fault.allCases {
             var numbers = 0
             for number in Self.points(whole.operations, random) {
@@ -30,7 +33,8 @@ struct BackupSweepTests {
                 numbers += 1
             }
             #expect(numbers >= Self.sampledPoints || !SweepPart.isAll)
-            print("backup sweep, \(fault): \(numbers) points of \(whole.operations.count), seed \(testSeed())")
+            print(
+                "\(request) backup sweep, \(fault): \(numbers) points of \(whole.operations.count), seed \(testSeed())")
         }
         print("backup sweep: \(sweep.restored) backups restored, \(sweep.started) of them started as servers")
         #expect(sweep.started > 0 || !SweepPart.isAll)
@@ -58,10 +62,12 @@ struct BackupSweepTests {
         var points = 0
         var restored = 0
         var started = 0
+        let request: BackupRequest
 
-        init(cluster: SweepCluster, first: Label) {
+        init(cluster: SweepCluster, first: Label, request: BackupRequest) {
             self.cluster = cluster
             self.first = first
+            self.request = request
         }
 
         /// Tries one point. False if the backup had fewer operations.
@@ -72,7 +78,7 @@ struct BackupSweepTests {
             let place: Comment = "\(fault) at operation \(number)"
             var acknowledged: Label?
             do {
-                acknowledged = try cluster.backUp(by: faulty, into: store).record.label
+                acknowledged = try cluster.backUp(by: faulty, into: store, request).record.label
             } catch let error as KedgeError {
                 #expect(error.code != .defect, place)
             }
@@ -87,7 +93,7 @@ struct BackupSweepTests {
             #expect(shown.contains(first), place)
             #expect(acknowledged.map { shown.contains($0) } ?? true, place)
             for label in shown where label != first { try restore(label, store, place) }
-            let again = try cluster.backUp(by: store, into: store).record.label
+            let again = try cluster.backUp(by: store, into: store, request).record.label
             #expect(try shownLabels(store, place) == shown.union([again]), place)
             try restore(again, store, place, starts: points % startedEvery == 1)
             return true

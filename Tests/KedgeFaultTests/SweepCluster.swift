@@ -64,7 +64,9 @@ final class SweepCluster {
     }
 
     /// Inserts a row and backs up by way of `faulty`, while WAL arrives in `store`, which `faulty` wraps or is.
-    func backUp(by faulty: any ObjectStore, into store: MemoryStore) throws -> Backup.Outcome {
+    func backUp(
+        by faulty: any ObjectStore, into store: MemoryStore, _ request: BackupRequest = .full
+    ) throws -> Backup.Outcome {
         rows += 1
         try server.psql("insert into points values (\(rows))")
         var options = Backup.Options(
@@ -76,6 +78,7 @@ final class SweepCluster {
         dead.startTicks = 0
         options.leaseHolder = dead
         options.watching.leaseInterval = nil
+        options.request = request
         // Several packs for each worker.
         options.packLimits = PackLimits(storedBytes: 256 << 10, tableBytes: 2 << 20)
         let pump = store === base ? pump : pump.copy(into: source(store))
