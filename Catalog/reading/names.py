@@ -16,8 +16,9 @@ KINDS = [  # number, what the record calls itself, name below the cluster
     (4, "manifest", rf"backup/{LABEL}/manifest"),
     (5, "commit-record", rf"catalog/backup/{LABEL}"),
     (6, "intent", rf"catalog/intent/{LABEL}"),
-    (7, "condemned", rf"catalog/condemned/{LABEL}"),
+    (7, "condemned", rf"catalog/(?:condemned|removing)/{LABEL}"),
     (8, "proof", rf"catalog/proof/{LABEL}/\d{{8}}T\d{{6}}Z-(?:verified|drilled)-(?:passed|failed)"),
     (9, "pin", rf"catalog/pin/{LABEL}"),
+    (11, "gap", rf"catalog/gap/{SYSTEM}/{SEGMENT}-{SEGMENT}"),
     (10, "lease", r"lease/[A-Za-z0-9._-]+"),
 ]

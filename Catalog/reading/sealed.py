@@ -14,7 +14,7 @@ MAGIC = b"\x89KEDGE\r\n"
 DATA, TABLE, END, FACTS = 1, 2, 3, 4  # types of frames
 MAX_FRAME = 16 << 20
 END_LENGTH = 32
-KINDS = range(1, 11)
+KINDS = range(1, 12)
 
 
 class Sealed:

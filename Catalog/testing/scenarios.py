@@ -318,7 +318,7 @@ def set_bytes(at, data):
     ("no-frame-size", "damaged", "frame size is impossible", dict(frame_size=0)),
     ("huge-frame-size", "damaged", "frame size is impossible", dict(frame_size=(16 << 20) + 1)),
     ("required-field", "format-unknown", "field 7 of its header is required", dict(fields=[(7, 1, b"x")])),
-    ("kind", "format-unknown", "kind 11", dict(kind=11)),
+    ("kind", "format-unknown", "kind 12", dict(kind=12)),
     ("field-too-long", "damaged", "a field of its header is cut short",
      dict(fields=[(7, 0, b"12345")], header=set_bytes(92, struct.pack("<I", 6)))),
     ("field-cut", "damaged", "a field of its header is cut short",

@@ -41,6 +41,19 @@ class Schemas(unittest.TestCase):
                   "systemIdentifier": writer.system, "startLSN": "0/2000028", "startedAt": "2026-11-21T02:00:00Z",
                   "hostName": "db1", "processID": 4711, "createdBy": "kedge-test-writer 0"}
         writer.put_record("intent", f"catalog/intent/{scenarios.LABEL}", intent)
+        condemned = {"kedge": "condemned", "label": scenarios.LABEL, "stage": "pending", "byHand": False,
+                     "reason": "removed: no rule keeps it", "condemnedAt": "2026-11-21T02:00:00Z", "hostName": "db1",
+                     "createdBy": "kedge-test-writer 0"}
+        writer.put_record("condemned", f"catalog/condemned/{scenarios.LABEL}", condemned)
+        writer.put_record("condemned", f"catalog/removing/{scenarios.LABEL}", {**condemned, "stage": "removing"})
+        pin = {"kedge": "pin", "label": scenarios.LABEL, "pinnedAt": "2026-11-21T02:00:00Z", "hostName": "db1",
+               "createdBy": "kedge-test-writer 0"}
+        writer.put_record("pin", f"catalog/pin/{scenarios.LABEL}", pin)
+        gap = {"kedge": "gap", "systemIdentifier": writer.system, "first": "0" * 7 + "1" + "0" * 15 + "2",
+               "last": "0" * 7 + "1" + "0" * 15 + "3", "reason": "expired", "createdAt": "2026-11-21T02:00:00Z",
+               "hostName": "db1", "createdBy": "kedge-test-writer 0"}
+        gap_name = f"catalog/gap/{writer.system}/{gap['first']}-{gap['last']}"
+        writer.put_record("gap", gap_name, gap)
         proof = {"kedge": "proof", "label": scenarios.LABEL, "level": "drilled", "result": "passed",
                  "repository": {"name": "main", "id": "0" * 32}, "manifest": {"length": 1, "checksum": "0" * 32},
                  "started": "2026-11-21T03:00:00Z", "finished": "2026-11-21T03:10:00Z", "hostName": "db1",
@@ -66,6 +79,10 @@ class Schemas(unittest.TestCase):
             *[("key-slot", slot) for slot in writer.slots],
             ("registration", repository.record(f"system/{writer.system}")),
             ("intent", repository.record(f"catalog/intent/{scenarios.LABEL}")),
+            ("condemned", repository.record(f"catalog/condemned/{scenarios.LABEL}")),
+            ("condemned", repository.record(f"catalog/removing/{scenarios.LABEL}")),
+            ("gap", repository.record(gap_name)),
+            ("pin", repository.record(f"catalog/pin/{scenarios.LABEL}")),
             ("proof", repository.record(proof_name)),
             ("lease", repository.record("lease/backup")),
             ("manifest", repository.record(f"backup/{scenarios.LABEL}/manifest")),

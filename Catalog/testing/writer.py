@@ -22,7 +22,7 @@ DATA, TABLE, END, FACTS = 1, 2, 3, 4
 FILE, DIRECTORY, LINK, EXTRA = 1, 2, 3, 4
 CODECS = {"none": 0, "zstd": 1, "lz4": 2, "zlib": 3}
 KINDS = {"registration": 1, "wal": 2, "pack": 3, "manifest": 4, "commit-record": 5, "intent": 6,
-         "proof": 8, "lease": 10}
+         "condemned": 7, "proof": 8, "pin": 9, "lease": 10, "gap": 11}
 CREATED_BY = "kedge-test-writer 0"
 MOMENT = "2026-11-21T02:00:00Z"
 

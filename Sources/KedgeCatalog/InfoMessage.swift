@@ -118,14 +118,15 @@ package struct InfoMessage: Sendable {
         let present = info.backups.filter { $0.hasItsWAL != nil }
         guard let first = present.map(\.record.span.startLSN).min() else { return [] }
         let start = first.position / info.inventory.segmentSize
-        return timeline.gaps.filter { $0.lowerBound >= start }.map { gap in
+        return timeline.gaps(unless: info.knownGaps).filter { $0.lowerBound >= start }.map { gap in
             let names = gapText(gap, timeline.id, info)
             return KedgeError(
                 .walGap, "\(gap.count) WAL segment(s) are missing on timeline \(timeline.id): \(names)",
                 detail: "No moment from there to the next backup can be reached.",
                 hint:
                     "If the server still has them in pg_wal, archive them with \"kedge archive-push\"; otherwise "
-                    + "take a new backup.")
+                    + "take a new backup.  \"kedge info --acknowledge-gap\" with one of these names ends this "
+                    + "warning.")
         }
     }
 

@@ -17,6 +17,8 @@ package struct RepositoryInfo: Sendable {
     /// Work that is being done, or whose end nobody told. A record that can't be read is nil; the time is the store's.
     package let leases: [(operation: String, record: LeaseRecord?, renewedAt: Timestamp)]
     package let inventory: WALInventory
+    /// Gaps in it that are no news.
+    package let knownGaps: [KnownGap]
     /// WAL files that are there with different content.
     package let conflicts: [ArchivedConflict]
     package let unreadableHistories: [UnreadableRecord]
@@ -48,6 +50,13 @@ package struct RepositoryInfo: Sendable {
         package let hasItsWAL: Bool?
         /// What its proofs say.
         package let standing: ProofStanding
+        package let isPinned: Bool
+        /// When it was condemned, by the store's clock; nil where it was not.
+        package let condemnedAt: Timestamp?
+        /// The deltas that were taken from it, which keep it.
+        package let bases: [Label]
+        /// What the packs occupy that no other backup refers to: what its removal would free, without WAL.
+        package let ownBytes: UInt64
     }
 
     /// A moment in the log.
@@ -96,6 +105,7 @@ package struct RepositorySurvey {
         let intents = try readIntents(catalog)
         let listing = try catalog.list()
         let evidence = try ProofSurvey(cluster, listsAll: listsProofs).run(listing.backups)
+        let relations = try BackupRelations(listing.backups, in: cluster)
         try interruption.checkpoint()
         let inventory = try archive.inventory()
         let (histories, unreadableHistories) = try archive.histories()
@@ -113,16 +123,15 @@ package struct RepositorySurvey {
         return RepositoryInfo(
             name: cluster.repository.name, location: cluster.repository.store.location, registration: registration,
             backups: listing.backups.filter { $0.server.systemIdentifier != registration.systemIdentifier }.map {
-                RepositoryInfo.BackupInfo(record: $0, hasItsWAL: nil, standing: evidence.standing(of: $0))
+                relations.info($0, hasItsWAL: nil, evidence.standing(of: $0))
             }
                 + backups.map {
-                    RepositoryInfo.BackupInfo(
-                        record: $0,
-                        hasItsWAL: RecoverableWindows.canBecomeConsistent($0, archive: archived, damage: damage),
-                        standing: evidence.standing(of: $0))
+                    relations.info(
+                        $0, hasItsWAL: RecoverableWindows.canBecomeConsistent($0, archive: archived, damage: damage),
+                        evidence.standing(of: $0))
                 },
             unreadableBackups: listing.unreadable, intents: intents, leases: try Lease.all(in: cluster),
-            inventory: inventory,
+            inventory: inventory, knownGaps: try archive.knownGaps(),
             conflicts: try ConflictSurvey(archive: archive, interruption: interruption).run(inventory),
             unreadableHistories: unreadableHistories, windows: shown,
             suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, newest, survey),

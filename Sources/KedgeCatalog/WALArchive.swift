@@ -36,7 +36,7 @@ package struct WALArchive: Sendable {
     // MARK: - What is there
 
     /// The archived file that an object stands for, if it lies exactly where that file belongs. Nil for a stranger.
-    private func archived(_ name: ObjectName) -> ArchivedFile? {
+    func archived(_ name: ObjectName) -> ArchivedFile? {
         guard let (file, tag) = ClusterLayout.parseWALFile(name.lastComponent),
             ClusterLayout.walFile(file, of: system, tag: tag) == name
         else { return nil }

@@ -74,6 +74,28 @@ package struct WALInventory: Hashable, Sendable {
         }
     }
 
+    /// The same without the segments and partial segments that `isKept` does not want. What is stored is not counted.
+    package func keeping(_ isKept: (WALSegment) -> Bool) -> WALInventory {
+        var kept = WALInventory(segmentSize: segmentSize)
+        kept.histories = histories
+        for timeline in timelines {
+            var left = Timeline(id: timeline.id)
+            func isWanted(_ number: UInt64) -> Bool { isKept(WALSegment(timeline: timeline.id, number: number)) }
+            for number in timeline.runs.joined() where isWanted(number) {
+                if let last = left.runs.last, last.upperBound + 1 == number {
+                    left.runs[left.runs.count - 1] = last.lowerBound...number
+                } else {
+                    left.runs.append(number...number)
+                }
+            }
+            left.partials = timeline.partials.filter(isWanted)
+            left.segmentConflicts = timeline.segmentConflicts.filter(isWanted)
+            left.partialConflicts = timeline.partialConflicts.filter(isWanted)
+            if !left.runs.isEmpty || !left.partials.isEmpty { kept.timelines.append(left) }
+        }
+        return kept
+    }
+
     /// Adds an object that is none of the archived files, by the last part of its name.
     package mutating func add(strangerNamed name: String) { addStranger(name) }
 

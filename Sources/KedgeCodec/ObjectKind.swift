@@ -13,6 +13,7 @@ package enum ObjectKind: UInt8, Sendable, CaseIterable {
     case proof = 8
     case pin = 9
     case lease = 10
+    case gap = 11
 
     /// What errors call it.
     package var noun: String {
@@ -27,6 +28,7 @@ package enum ObjectKind: UInt8, Sendable, CaseIterable {
         case .proof: "proof"
         case .pin: "pin"
         case .lease: "lease"
+        case .gap: "gap record"
         }
     }
 }

@@ -5,7 +5,8 @@ package enum CommandTable {
     package static let all: [Command] = [
         InitCommand.command, CheckCommand.command, ArchivePushCommand.command, ArchiveGetCommand.command,
         BackupCommand.command, InfoCommand.command, RestoreCommand.command, VerifyCommand.command,
-        DrillCommand.command, CatCommand.command,
+        DrillCommand.command, ExpireCommand.command, UnexpireCommand.command, PinCommand.command,
+        UnpinCommand.command, CatCommand.command,
         KeyListCommand.command, KeyAddCommand.command, KeyRotateCommand.command, KeyRewrapCommand.command,
         KeyRemoveCommand.command, HelpCommand.command,
     ]

@@ -7,6 +7,7 @@
 // 3. Everything in the file is checked, whatever part of it this run needs; an unknown KEDGE_ variable is only a
 //    warning, since variables are inherited from places that know nothing of this version (lesson 52).
 // 4. archive-push loads this thousands of times a day: one pass over the file, no regular expressions.
+package import KedgeCatalog
 package import KedgeCodec
 package import KedgeCore
 
@@ -75,6 +76,7 @@ package struct ClusterConfiguration: Sendable {
     package let drill: DrillConfiguration
     /// The age of the last full backup from which on `--type auto` takes a full one.
     package let fullEvery: Duration
+    package let retention: RetentionRules
 }
 
 /// What `archive-get` answers when it could not find out whether there is such a file.
@@ -314,6 +316,20 @@ extension RepositoryConfiguration {
     }
 }
 
+extension LayeredSection {
+    /// What the keep keys say.
+    fileprivate var retention: RetentionRules {
+        var tiers: [RetentionPeriod: Int] = [:]
+        for period in RetentionPeriod.allCases {
+            tiers[period] = integer("keep-\(period.rawValue)").map { Int($0) }
+        }
+        return RetentionRules(
+            keepFull: integer("keep-full").map { Int($0) }, keepDays: integer("keep-days").map { Int($0) },
+            keepTiers: tiers, graceSeconds: duration("expire-grace").components.seconds,
+            keepProofsSeconds: duration("keep-proofs").components.seconds)
+    }
+}
+
 extension ClusterConfiguration {
     /// The section's values as they are needed. Throws `configuration`.
     fileprivate init(
@@ -341,6 +357,7 @@ extension ClusterConfiguration {
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
         readRate = section.integer("read-rate")
         fullEvery = section.duration("full-every")
+        retention = section.retention
         registeredName = section.text("registered-as") ?? section.name
         verifyEvery = section.duration("verify-every")
         verifyRate = section.integer("verify-rate")

@@ -108,6 +108,30 @@ package struct ConfigurationKey: Sendable {
             "rpo-target", .cluster, .duration(.seconds(1) ... .seconds(31_536_000)), note: "none",
             "The most that may be lost: how old the last commit may be that can be recovered when a drill begins. A "
                 + "cluster without any commits for so long misses it too."),
+        ConfigurationKey(
+            "keep-full", .cluster, .integer(1...10_000), note: "no rule",
+            "How many full backups expire keeps, with every later backup and all WAL from the oldest of them on. "
+                + "What several keep rules keep is kept; without any rule nothing is removed."),
+        ConfigurationKey(
+            "keep-days", .cluster, .integer(1...36_500), note: "no rule",
+            "For how many days every moment stays recoverable, counted back from the newest backup."),
+        ConfigurationKey(
+            "keep-daily", .cluster, .integer(1...10_000), note: "no rule",
+            "Of how many days with a backup expire keeps one, with all WAL after it. Days, weeks "
+                + "(ISO 8601), months and years are those of UTC."),
+        ConfigurationKey(
+            "keep-weekly", .cluster, .integer(1...10_000), note: "no rule", "The same for weeks."),
+        ConfigurationKey(
+            "keep-monthly", .cluster, .integer(1...10_000), note: "no rule", "The same for months."),
+        ConfigurationKey(
+            "keep-yearly", .cluster, .integer(1...10_000), note: "no rule", "The same for years."),
+        ConfigurationKey(
+            "expire-grace", .cluster, .duration(.zero ... .seconds(366 * 86_400)), default: "24h",
+            "How long a backup stays condemned before it is removed. Until then unexpire takes it back. What crashes "
+                + "left behind is as old before it is removed, and at least a day."),
+        ConfigurationKey(
+            "keep-proofs", .cluster, .duration(.zero ... .seconds(36_500 * 86_400)), default: "1096d",
+            "How long the proofs of removed backups are kept."),
 
         // Repository
         ConfigurationKey(

@@ -1,6 +1,7 @@
 // `kedge info`.
 import KedgeCatalog
 import KedgeCore
+import KedgeRepository
 
 /// The command line of `info`.
 enum InfoCommand {
@@ -17,10 +18,26 @@ enum InfoCommand {
                 + "proof with its checks and times.",
             "Exit status 1 means that a repository could not be read; the others are shown all the same.",
         ],
-        options: [.flag("proofs", "List every proof, also those of backups that are gone.")])
+        options: [
+            .flag("proofs", "List every proof, also those of backups that are gone."),
+            .value(
+                "acknowledge-gap", "SEGMENT",
+                "Remember that the missing segments around this one are lost, so that they are no news any more. Which "
+                    + "moments can be reached stays as it is."),
+        ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
+        if let file = context.arguments.value("acknowledge-gap") {
+            let cluster = try configuration.cluster()
+            let opened = try context.source(of: configuration.repository(of: cluster)).openCluster(
+                cluster.name, for: .write, random: context.surroundings.random)
+            let gap = try GapAcknowledgement.acknowledge(
+                file, in: opened, hostName: context.surroundings.host.name, time: context.surroundings.time)
+            return CommandResult(
+                lines: ["acknowledged: WAL segments \(gap.first) to \(gap.last) are lost"],
+                json: ["acknowledged": ["first": .string(gap.first), "last": .string(gap.last)]])
+        }
         var clusters: [Info.Cluster] = []
         for cluster in try configuration.selectedClusters() {
             let repositories = try configuration.selectedRepositories(of: cluster)

@@ -73,12 +73,14 @@ enum InfoJSON {
             "startLSN": .string(record.span.startLSN.description),
             "stopLSN": .string(record.span.stopLSN.description), "timeline": .int(record.span.timeline.number),
             "databaseBytes": .int(record.sizes.databaseBytes), "storedBytes": .int(record.sizes.storedBytes),
-            "deltaBytes": .int(record.sizes.deltaBytes), "pinned": false,
+            "deltaBytes": .int(record.sizes.deltaBytes), "pinned": .bool(backup.isPinned),
             "proof": standing(backup.standing), "walFrom": .string(record.span.walFrom),
             "walTo": .string(record.span.walTo), "hasItsWAL": backup.hasItsWAL.map(JSONValue.bool) ?? .null,
             "systemIdentifier": .string(record.server.systemIdentifier.description),
             "damagedPageCount": .int(record.health.damagedPageCount),
             "postgresVersion": .int(record.server.postgresVersion), "host": .string(record.hostName),
+            "condemnedAt": .optional(backup.condemnedAt?.description),
+            "deltas": .array(backup.bases.map { .string($0.text) }), "ownBytes": .int(backup.ownBytes),
         ]
     }
 

@@ -49,6 +49,9 @@ enum InfoText {
             if backup.hasItsWAL == false { remarks.append("WAL missing") }
             if backup.hasItsWAL == nil { remarks.append("earlier system \(record.server.systemIdentifier)") }
             if let proof = proof(backup.standing, now) { remarks.append(proof) }
+            if backup.isPinned { remarks.append("pinned") }
+            if let time = backup.condemnedAt { remarks.append("condemned \(seconds(time))") }
+            if !backup.bases.isEmpty { remarks.append("base of \(backup.bases.count) delta(s)") }
             if record.health.damagedPageCount > 0 {
                 remarks.append("\(record.health.damagedPageCount) damaged page(s)")
             }

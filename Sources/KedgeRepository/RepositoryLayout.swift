@@ -45,6 +45,12 @@ package enum ClusterLayout {
     package static let condemned: ObjectName = "catalog/condemned"
     /// The directory of marks on backups whose removal has begun.
     package static let removing: ObjectName = "catalog/removing"
+    /// The directory of pins.
+    package static let pins: ObjectName = "catalog/pin"
+    /// The directory of gaps in the WAL that somebody knows of, by system identifier.
+    package static let gaps: ObjectName = "catalog/gap"
+    /// The directory of manifests, by the label of the backup.
+    package static let manifests: ObjectName = "backup"
     /// The directory of proofs, by the label of the backup.
     package static let proofs: ObjectName = "catalog/proof"
     /// The directory of what is written to try a store or to ask its clock, and removed again.

@@ -50,7 +50,7 @@ import Testing
 
     @Test(
         "what only a newer kedge can have written is an unknown format, not damage",
-        arguments: [(8, 1), (10, 0), (10, 11), (11, 4), (12, 2), (13, 1), (15, 1)] as [(Int, UInt8)])
+        arguments: [(8, 1), (10, 0), (10, 12), (11, 4), (12, 2), (13, 1), (15, 1)] as [(Int, UInt8)])
     func unknown(_ offset: Int, _ value: UInt8) {
         let bytes = Self.header.encoded()
         #expect(

@@ -101,6 +101,7 @@ import Testing
                 ],
                 "walFrom": "000000010000000000000002", "walTo": "000000010000000000000003", "hasItsWAL": true,
                 "systemIdentifier": "7", "damagedPageCount": 0, "postgresVersion": 15, "host": "db1",
+                "condemnedAt": .null, "deltas": [], "ownBytes": 0,
             ])
         #expect(
             try cluster.array("recoverable") == [
@@ -231,7 +232,7 @@ import Testing
                 warning  main: 1 WAL segment(s) are missing on timeline 1: 000000010000000000000005
                          detail: No moment from there to the next backup can be reached.
                          hint: If the server still has them in pg_wal, archive them with "kedge archive-push"; \
-                otherwise take a new backup.
+                otherwise take a new backup.  "kedge info --acknowledge-gap" with one of these names ends this warning.
                 warning  main: 1 object(s) among the WAL are not kedge's, such as "notes.txt"
                          hint: Find out who put them there; kedge does not remove them.
 

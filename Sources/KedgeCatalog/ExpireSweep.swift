@@ -1,0 +1,222 @@
+// Removes what nothing refers to: packs, manifests and WAL of removed backups, what crashes left behind, proofs that
+// are too old. Only objects of kinds that are known, under the very names that they have; the rest is never touched.
+//
+//  1. Packs and manifests are listed first, then intents, then commit records: a backup that is committed meanwhile is
+//     seen as one or the other.
+//  2. While any intent stands no pack goes: the backup may refer to any of them.
+//  3. An intent goes when it is older than the grace period and a day, no lease that is being renewed names it, and it
+//     can be read. Its packs stay until the next run, and a backup that was alive all the same finds out that its
+//     intent is gone before and after it commits.
+//  4. Nothing goes that was stored within the grace period, by the store's clock.
+
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// The sweep of one run.
+package struct ExpireSweep {
+    /// What was removed.
+    package struct Result: Hashable, Sendable {
+        package var packs = 0
+        package var packBytes: UInt64 = 0
+        package var walFiles = 0
+        package var walBytes: UInt64 = 0
+        /// Of backups that died.
+        package var intents: [Label] = []
+        package var manifests = 0
+        package var proofs = 0
+        package var probes = 0
+        /// Pieces of writes that were never finished.
+        package var writes = 0
+
+        package init() {}
+
+        package var isEmpty: Bool { self == Result() }
+    }
+
+    private let cluster: ClusterRepository
+    private let rules: RetentionRules
+    private let hostName: String
+    private let interruption: Interruption
+    private static let day: Int64 = 86_400
+    /// How many objects are removed with one call.
+    private static let batch = 1000
+
+    init(_ cluster: ClusterRepository, rules: RetentionRules, hostName: String, interruption: Interruption) {
+        self.cluster = cluster
+        self.hostName = hostName
+        self.rules = rules
+        self.interruption = interruption
+    }
+
+    private typealias Found = (name: ObjectName, status: ObjectStatus)
+
+    /// Throws what looking throws. What could not be removed is returned.
+    func run(_ survey: RetentionSurvey) throws(KedgeError) -> (Result, [RemoveFailure]) {
+        var result = Result()
+        var failures: [RemoveFailure] = []
+        let packs = try list(ClusterLayout.packs)
+        let manifests = try list(ClusterLayout.manifests)
+        let facts = try survey.facts()
+        let plan = RetentionPlan(facts, rules)
+        guard plan.blocks.isEmpty else { return (result, failures) }
+        let committed = Set(facts.backups.map(\.record.label))
+
+        let dead = facts.running.filter { isDead($0, committed, facts.now) }
+        failures += try remove(dead.compactMap { ClusterLayout.intent(label: $0.label.text) })
+        result.intents = dead.map(\.label)
+
+        if facts.running.isEmpty {
+            let referred = Set(facts.backups.flatMap { $0.record.packs.map { ClusterLayout.pack($0.id) } })
+            let unused = packs.filter { pack in
+                !referred.contains(pack.name) && Self.isPack(pack.name) && isOld(pack.status, facts.now)
+            }
+            failures += try remove(unused.map(\.name))
+            result.packs = unused.count
+            result.packBytes = unused.reduce(0) { $0 &+ $1.status.sizeBytes }
+        }
+        let underWay = Set(facts.running.map(\.label))
+        let orphans = manifests.filter { manifest in
+            guard let label = Self.manifestLabel(manifest.name) else { return false }
+            return !committed.contains(label) && !underWay.contains(label) && isOld(manifest.status, facts.now)
+        }
+        failures += try remove(orphans.map(\.name))
+        result.manifests = orphans.count
+        try sweepWAL(plan, facts, &result, &failures)
+        try sweepProofs(committed, facts.now, &result, &failures)
+        try sweepRemains(facts.now, &result, &failures)
+        return (result, failures)
+    }
+
+    // MARK: - What may go
+
+    private func isOld(_ status: ObjectStatus, _ now: Timestamp, atLeast seconds: Int64 = 0) -> Bool {
+        now.microseconds - status.modified.microseconds >= max(rules.graceSeconds, seconds) * 1_000_000
+    }
+
+    private func isDead(_ running: RetentionFacts.Running, _ committed: Set<Label>, _ now: Timestamp) -> Bool {
+        let age = (now.microseconds - running.storedAt.microseconds) / 1_000_000
+        guard running.intent != nil, !running.hasLease else { return false }
+        return age >= max(rules.graceSeconds, Self.day)
+    }
+
+    private static func isPack(_ name: ObjectName) -> Bool {
+        RandomID(hex: String(name.lastComponent)).map { ClusterLayout.pack($0) == name } ?? false
+    }
+
+    private static func manifestLabel(_ name: ObjectName) -> Label? {
+        let parts = name.components
+        guard parts.count == 3, let label = Label(String(parts[1])),
+            ClusterLayout.manifest(label: label.text) == name
+        else { return nil }
+        return label
+    }
+
+    // MARK: - Each kind
+
+    private func sweepWAL(
+        _ plan: RetentionPlan, _ facts: RetentionFacts, _ result: inout Result, _ failures: inout [RemoveFailure]
+    ) throws(KedgeError) {
+        for system in facts.systems {
+            let registration = try cluster.registration(of: system.identifier)
+            guard let wal = plan.wal(of: system.identifier, facts, isRemoved: { _ in false }) else { continue }
+            let archive = WALArchive(cluster, registration)
+            var unused: [Found] = []
+            var segments: Set<WALSegment> = []
+            try archive.forEachFile { (file, status) throws(KedgeError) in
+                guard let segment = Self.segment(file.file, registration.walSegmentSize), !wal.keeps(segment),
+                    isOld(status, facts.now)
+                else { return }
+                unused.append((file.name, status))
+                segments.insert(segment)
+            }
+            try note(segments, in: system.archive.inventory.keeping(wal.keeps), archive, facts.now)
+            failures += try remove(unused.map(\.name))
+            result.walFiles += unused.count
+            result.walBytes = unused.reduce(result.walBytes) { $0 &+ $1.status.sizeBytes }
+        }
+    }
+
+    /// Says which gaps are ours before they come about, and forgets those that nothing lies before any more.
+    private func note(
+        _ unused: Set<WALSegment>, in left: WALInventory, _ archive: WALArchive, _ now: Timestamp
+    ) throws(KedgeError) {
+        let size = archive.registration.walSegmentSize
+        for timeline in left.timelines {
+            for gap in timeline.gaps
+            where unused.contains(where: { $0.timeline == timeline.id && gap.contains($0.number) }) {
+                try archive.put(
+                    KnownGap(
+                        systemIdentifier: archive.registration.systemIdentifier, timeline: timeline.id, numbers: gap,
+                        reason: .expired, createdAt: now, hostName: hostName))
+            }
+        }
+        var old: [ObjectName] = []
+        for gap in try archive.knownGaps() {
+            if let first = left.timeline(gap.timeline)?.runs.first?.lowerBound, first < gap.numbers.lowerBound {
+                continue
+            }
+            if let name = gap.name(segmentSize: size) { old.append(name) }
+        }
+        // What is left of them is of no use and no harm, and goes the next time.
+        _ = try remove(old)
+    }
+
+    /// Nil for history files, which are never removed.
+    private static func segment(_ file: WALFileName, _ segmentSize: UInt64) -> WALSegment? {
+        switch file {
+        case .segment(let name): WALSegment(fileName: name, segmentSize: segmentSize)
+        case .partial(let name): WALSegment(fileName: name.prefix(24), segmentSize: segmentSize)
+        case .history, .backup: nil
+        }
+    }
+
+    private func sweepProofs(
+        _ committed: Set<Label>, _ now: Timestamp, _ result: inout Result, _ failures: inout [RemoveFailure]
+    ) throws(KedgeError) {
+        var old: [ObjectName] = []
+        let limit = rules.keepProofsSeconds
+        for proof in try list(ClusterLayout.proofs) {
+            let parts = proof.name.components
+            guard parts.count == 4, let label = Label(String(parts[2])), !committed.contains(label),
+                let name = ProofName(label: label, parts[3]), isOld(proof.status, now, atLeast: limit),
+                now.microseconds - name.time.microseconds >= limit * 1_000_000
+            else { continue }
+            old.append(proof.name)
+        }
+        failures += try remove(old)
+        result.proofs = old.count
+    }
+
+    /// Throwaway objects and writes whose writers died.
+    private func sweepRemains(
+        _ now: Timestamp, _ result: inout Result, _ failures: inout [RemoveFailure]
+    ) throws(KedgeError) {
+        let probes = try list(ClusterLayout.probes).filter { isOld($0.status, now, atLeast: Self.day) }.map(\.name)
+        failures += try remove(probes)
+        result.probes = probes.count
+        let before = now.adding(seconds: -max(rules.graceSeconds, Self.day))
+        result.writes = try cluster.repository.store.removeAbandonedWrites(before: before)
+    }
+
+    // MARK: -
+
+    private func list(_ directory: ObjectName) throws(KedgeError) -> [Found] {
+        try interruption.checkpoint()
+        var found: [Found] = []
+        try cluster.forEachObject(below: directory) { (name, status) throws(KedgeError) in
+            found.append((name, status))
+        }
+        return found
+    }
+
+    private func remove(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
+        var failures: [RemoveFailure] = []
+        for start in stride(from: 0, to: names.count, by: Self.batch) {
+            try interruption.checkpoint()
+            let some = names[start..<min(start + Self.batch, names.count)]
+            failures += try cluster.repository.store.remove(some.map(cluster.name))
+        }
+        return failures
+    }
+}

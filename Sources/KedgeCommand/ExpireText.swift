@@ -1,0 +1,125 @@
+// `kedge expire` for people.
+import KedgeCatalog
+import KedgeCore
+import KedgeRepository
+
+/// The text of `expire`.
+enum ExpireText {
+    /// Everything about one repository.
+    static func lines(_ outcome: Expire.Outcome, repository: String) -> [String] {
+        let head = "repository \(repository)" + (outcome.isDryRun ? ": what expire would do; nothing was changed" : "")
+        var sections = [plan(outcome.plan)]
+        if outcome.isDryRun || outcome.windows.before != outcome.windows.after { sections.append(windows(outcome)) }
+        sections.append(deeds(outcome))
+        return [head] + sections.filter { !$0.isEmpty }.flatMap { [""] + $0.map { "  " + $0 } }
+    }
+
+    private static func plan(_ plan: RetentionPlan) -> [String] {
+        guard !plan.items.isEmpty else { return ["no backups"] }
+        var table = TextTable([.left("backup"), .left("ended"), .left("")])
+        for item in plan.items {
+            table.add([item.label.text, seconds(item.backup.record.span.stopTime), item.text])
+        }
+        return table.lines
+    }
+
+    private static func windows(_ outcome: Expire.Outcome) -> [String] {
+        var table = TextTable([
+            .left("recoverable"), .left("timeline"), .left("from"), .left(""), .left("to"), .right("backups"),
+        ])
+        for (name, windows) in [("now", outcome.windows.before), ("then", outcome.windows.after)] {
+            for window in windows {
+                table.add([
+                    name, window.timeline.description, window.fromTime.description, window.from.description,
+                    window.to.description, String(window.backups),
+                ])
+            }
+            if windows.isEmpty { table.add([name, "", "nothing", "", "", "0"]) }
+        }
+        return table.lines
+    }
+
+    private static func deeds(_ outcome: Expire.Outcome) -> [String] {
+        var lines = outcome.plan.blocks.map { "nothing is removed: \($0)" }
+        let would = outcome.isDryRun ? "would be " : ""
+        lines += outcome.condemned.map { "\(would)condemned: \($0)" }
+        lines += outcome.withdrawn.map { "\(would)no longer condemned: \($0.label): \($0.why)" }
+        lines += outcome.pending.map { label, seconds in
+            "condemned before: \(label), can be taken back for \(HumanText.duration(.seconds(max(0, seconds))))"
+        }
+        lines += outcome.removed.map { "\(would)removed: \($0)" }
+        let swept = outcome.swept
+        var counts: [String] = []
+        if swept.packs > 0 { counts.append("\(swept.packs) pack(s), \(HumanText.size(swept.packBytes))") }
+        if swept.walFiles > 0 { counts.append("\(swept.walFiles) WAL file(s), \(HumanText.size(swept.walBytes))") }
+        if swept.manifests > 0 { counts.append("\(swept.manifests) manifest(s)") }
+        if swept.proofs > 0 { counts.append("\(swept.proofs) proof(s)") }
+        if swept.probes > 0 { counts.append("\(swept.probes) probe(s)") }
+        if swept.writes > 0 { counts.append("\(swept.writes) unfinished write(s)") }
+        if !counts.isEmpty { lines.append("freed: " + counts.joined(separator: "; ")) }
+        lines += swept.intents.map { "given up: backup \($0), whose process died" }
+        lines += outcome.failures.prefix(10).map { "could not be removed: \($0.name): \($0.error.message)" }
+        if outcome.failures.count > 10 { lines.append("and \(outcome.failures.count - 10) more") }
+        return lines.isEmpty && !outcome.isDryRun ? ["nothing to do"] : lines
+    }
+
+    private static func seconds(_ time: Timestamp) -> String {
+        Timestamp(secondsSince1970: time.microseconds / 1_000_000).description
+    }
+}
+
+/// The JSON of `expire`.
+enum ExpireJSON {
+    /// Everything about one repository.
+    static func repository(_ name: String, _ result: Result<Expire.Outcome, KedgeError>) -> JSONValue {
+        switch result {
+        case .failure(let error): ["repository": .string(name), "error": OutputRenderer.errorMembers(error)]
+        case .success(let outcome): self.outcome(name, outcome)
+        }
+    }
+
+    private static func outcome(_ name: String, _ outcome: Expire.Outcome) -> JSONValue {
+        let swept = outcome.swept
+        return [
+            "repository": .string(name), "dryRun": .bool(outcome.isDryRun),
+            "backups": .array(outcome.plan.items.map(item)),
+            "blocks": .array(outcome.plan.blocks.map(JSONValue.string)),
+            "clockWarnings": .array(outcome.plan.clockWarnings.map(JSONValue.string)),
+            "daysBegin": .optional(outcome.plan.daysBegin?.description),
+            "recoverable": .array(outcome.windows.before.map(window)),
+            "recoverableAfter": .array(outcome.windows.after.map(window)),
+            "condemned": .array(outcome.condemned.map { .string($0.text) }),
+            "withdrawn": .array(
+                outcome.withdrawn.map { ["label": .string($0.label.text), "reason": .string($0.why)] }),
+            "pending": .array(
+                outcome.pending.map { ["label": .string($0.label.text), "seconds": .int(max(0, $0.seconds))] }),
+            "removed": .array(outcome.removed.map { .string($0.text) }),
+            "swept": [
+                "packs": .int(swept.packs), "packBytes": .int(swept.packBytes), "walFiles": .int(swept.walFiles),
+                "walBytes": .int(swept.walBytes), "intents": .array(swept.intents.map { .string($0.text) }),
+                "manifests": .int(swept.manifests), "proofs": .int(swept.proofs), "probes": .int(swept.probes),
+                "writes": .int(swept.writes),
+            ],
+            "failures": .array(
+                outcome.failures.map {
+                    ["object": .string($0.name.text), "error": OutputRenderer.errorMembers($0.error)]
+                }), "warnings": .array(outcome.warnings.map(JSONValue.string)),
+        ]
+    }
+
+    private static func item(_ item: RetentionPlan.Item) -> JSONValue {
+        [
+            "label": .string(item.label.text), "keep": .bool(item.isKept),
+            "reasons": .array(item.reasons.map { .string($0.text) }), "keepsWALAfterIt": .bool(item.keepsWALAfterIt),
+            "pinned": .bool(item.backup.isPinned), "condemned": .bool(item.backup.mark != nil),
+        ]
+    }
+
+    private static func window(_ window: RetentionWindows.Window) -> JSONValue {
+        [
+            "systemIdentifier": .string(window.system.description), "timeline": .int(window.timeline.number),
+            "from": ["lsn": .string(window.from.description), "time": .string(window.fromTime.description)],
+            "to": ["lsn": .string(window.to.description)], "backups": .int(window.backups),
+        ]
+    }
+}

@@ -1,0 +1,268 @@
+// That expire survives the failure of, and the death at, every single store operation: each time whatever the
+// catalogue shows can be restored, also after a power failure, and the next run ends where an undisturbed one does. And
+// that expire, a backup, a pin, an unexpire and a restore can meet at any two steps.
+import KedgeCatalog
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+/// Lets two sides go on in turns: the first for so many operations, then the second for so many, then the first to its
+/// end.
+private final class Turns: Sendable {
+    private struct State {
+        var counts = [0, 0]
+        var isDone = [false, false]
+    }
+
+    private let limits: [Int]
+    private let state = Monitor(State())
+
+    init(first: Int, second: Int) { limits = [first, second] }
+
+    /// Waits until this side may do its next operation.
+    func enter(_ side: Int) {
+        state.wait { state -> Void? in
+            let mayGo: Bool
+            if side == 0 {
+                let isPaused = state.counts[0] == self.limits[0]
+                mayGo = !isPaused || state.isDone[1] || state.counts[1] >= self.limits[1]
+            } else {
+                let firstPaused = state.counts[0] >= self.limits[0]
+                mayGo = state.isDone[0] || (firstPaused && state.counts[1] < self.limits[1])
+            }
+            guard mayGo else { return nil }
+            state.counts[side] += 1
+            return ()
+        }
+    }
+
+    func finish(_ side: Int) { state.update { $0.isDone[side] = true } }
+
+    /// Runs both; each gets a store whose operations take turns.
+    func run(_ store: any ObjectStore, _ sides: [@Sendable (any ObjectStore) -> Void]) throws(KedgeError) {
+        try parallelFor(
+            count: 2, threads: 2, name: "turns", makeState: { () throws(KedgeError) in 0 },
+            body: { (_, side) throws(KedgeError) in
+                sides[side](
+                    FaultyStore(store) { _ in
+                        self.enter(side)
+                        return nil
+                    })
+                self.finish(side)
+            })
+    }
+}
+
+@Suite struct ExpireFaultTests {
+    /// Backups 1 and 2 are condemned for long enough, 3 is about to be; a backup died; 4 is a delta of 3, and 5 stays.
+    private func prepared() throws -> ExpireHarness {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...2 { try harness.backup(number) }
+        try harness.backup(3)
+        try harness.dieInBackup(9)
+        // Two are condemned.
+        try harness.expire(byHand: ExpireHarness.label(1))
+        try harness.expire(byHand: ExpireHarness.label(2))
+        harness.time.advance(seconds: 90_000)
+        try harness.backup(4, base: 3)
+        try harness.backup(5)
+        return harness
+    }
+
+    @Test("whatever expire dies of, what is shown restores, and the next runs end where an undisturbed one does")
+    func sweep() throws {
+        let harness = try prepared()
+        let original = harness.memory.store.copy()
+        func settle(_ store: MemoryStore) throws -> [ObjectName] {
+            for _ in 1...3 { try harness.expire(store) }
+            // What a crash left of asking for the time goes after a day.
+            return store.names.filter { !$0.text.hasPrefix("main/probe/") }
+        }
+        let expected = try settle(original.copy())
+        #expect(try harness.shown(in: original.copy()).count == 5)
+        var points = 0
+        // Every point in the long tier, every fifth otherwise.
+        let step = PostgresInstallation.soakIsEnabled ? 1 : 5
+        for fault in Fault.allCases {
+            for number in stride(from: 1 + Int(testSeed()) % step, to: .max, by: step) {
+                let store = original.copy()
+                let faulty = FaultyStore(store, fault, atOperation: number)
+                do throws(KedgeError) {
+                    try harness.expire(faulty)
+                } catch {
+                    // It says so, and that is all.
+                }
+                guard faulty.faultCount > 0 else { break }
+                points += 1
+                if number % 2 == 0 { store.losePower() }
+                let shown = try harness.shown(in: store)
+                #expect(
+                    shown.contains(ExpireHarness.label(5)) && shown.contains(ExpireHarness.label(4, .delta)),
+                    "\(fault) at \(number)")
+                // A lease may have been left.
+                for name in store.names where name.text.hasPrefix("main/lease/") { _ = try store.remove([name]) }
+                #expect(
+                    try settle(store) == expected, "\(fault) at \(number): \(faulty.operations.last?.description ?? "")"
+                )
+                _ = try harness.shown(in: store)
+            }
+        }
+        #expect(points > 200 / step)
+    }
+
+    /// Pairs of pauses: all of them in the long tier, a seeded sample otherwise.
+    private func pauses(_ first: Int, _ second: Int, _ sample: Int) -> [(Int, Int)] {
+        let all = (0...first).flatMap { one in (0...second).map { (one, $0) } }
+        guard !PostgresInstallation.soakIsEnabled else { return all }
+        let random = SeededRandom(seed: testSeed())
+        return (0..<sample).map { _ in all[random.next(below: all.count)] }
+    }
+
+    /// How many operations `body` does.
+    private func count(_ store: MemoryStore, _ body: (any ObjectStore) -> Void) -> Int {
+        let counting = FaultyStore(store) { _ in nil }
+        body(counting)
+        return counting.operations.count
+    }
+
+    /// Runs `other` against an expire, each paused at each step and each going first; `check` then gets the store and
+    /// what `other` answered.
+    private func meet(
+        _ harness: ExpireHarness, sample: Int,
+        _ other: @escaping @Sendable (any ObjectStore) -> KedgeError?,
+        check: (MemoryStore, KedgeError?, String) throws -> Void
+    ) throws {
+        let original = harness.memory.store.copy()
+        let expire: @Sendable (any ObjectStore) -> Void = { store in
+            do throws(KedgeError) {
+                try harness.expire(store)
+            } catch {
+                Issue.record("expire: \(error)")
+            }
+        }
+        let counts = [count(original.copy(), expire), count(original.copy()) { _ = other($0) }]
+        for order in [[0, 1], [1, 0]] {
+            for (first, second) in pauses(counts[order[0]], counts[order[1]], sample) {
+                let store = original.copy()
+                let answer = Monitor<KedgeError?>(nil)
+                let sides: [@Sendable (any ObjectStore) -> Void] = [
+                    expire,
+                    { store in
+                        let result = other(store)
+                        answer.update { $0 = result }
+                    },
+                ]
+                try Turns(first: first, second: second).run(store, order.map { sides[$0] })
+                let place = "\(order[0] == 0 ? "expire" : "other") first for \(first), then \(second)"
+                _ = try harness.shown(in: store)
+                try check(store, answer.update { $0 }, place)
+                harness.time.advance(seconds: 1)
+            }
+        }
+    }
+
+    @Test("a pin and an expire that meet at any two steps: a pin that was acknowledged holds")
+    func meetPin() throws {
+        let harness = try prepared()
+        let pinned = ExpireHarness.label(1)
+        try meet(harness, sample: 30) { store in
+            do throws(KedgeError) {
+                _ = try harness.pinning(store).pin(pinned)
+                return nil
+            } catch {
+                return error
+            }
+        } check: { store, error, place in
+            for _ in 1...2 { try harness.expire(store) }
+            let shown = try harness.shown(in: store)
+            if error == nil {
+                #expect(shown.contains(pinned), "\(place)")
+            } else {
+                #expect(error?.code == .notFound, "\(place): \(String(describing: error))")
+            }
+        }
+    }
+
+    @Test("an unexpire and an expire that meet at any two steps: what was said to be taken back is there")
+    func meetUnexpire() throws {
+        let harness = try prepared()
+        let label = ExpireHarness.label(2)
+        try meet(harness, sample: 30) { store in
+            do throws(KedgeError) {
+                _ = try harness.pinning(store).unexpire(label)
+                return nil
+            } catch {
+                return error
+            }
+        } check: { store, error, place in
+            let shown = try harness.shown(in: store)
+            if error == nil { #expect(shown.contains(label), "\(place)") }
+        }
+    }
+
+    @Test("a delta and an expire that meet at any two steps: a delta that was committed restores (lesson 24)")
+    func meetBackup() throws {
+        let harness = try prepared()
+        try PaperBackup(try harness.cluster()).archive(18...20)
+        try meet(harness, sample: 30) { store in
+            do throws(KedgeError) {
+                try Self.takeDelta(6, base: 3, harness, store)
+                return nil
+            } catch {
+                return error
+            }
+        } check: { store, error, place in
+            for _ in 1...2 {
+                harness.time.advance(seconds: 90_000)
+                try harness.expire(store)
+            }
+            let shown = try harness.shown(in: store)
+            if error == nil { #expect(shown.contains(ExpireHarness.label(6, .delta)), "\(place)") }
+        }
+    }
+
+    @Test("a restore and an expire that meet at any two steps: a backup that is not removed yet restores")
+    func meetRestore() throws {
+        let harness = try prepared()
+        let original = try BackupCatalog(try harness.cluster()).list().backups
+        let record = try #require(original.first { $0.label == ExpireHarness.label(3) })
+        try meet(harness, sample: 20) { store in
+            do throws(KedgeError) {
+                try ExpireHarness.restore(record, from: harness.cluster(store))
+                return nil
+            } catch {
+                return error
+            }
+        } check: { _, error, place in
+            #expect(error == nil, "\(place)")
+        }
+    }
+
+    /// The steps of a backup as the repository sees them (docs/design.md section 4, "Commit").
+    private static func takeDelta(
+        _ number: UInt64, base: UInt64, _ harness: ExpireHarness, _ store: any ObjectStore
+    ) throws(KedgeError) {
+        let cluster = try harness.cluster(store)
+        let catalog = BackupCatalog(cluster)
+        let marks = RetentionCatalog(cluster)
+        let label = ExpireHarness.label(number, .delta)
+        try catalog.begin(harness.intent(number, base: base))
+        let parent = try catalog.commitRecord(ExpireHarness.label(base))
+        for stage in CondemnedMark.Stage.allCases where try marks.hasMark(parent.label, stage) {
+            try catalog.end(label)
+            throw KedgeError(.notFound, "the parent is condemned", hint: "Take a full backup.")
+        }
+        do {
+            let extent = Extent(length: 1, source: .pack(RandomID(high: 0xDA7A, low: base), frame: 0, offset: 0))
+            let content = FileContent(size: 1, identity: nil, regions: [nil], extents: [extent])
+            let entries = PaperEntry.minimal() + [PaperEntry("shared", .content(content))]
+            try PaperBackup(cluster).commit(entries, as: harness.record(number, base: base), number: number)
+        } catch let error as KedgeError {
+            throw error
+        } catch {
+            throw KedgeError(.defect, "\(error)", hint: "This is a test.")
+        }
+        try catalog.end(label)
+    }
+}

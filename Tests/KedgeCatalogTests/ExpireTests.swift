@@ -1,0 +1,264 @@
+// What expire, unexpire, pin and unpin do to a repository, run after run.
+import KedgeCatalog
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct ExpireTests {
+    private func label(_ number: UInt64, _ type: BackupType = .full) -> Label { ExpireHarness.label(number, type) }
+
+    @Test("a backup is condemned, can be taken back for the grace period, and is then removed with what only it needed")
+    func lifecycle() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        let before = harness.memory.store.names
+        let forecast = try harness.expire(isDryRun: true)
+        #expect(harness.memory.store.names == before, "a dry run writes nothing")
+        #expect(forecast.condemned == [label(1), label(2)])
+        #expect(forecast.windows.before.map(\.backups) == [3])
+        #expect(forecast.windows.after.map(\.backups) == [1])
+
+        let first = try harness.expire()
+        #expect(first.condemned == [label(1), label(2)])
+        #expect(first.removed == [] && first.swept.isEmpty)
+        #expect(try harness.shown() == [label(1), label(2), label(3)])
+        harness.time.advance(seconds: 80_000)
+        let second = try harness.expire()
+        #expect(second.pending.map(\.seconds) == [6400, 6400])
+        #expect(second.removed == [] && harness.segments() == Array(3...11))
+
+        #expect(try harness.pinning().unexpire(label(2)) == .done(endedRemoval: true))
+        harness.time.advance(seconds: 10_000)
+        let third = try harness.expire()
+        #expect(third.removed == [label(1)])
+        #expect(third.condemned == [label(2)], "what was taken back is condemned again unless it is pinned")
+        #expect(third.swept.packs == 2 && third.swept.walFiles == 3)
+        #expect(try harness.shown() == [label(2), label(3)])
+        #expect(harness.segments() == Array(6...11))
+        #expect(harness.names("backup").count == 2)
+        #expect(harness.names("catalog/removing") == [])
+
+        harness.time.advance(seconds: 90_000)
+        #expect(try harness.expire().removed == [label(2)])
+        #expect(harness.names("pack").count == 2 && harness.segments() == Array(9...11))
+        #expect(harness.names("catalog/condemned") == [] && harness.names("probe") == [])
+        #expect(try harness.expire().swept.isEmpty)
+    }
+
+    @Test("packs that a kept backup refers to stay when the backup that stored them goes")
+    func sharedPacks() throws {
+        var harness = try ExpireHarness()
+        try harness.backup(1)
+        try harness.backup(2, base: 1)
+        try harness.backup(3)
+        harness.rules = RetentionRules(keepFull: 1, graceSeconds: 0)
+        harness.time.advance(seconds: 90_000)
+        _ = try harness.pinning().pin(label(2, .delta))
+        #expect(try harness.expire().removed == [], "the base of a pinned delta")
+        // A base is kept for its own sake too; but its packs must not depend on that.
+        let cluster = try harness.cluster()
+        try RetentionCatalog(cluster).removeCommitRecord(label(1))
+        let outcome = try harness.expire()
+        #expect(outcome.swept.packs == 1, "its manifest's pack alone")
+        #expect(try harness.shown() == [label(2, .delta), label(3)])
+    }
+
+    @Test("a pin ends a pending removal and keeps the backup with its WAL")
+    func pin() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        try harness.expire()
+        #expect(try harness.pinning().pin(label(1)) == .done(endedRemoval: true))
+        #expect(try harness.pinning().pin(label(1)) == .nothingToDo)
+        harness.time.advance(seconds: 90_000)
+        let outcome = try harness.expire()
+        #expect(outcome.removed == [label(2)])
+        #expect(try harness.shown() == [label(1), label(3)])
+        #expect(harness.segments() == Array(3...11))
+        try harness.pinning().unpin(label(1))
+        #expect(try harness.expire().condemned == [label(1)])
+        let missing = #expect(throws: KedgeError.self) { try harness.pinning().unpin(label(1)) }
+        #expect(missing?.code == .notFound)
+        #expect(throws: KedgeError.self) { try harness.pinning().pin(label(9)) }
+        #expect(harness.names("catalog/pin") == [])
+    }
+
+    @Test("a rule that changed takes marks away again")
+    func rulesChange() throws {
+        var harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        try harness.expire()
+        harness.rules = RetentionRules(keepFull: 2)
+        harness.time.advance(seconds: 90_000)
+        let outcome = try harness.expire()
+        #expect(outcome.withdrawn.map(\.label) == [label(2)])
+        #expect(outcome.removed == [label(1)])
+        #expect(try harness.shown() == [label(2), label(3)])
+    }
+
+    @Test("a backup that is named goes whatever the rules say, unless it is needed")
+    func byHand() throws {
+        var harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        harness.rules = RetentionRules()
+        let refused = #expect(throws: KedgeError.self) { try harness.expire(byHand: label(3)) }
+        #expect(refused?.code == .notSupported)
+        #expect(refused?.detail == "It is the newest backup.")
+        #expect(throws: KedgeError.self) { try harness.expire(byHand: label(8)) }
+        #expect(try harness.expire(byHand: label(2)).condemned == [label(2)])
+        harness.time.advance(seconds: 90_000)
+        // A later run knows that it was asked for.
+        #expect(try harness.expire().removed == [label(2)])
+        #expect(try harness.shown() == [label(1), label(3)])
+    }
+
+    @Test("nothing of a running backup goes, however long it takes while its lease is renewed (lesson 24)")
+    func runningBackup() throws {
+        var harness = try ExpireHarness()
+        for number in UInt64(1)...2 { try harness.backup(number) }
+        harness.rules.graceSeconds = 0
+        try harness.dieInBackup(4)
+        let cluster = try harness.cluster()
+        harness.time.advance(seconds: 30 * 86_400)
+        var request = LeaseRequest(
+            operation: "backup", process: .current(hostName: "db1"), label: label(4).text)
+        request.expiresAfterSeconds = 300
+        let lease = try Lease.take(request, in: cluster, progress: WorkProgress().snapshot, time: harness.time)
+        let outcome = try harness.expire()
+        #expect(outcome.removed == [label(1)])
+        #expect(outcome.swept.intents == [] && outcome.swept.packs == 0 && outcome.swept.manifests == 0)
+        try lease.release()
+        // Dead: its intent goes first, what it stored in the next run.
+        let second = try harness.expire()
+        #expect(second.swept.intents == [label(4)] && second.swept.packs == 0)
+        let third = try harness.expire()
+        #expect(third.swept.packs == 3 && third.swept.manifests == 1)
+        #expect(try harness.shown() == [label(2)])
+    }
+
+    @Test("an intent, a pack and a manifest that are not old stay, with a lease or without")
+    func youngRemains() throws {
+        var harness = try ExpireHarness()
+        try harness.backup(1)
+        harness.rules.graceSeconds = 3600
+        try harness.dieInBackup(4)
+        harness.time.advance(seconds: 80_000)
+        #expect(try harness.expire().swept.isEmpty)
+        harness.time.advance(seconds: 7_000)
+        #expect(try harness.expire().swept.intents == [label(4)])
+    }
+
+    @Test("objects of unknown kinds and names are never removed")
+    func strangers() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...2 { try harness.backup(number) }
+        let store = harness.memory.store
+        let strangers: [ObjectName] = [
+            "main/pack/ab/notes", "main/pack/ff/00000000000000000000000000000001", "main/backup/x/manifest",
+            "main/backup/20261121T020000Z-full-7k3q/notes", "main/catalog/condemned/x", "main/catalog/new/x",
+            "main/wal/7/00000001/00000000/000000010000000000000001.odd", "main/wal/7/new/x", "main/digest/x",
+            "main/wal/7/00000001/00000001/000000010000000000000001", "main/catalog/intent/x", "main/new",
+            "main/wal/7/history/00000001.history.x", "main/catalog/proof/x/y",
+        ]
+        for name in strangers { store.plant(name, [1]) }
+        harness.time.advance(seconds: 4000 * 86_400)
+        try harness.expire()
+        harness.time.advance(seconds: 4000 * 86_400)
+        #expect(try harness.expire().removed == [label(1)])
+        harness.time.advance(seconds: 4000 * 86_400)
+        try harness.expire()
+        #expect(Set(strangers).isSubset(of: Set(store.names)))
+    }
+
+    @Test("a damaged commit record or mark stops what depends on it, and is told")
+    func damage() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        try harness.expire()
+        harness.time.advance(seconds: 90_000)
+        let store = harness.memory.store
+        let mark = try #require(store.names.first { $0.text.hasPrefix("main/catalog/condemned/") })
+        store.damage(mark) { $0[$0.count / 2] ^= 1 }
+        let outcome = try harness.expire()
+        #expect(outcome.removed == [label(2)])
+        #expect(outcome.plan.item(label(1))?.text == "kept: its condemned mark cannot be read")
+        let record = try #require(store.names.first { $0.text.hasPrefix("main/catalog/backup/") })
+        store.damage(record) { $0[$0.count / 2] ^= 1 }
+        harness.time.advance(seconds: 90_000)
+        let before = store.names
+        let blocked = try harness.expire()
+        #expect(blocked.plan.blocks.count == 1 && blocked.plan.isBlockedByDamage)
+        #expect(store.names == before)
+    }
+
+    @Test("a second expire at the same time is refused with who is at it")
+    func twoAtOnce() throws {
+        let harness = try ExpireHarness()
+        try harness.backup(1)
+        let other = ProcessIdentity(hostName: "db2", processID: 5, bootID: nil, namespace: nil, startTicks: nil)
+        let lease = try Lease.take(
+            LeaseRequest(operation: "expire", process: other, label: nil), in: harness.cluster(),
+            progress: WorkProgress().snapshot, time: harness.time)
+        let refused = #expect(throws: KedgeError.self) { try harness.expire() }
+        #expect(refused?.code == .locked)
+        try lease.release()
+        try harness.expire()
+        #expect(harness.names("lease") == [])
+    }
+
+    @Test("a gap is told until somebody acknowledges it")
+    func gaps() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        _ = try harness.pinning().pin(label(1))
+        try harness.expire()
+        harness.time.advance(seconds: 90_000)
+        try harness.expire()
+        #expect(harness.segments() == Array(3...11))
+        func messages() throws -> [String] {
+            let survey = RepositorySurvey(cluster: try harness.cluster(), interruption: Interruption())
+            return InfoMessage.aboutWAL(try survey.run()).map(\.message)
+        }
+        #expect(try messages() == [])
+        let lost = try #require(harness.memory.store.names.first { $0.text.hasSuffix("0000000A") })
+        _ = try harness.memory.store.remove([lost])
+        #expect(
+            try messages() == ["1 WAL segment(s) are missing on timeline 1: 00000001000000000000000A"])
+        let cluster = try harness.cluster()
+        let gap = try GapAcknowledgement.acknowledge(
+            "00000001000000000000000A", in: cluster, hostName: "db1", time: harness.time)
+        #expect(gap == ("00000001000000000000000A", "00000001000000000000000A"))
+        #expect(try messages() == [])
+        let windows = try RepositorySurvey(cluster: cluster, interruption: Interruption()).run().windows
+        #expect(windows.count == 1, "what can be reached is computed around it")
+        let there = #expect(throws: KedgeError.self) {
+            try GapAcknowledgement.acknowledge(
+                "00000001000000000000000B", in: cluster, hostName: "db1", time: harness.time)
+        }
+        #expect(there?.code == .notFound)
+        // When nothing lies before them any more they are forgotten.
+        try harness.pinning().unpin(label(1))
+        try harness.expire()
+        harness.time.advance(seconds: 90_000)
+        #expect(try harness.expire().removed == [label(1)])
+        #expect(harness.names("catalog/gap").count == 1)
+    }
+
+    @Test("proofs outlive their backups for so long as keep-proofs says")
+    func proofs() throws {
+        var harness = try ExpireHarness()
+        harness.rules = RetentionRules(keepFull: 1, graceSeconds: 0, keepProofsSeconds: 10 * 86_400)
+        let first = try harness.backup(1)
+        for number in UInt64(2)...3 { try harness.backup(number) }
+        let cluster = try harness.cluster()
+        try ProofCatalog(cluster).put(
+            .sample(
+                of: first, in: cluster.repository.identity.id, result: .failed, finished: harness.time.now()))
+        #expect(try harness.expire().removed == [label(1), label(2)])
+        harness.time.advance(seconds: 9 * 86_400)
+        #expect(try harness.expire().swept.proofs == 0)
+        harness.time.advance(seconds: 2 * 86_400)
+        #expect(try harness.expire().swept.proofs == 1)
+    }
+}
