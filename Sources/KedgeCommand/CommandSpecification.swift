@@ -90,7 +90,7 @@ package enum GlobalOptions {
     package static let all: [OptionSpecification] = [
         .value("config", "FILE", "Read this configuration file instead of \(Configuration.defaultPath)."),
         .value("cluster", "NAME", "Work on this cluster; needed where several are configured."),
-        .value("repository", "NAME", "Work on this repository; needed where the cluster has several."),
+        .value("repository", "NAME", "Work on this repository; needed if there are several."),
         .choice("log-level", LogLevel.allCases.map(\.rawValue), "Log this much to standard error."),
         .flag("json", "Print the result, or the error, as one JSON document."),
         .flag("help", "Print this help."),

@@ -10,7 +10,7 @@ enum DrillCommand {
     static let command = Command(specification, run: run)
 
     static let specification = CommandSpecification(
-        name: "drill", summary: "restore for real into a scratch directory, check it, and record the proof",
+        name: "drill", summary: "restore for real, recover, check, and keep the proof",
         description: [
             "Restores a backup below drill-directory, starts PostgreSQL there, lets it recover, and checks that the "
                 + "target was reached, that every database accepts connections and that its schema can be dumped, the "

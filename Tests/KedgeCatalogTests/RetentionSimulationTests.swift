@@ -7,9 +7,9 @@ import KedgeTestSupport
 import Testing
 
 @Suite struct RetentionSimulationTests {
-    private static var seeds: ClosedRange<UInt64> {
-        let first = testSeed() * 1_000_000
-        return first...(first + (PostgresInstallation.soakIsEnabled ? 9_999 : 499))
+    private static var seeds: [UInt64] {
+        let first = testSeed() &* 1_000_000
+        return (0..<(PostgresInstallation.soakIsEnabled ? 10_000 : 500)).map { first &+ $0 }
     }
 
     @Test("a plan keeps exactly what the second opinion keeps, and names a reason for each")
