@@ -206,6 +206,14 @@ struct RepositoryVerifier {
     /// What nobody refers to. Only told where all backups are known, those committed or removed meanwhile included.
     private func reportSurplus(_ listing: RepositoryListing, _ removed: Set<Label>) throws(KedgeError) {
         let present = try listBackups()
+        for record in present.unreadable {
+            let object = ClusterLayout.commitRecord(label: record.name).map(fullName) ?? record.name
+            guard !findings.contains(object) else { continue }
+            findings.add(
+                VerifyFinding(
+                    kind: .init(of: record.error), object: object, error: record.error,
+                    costs: ["Nobody can tell which objects no backup refers to."]))
+        }
         guard present.unreadable.isEmpty, removed.isEmpty else { return }
         let labels = Set(present.backups.map(\.label))
         var referred: Set<RandomID> = []

@@ -12,7 +12,8 @@ struct ExpireEndToEndTests {
         try cluster.server.psql("create table t as select 1 as g")
         var labels: [String] = []
         for number in 2...5 {
-            let json = try JSONRecord(parsing: try cluster.kedge(["--json", "backup"]).utf8, what: "backup")
+            let json = try JSONRecord(
+                parsing: try cluster.kedge(["--json", "backup", "--type", "full"]).utf8, what: "backup")
             labels.append(try json.string("label"))
             try cluster.server.psql("insert into t select \(number)")
             try cluster.archiveEverything()
