@@ -27,11 +27,7 @@ struct BackupSweepTests {
         #expect(second.record.type == (request == .full ? .full : .delta))
         var sweep = Sweep(cluster: cluster, first: first.record.label, request: request)
         for fault in Fault.allCases {
-            var numbers = 0
-            for number in Self.points(whole.operations, random) {
-                guard try sweep.point(fault, number) else { break }
-                numbers += 1
-            }
+            let numbers = try sweep.points(fault, of: whole.operations.count, random)
             #expect(numbers >= Self.sampledPoints || !SweepPart.isAll)
             print(
                 "\(request) backup sweep, \(fault): \(numbers) points of \(whole.operations.count), seed \(testSeed())")
@@ -40,18 +36,20 @@ struct BackupSweepTests {
         #expect(sweep.started > 0 || !SweepPart.isAll)
     }
 
-    /// Every point in the long run, until one is behind the last operation; else a sample that has both sides of the
-    /// commit in it.
-    private static func points(_ operations: [StoreOperation], _ random: SeededRandom) -> [Int] {
-        // How often a backup looks for WAL differs from run to run, so there may be more than were counted.
-        if PostgresInstallation.soakIsEnabled { return SweepPart.filter(Array(1...operations.count * 2)) }
-        var points: Set<Int> = []
-        if let commit = operations.last(where: { $0.kind == .put && $0.name.contains("/catalog/backup/") }) {
-            points = [commit.number, commit.number + 1]
+    /// Where a backup's fault is.
+    private enum Point: CustomStringConvertible {
+        /// At the operation of this number, from 1.
+        case operation(Int)
+        /// At the put of the commit record, or at the operation after it.
+        case commit, afterCommit
+
+        var description: String {
+            switch self {
+            case .operation(let number): "operation \(number)"
+            case .commit: "the commit"
+            case .afterCommit: "the operation after the commit"
+            }
         }
-        // Not the very last ones: a run that has fewer operations would not meet them.
-        while points.count < sampledPoints { points.insert(1 + random.next(below: operations.count * 9 / 10)) }
-        return points.sorted()
     }
 
     /// What a sweep goes on with from point to point.
@@ -70,21 +68,52 @@ struct BackupSweepTests {
             self.request = request
         }
 
+        /// Tries every point in the long run, until one is behind the last operation; else both sides of the commit and
+        /// a sample of the others. How many there are differs from run to run, with what changed in the cluster and how
+        /// often a backup looked for WAL; `count` is that of one of them. Returns how many were tried.
+        mutating func points(_ fault: Fault, of count: Int, _ random: SeededRandom) throws -> Int {
+            if PostgresInstallation.soakIsEnabled {
+                return try SweepPart.filter(Array(1...count * 2)).prefix { try point(fault, .operation($0)) }.count
+            }
+            for point in [Point.commit, .afterCommit] { try #require(try self.point(fault, point)) }
+            for _ in 2..<BackupSweepTests.sampledPoints {
+                var number = 1 + random.next(below: count)
+                while try !point(fault, .operation(number)) { number = 1 + random.next(below: number - 1) }
+            }
+            return BackupSweepTests.sampledPoints
+        }
+
         /// Tries one point. False if the backup had fewer operations.
-        mutating func point(_ fault: Fault, _ number: Int) throws -> Bool {
+        private mutating func point(_ fault: Fault, _ point: Point) throws -> Bool {
             let store = try cluster.copyOfBase()
             let before = store.contents
-            let faulty = FaultyStore(store, fault, atOperation: number)
-            let place: Comment = "\(fault) at operation \(number)"
+            // Numbers of the operations at which the fault happens, and of the commit.
+            let hit = Monitor<StoreOperation?>(nil)
+            let commit = Monitor<Int?>(nil)
+            let faulty = FaultyStore(store) { operation in
+                if operation.kind == .put, operation.name.contains("/catalog/backup/") {
+                    commit.update { $0 = operation.number }
+                }
+                let isHere =
+                    switch point {
+                    case .operation(let number): operation.number == number
+                    case .commit: operation.number == commit.update { $0 }
+                    case .afterCommit: operation.number - 1 == commit.update { $0 }
+                    }
+                guard isHere else { return nil }
+                hit.update { $0 = operation }
+                return fault
+            }
+            let place: Comment = "\(fault) at \(point)"
             var acknowledged: Label?
             do {
                 acknowledged = try cluster.backUp(by: faulty, into: store, request).record.label
             } catch let error as KedgeError {
                 #expect(error.code != .defect, place)
             }
-            if faulty.faultCount == 0 { return false }
+            guard let operation = hit.update({ $0 }) else { return false }
             points += 1
-            try checkLeftovers(store, fault, faulty.operations[number - 1], place)
+            try checkLeftovers(store, fault, operation, place)
             store.losePower()
             let after = store.contents
             #expect(before.allSatisfy { after[$0.key] == $0.value }, place)
