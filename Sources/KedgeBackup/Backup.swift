@@ -5,8 +5,8 @@
 //   1. intent, right after the server started the backup; then the parent is looked up again
 //   2. packs, then the manifest's root
 //   3. every WAL segment and history file that a restore needs is found in this repository
-//   4. the intent still stands, and every pack is there
-//   5. commit record: now the backup exists
+//   4. the intent still stands, and the parent and every pack are there
+//   5. commit record: now the backup exists; then 4 is looked at again (BackupCommit.swift)
 //   6. the intent goes
 // Whatever fails before 5 leaves no backup: the session ends, which ends the server's side of it, uploads are aborted,
 // and the intent is removed. Packs that were complete stay behind unreferenced.
@@ -192,14 +192,14 @@ package struct Backup: Sendable {
         tools.progress.begin("waiting for WAL")
         let wal = try waitForWAL(session, stop)
         phases.end("wal")
-        try checkNothingIsGone(session, root)
         let record = try record(session, copy, stop, root: root, manifest: manifest, wal: wal, phases: phases)
         try tools.interruption.checkpoint()
-        try session.catalog.commit(record)
+        // Somebody may have expired things meanwhile on another host (lesson 24).
+        let doubt = try BackupCommit(session.catalog, label: session.label, parent: record.parent).put(record)
         return Outcome(
             record: record, repositoryName: session.cluster.repository.name, reason: session.choice.reason,
             warnings: session.server.warnings + copy.walk.allWarnings,
-            afterCommit: removeIntent(session))
+            afterCommit: doubt ?? removeIntent(session))
     }
 
     // MARK: - Steps
@@ -317,26 +317,6 @@ package struct Backup: Sendable {
         let history = try TimelineHistory(ofServerIn: options.dataDirectory, timeline: timeline)
         try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
         return NeededWAL(segments: segments, history: history, suspects: try watch.suspects(in: segments))
-    }
-
-    /// Somebody may have expired things meanwhile on another host (lesson 24).
-    private func checkNothingIsGone(_ session: Session, _ root: ManifestRoot) throws(KedgeError) {
-        do throws(KedgeError) {
-            _ = try session.catalog.intent(session.label)
-        } catch  where error.code == .notFound {
-            throw KedgeError(
-                .notFound, "cannot commit backup \"\(session.label)\": its intent was removed",
-                detail: "Something that the backup refers to may have been removed since.",
-                hint: "Find out who removed objects of the repository, and run the backup again.", cause: error)
-        }
-        for pack in root.packs {
-            let name = session.cluster.name(ClusterLayout.pack(pack.id))
-            guard try session.cluster.repository.store.status(of: name) == nil else { continue }
-            throw KedgeError(
-                .notFound, "cannot commit backup \"\(session.label)\": pack \"\(pack.id)\" is gone",
-                detail: "It was stored a while ago and the repository says that it is not there.",
-                hint: "Find out who removed objects of the repository, and run the backup again.")
-        }
     }
 
     private func removeIntent(_ session: Session) -> KedgeError? {

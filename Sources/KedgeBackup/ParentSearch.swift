@@ -51,10 +51,8 @@ struct ParentSearch {
         _ parent: CommitRecord, of label: Label, startedAt start: OnlineBackup.Start
     ) throws(KedgeError) {
         let reason: String
-        if try catalog.condemnedLabels().contains(parent.label) {
-            reason = "It is about to be removed."
-        } else if try !catalog.isCommitted(parent.label) {
-            reason = "Its commit record is gone."
+        if let why = try BackupCommit(catalog, label: label, parent: parent.label).whyParentIsLost() {
+            reason = why
         } else if parent.span.stopLSN > start.lsn {
             reason = "It ends at \(parent.span.stopLSN), and the new backup starts at \(start.lsn)."
         } else if try !parent.lies(on: TimelineHistory(ofServerIn: dataDirectory, timeline: start.timeline)) {

@@ -5,8 +5,8 @@
 //     seen as one or the other.
 //  2. While any intent stands no pack goes: the backup may refer to any of them.
 //  3. An intent goes when it is older than the grace period and a day, no lease that is being renewed names it, and it
-//     can be read. Its packs stay until the next run, and a backup that was alive all the same looks for its intent and
-//     packs right before it commits. One that hangs between that look and its commit while both go is not found out.
+//     can be read. Its packs stay until the next run, and a backup that was alive all the same looks for its intent
+//     right before it commits and again right after, and takes its commit record back (BackupCommit.swift).
 //  4. Nothing goes that was stored within the grace period, by the store's clock.
 
 import KedgeCore

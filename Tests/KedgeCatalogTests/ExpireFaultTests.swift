@@ -129,14 +129,18 @@ private final class Turns: Sendable {
     /// Runs `other` against an expire, each paused at each step and each going first; `check` then gets the store and
     /// what `other` answered.
     private func meet(
-        _ harness: ExpireHarness, sample: Int,
+        _ harness: ExpireHarness, sample: Int, expires: Int = 1,
         _ other: @escaping @Sendable (any ObjectStore) -> KedgeError?,
         check: (MemoryStore, KedgeError?, String) throws -> Void
     ) throws {
         let original = harness.memory.store.copy()
+        // Where there are several, each is a day after the one before, and the other side is that long in one step.
         let expire: @Sendable (any ObjectStore) -> Void = { store in
             do throws(KedgeError) {
-                try harness.expire(store)
+                for _ in 1...expires {
+                    if expires > 1 { harness.time.advance(seconds: 90_000) }
+                    try harness.expire(store)
+                }
             } catch {
                 Issue.record("expire: \(error)")
             }
@@ -222,6 +226,62 @@ private final class Turns: Sendable {
         }
     }
 
+    /// A backup that is paused for days in any of its steps, between its last look and its commit included.
+    @Test("a delta that hangs for days while expires take it for dead: once committed it restores (lesson 24)")
+    func meetHangingBackup() throws {
+        let harness = try prepared()
+        try PaperBackup(try harness.cluster()).archive(18...20)
+        try meet(harness, sample: 30, expires: 3) { store in
+            do throws(KedgeError) {
+                try Self.takeDelta(6, base: 5, harness, store)
+                return nil
+            } catch {
+                return error
+            }
+        } check: { store, error, place in
+            harness.time.advance(seconds: 90_000)
+            try harness.expire(store)
+            let shown = try harness.shown(in: store)
+            #expect(shown.contains(ExpireHarness.label(6, .delta)) == (error == nil), "\(place)")
+        }
+    }
+
+    /// The very moment that the look before the commit cannot see.
+    @Test("a backup that hangs for days right before its commit takes it back, and one that cannot look says so")
+    func hangBeforeCommit() throws {
+        let harness = try prepared()
+        try PaperBackup(try harness.cluster()).archive(18...20)
+        let store = harness.memory.store
+        let hanging = FaultyStore(store) { operation in
+            guard operation.kind == .put, operation.name.contains("/catalog/backup/") else { return nil }
+            for _ in 1...2 {
+                harness.time.advance(seconds: 90_000)
+                do throws(KedgeError) {
+                    try harness.expire(store)
+                } catch {
+                    Issue.record("expire: \(error)")
+                }
+            }
+            return nil
+        }
+        let error = #expect(throws: KedgeError.self) { try Self.takeDelta(6, base: 5, harness, hanging) }
+        #expect(error?.code == .notFound)
+        #expect(error?.message.contains("taken back right after its commit: its intent was removed") == true)
+        #expect(try !harness.shown().contains(ExpireHarness.label(6, .delta)))
+
+        // It cannot look again: it says so, and the backup is there.
+        let commit = Monitor<Int?>(nil)
+        let blind = FaultyStore(store) { operation in
+            if operation.kind == .put, operation.name.contains("/catalog/backup/") {
+                commit.update { $0 = operation.number }
+            }
+            return operation.number - 1 == commit.update { $0 } ? .failBefore : nil
+        }
+        let doubt = #expect(throws: KedgeError.self) { try Self.takeDelta(7, base: 5, harness, blind) }
+        #expect(doubt?.message.contains("which is committed") == true)
+        #expect(try BackupCatalog(harness.cluster()).isCommitted(ExpireHarness.label(7, .delta)))
+    }
+
     @Test("a restore and an expire that meet at any two steps: a backup that is not removed yet restores")
     func meetRestore() throws {
         let harness = try prepared()
@@ -245,20 +305,24 @@ private final class Turns: Sendable {
     ) throws(KedgeError) {
         let cluster = try harness.cluster(store)
         let catalog = BackupCatalog(cluster)
-        let marks = RetentionCatalog(cluster)
         let label = ExpireHarness.label(number, .delta)
+        let commit = BackupCommit(catalog, label: label, parent: ExpireHarness.label(base))
         try catalog.begin(harness.intent(number, base: base))
-        let parent = try catalog.commitRecord(ExpireHarness.label(base))
-        for stage in CondemnedMark.Stage.allCases where try marks.hasMark(parent.label, stage) {
+        if let why = try commit.whyParentIsLost() {
             try catalog.end(label)
-            throw KedgeError(.notFound, "the parent is condemned", hint: "Take a full backup.")
+            throw KedgeError(.notFound, "cannot use the parent: \(why)", hint: "Take a full backup.")
         }
         do {
             let extent = Extent(length: 1, source: .pack(RandomID(high: 0xDA7A, low: base), frame: 0, offset: 0))
             let content = FileContent(size: 1, identity: nil, regions: [nil], extents: [extent])
             let entries = PaperEntry.minimal() + [PaperEntry("shared", .content(content))]
-            try PaperBackup(cluster).commit(entries, as: harness.record(number, base: base), number: number)
+            var paper = PaperBackup(cluster)
+            paper.putCommitRecord = { (_, record) throws(KedgeError) in
+                if let doubt = try commit.put(record) { throw doubt }
+            }
+            try paper.commit(entries, as: harness.record(number, base: base), number: number)
         } catch let error as KedgeError {
+            try catalog.end(label)
             throw error
         } catch {
             throw KedgeError(.defect, "\(error)", hint: "This is a test.")

@@ -57,6 +57,10 @@ package struct PaperEntry: Sendable {
 package struct PaperBackup {
     package let cluster: ClusterRepository
     private let random: SeededRandom
+    /// How a commit record is stored.
+    package var putCommitRecord: (BackupCatalog, CommitRecord) throws(KedgeError) -> Void = {
+        (catalog, record) throws(KedgeError) in try catalog.commit(record)
+    }
 
     package init(_ cluster: ClusterRepository, seed: UInt64 = 1) {
         self.cluster = cluster
@@ -125,7 +129,7 @@ package struct PaperBackup {
         var record = record
         record.packs = root.packs
         record.manifest = try catalog.putManifest(root)
-        try catalog.commit(record)
+        try putCommitRecord(catalog, record)
         return record
     }
 
