@@ -84,7 +84,7 @@ let package = Package(
         .target(name: "CArithmetic", cSettings: [.unsafeFlags(["-O2"])]),
         // What scripts/bench.sh holds kedge against
         .executableTarget(
-            name: "codec-only", dependencies: ["KedgeCodec", "KedgeCore"], path: "Benchmarks/CodecOnly",
+            name: "codec-only", dependencies: ["KedgePostgres", "KedgeCodec", "KedgeCore"], path: "Benchmarks/CodecOnly",
             swiftSettings: strict),
         // Tests
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),

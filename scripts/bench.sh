@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Measures what kedge costs and prints each figure beside its target (docs/performance.md says how to read them).
-#   bench.sh            start-up and archive-push against the pure codec; backup and restore of a 2 GB cluster and of one
-#                       with 100,000 relations. Six to ten minutes and 12 GB below $TMPDIR (default /tmp).
-#   bench.sh --quick    start-up and archive-push only: about a minute
+# Holds kedge against pgBackRest on the same cluster, in turns, and prints medians, ratios and their spread
+# (docs/performance.md says how to read them).
+#   bench.sh            2 GB, every case, several codecs: about 25 minutes, and 20 GB below $TMPDIR (default /tmp)
+#   bench.sh --quick    less of everything: under five minutes on two cores
+#   bench.sh --smoke    hardly anything: shows that it works
 #   bench.sh --json     the figures as one JSON document on standard output, the rest on standard error
-# Other options go to testing/bench.py, which does the measuring (--help lists them).
+#   bench.sh --pgbackrest PATH   another pgBackRest than Debian's; "none" leaves it out
+# Other options go to testing/bench, which does the measuring (--help lists them).
 # Exit status: 0 when it ran, whatever the figures are: a busy machine must not fail anything.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +14,21 @@ cd "$(dirname "$0")/.."
 scripts/install-dependencies.sh >&2
 bin=$(scripts/testing/install-postgres.sh 15 | cut -f2)
 scripts/build.sh --bench | grep -vE '^\[[0-9]+/[0-9]+\]' >&2
+
+given=()
+case " $* " in
+*" --pgbackrest"*) ;;
+*)
+    if ! command -v pgbackrest >/dev/null; then
+        echo "bench.sh: installing pgbackrest" >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbackrest >&2 || {
+            echo "bench.sh: could not install it: give one with --pgbackrest PATH, or --pgbackrest none" >&2
+            exit 1
+        }
+    fi
+    given=(--pgbackrest "$(command -v pgbackrest)")
+    ;;
+esac
 
 # PostgreSQL refuses to run as root, and the checkout may be out of reach of the user that owns the servers.
 if [ "$(id -u)" = 0 ]; then as_postgres=(runuser -u postgres --); else as_postgres=(); fi
@@ -26,5 +43,8 @@ cleanup() {
     exit "$status"
 }
 trap cleanup EXIT
-install -m 755 build/kedge build/codec-only scripts/testing/bench.py "$dir/"
-(cd "$dir" && "${as_postgres[@]}" python3 "$dir/bench.py" --directory "$dir" --postgres "$bin" "$@")
+install -m 755 build/kedge build/codec-only "$dir/"
+install -d -m 755 "$dir/program"
+install -m 644 scripts/testing/bench/*.py "$dir/program/"
+(cd "$dir" && "${as_postgres[@]}" env PYTHONDONTWRITEBYTECODE=1 python3 "$dir/program" \
+    --directory "$dir" --postgres "$bin" "${given[@]}" "$@")

@@ -1,10 +1,11 @@
 // What archiving one WAL file costs at the least: read it, compress and seal its frames, write them, two fsyncs.
 // Nothing is looked up, checked or named; `scripts/bench.sh` holds `kedge archive-push` against this.
 //
-//   codec-only FILE DIRECTORY THREADS
-//   codec-only FILE                      what the checks of archive-push cost on one core: content tag, CRC
+//   codec-only file FILE DIRECTORY THREADS CODEC CIPHER
+//   codec-only tree DIRECTORY THREADS CODEC CIPHER       what a full backup costs at the least (Tree.swift)
+//   codec-only checks FILE          what the checks of archive-push cost on one core: content tag, CRC
 //
-// Writes DIRECTORY/codec-only.out, which stays. Prints one line of JSON: microseconds of each part.
+// `file` writes DIRECTORY/codec-only.out, which stays. Prints one line of JSON: microseconds of each part.
 import Glibc
 import KedgeCodec
 import KedgeCore
@@ -27,9 +28,8 @@ private struct Parts {
         last = now
     }
 
-    func printLine(writtenBytes: Int? = nil) {
-        var fields = zip(names, microseconds).map { "\"\($0)\": \($1)" }
-        if let writtenBytes { fields.append("\"written_bytes\": \(writtenBytes)") }
+    func printLine(_ more: [(name: String, value: UInt64)] = []) {
+        let fields = zip(names, microseconds).map { "\"\($0)\": \($1)" } + more.map { "\"\($0)\": \($1)" }
         print("{\(fields.joined(separator: ", "))}")
     }
 }
@@ -43,20 +43,43 @@ private struct Worker: ~Copyable {
 @main
 struct Main {
     static func main() {
-        let words = CommandLine.arguments
+        let words = CommandLine.arguments.dropFirst()
         do throws(KedgeError) {
-            if words.count == 2 {
-                try checkOnly(file: RawPath(words[1]))
-            } else if words.count == 4, let threads = Int(words[3]), threads > 0 {
-                try seal(file: RawPath(words[1]), directory: RawPath(words[2]), threads: threads)
-            } else {
-                print("usage: codec-only FILE [DIRECTORY THREADS]")
+            switch (words.first, words.count) {
+            case ("checks", 2): try checkOnly(file: RawPath(words[2]))
+            case ("file", 6):
+                try seal(
+                    file: RawPath(words[2]), directory: RawPath(words[3]), threads: try threads(words[4]),
+                    try CompressionChoice(parsing: words[5]), keyRing(words[6]))
+            case ("tree", 5):
+                var parts = Parts()
+                let tree = Tree(
+                    directory: RawPath(words[2]), threads: try threads(words[3]),
+                    compression: try CompressionChoice(parsing: words[4]), keyRing: keyRing(words[5]))
+                let totals = try tree.run()
+                parts.end("all")
+                parts.printLine([
+                    ("raw_bytes", totals.rawBytes), ("written_bytes", totals.storedBytes),
+                    ("bad_pages", totals.badPages),
+                ])
+            default:
+                print("usage: see Benchmarks/CodecOnly/Main.swift")
                 exit(2)
             }
         } catch {
             print("codec-only: \(error)")
             exit(1)
         }
+    }
+
+    private static func threads(_ word: String) throws(KedgeError) -> Int {
+        if let threads = Int(word), threads > 0 { return threads }
+        throw KedgeError(.usage, "cannot run on \"\(word)\" threads", hint: "Give a number.")
+    }
+
+    private static func keyRing(_ cipher: String) -> KeyRing {
+        if cipher == "none" { return KeyRing(cipher: .none, keys: []) }
+        return KeyRing(cipher: .aes256GCM, keys: [DataKey(sequence: 1, random: SystemRandomSource())])
     }
 
     private static func read(_ path: RawPath) throws(KedgeError) -> [UInt8] {
@@ -74,15 +97,16 @@ struct Main {
         parts.printLine()
     }
 
-    private static func seal(file: RawPath, directory: RawPath, threads: Int) throws(KedgeError) {
+    private static func seal(
+        file: RawPath, directory: RawPath, threads: Int, _ compression: CompressionChoice, _ keyRing: KeyRing
+    ) throws(KedgeError) {
         var parts = Parts()
         let bytes = try read(file)
         parts.end("read")
         let random = SystemRandomSource()
-        let keyRing = KeyRing(cipher: .aes256GCM, keys: [DataKey(sequence: 1, random: random)])
         let seal = try ObjectSeal(
             writing: .walFile, name: ScopedName(scope: RandomID(from: random), name: "codec-only"),
-            compression: .standard, keyRing: keyRing, random: random)
+            compression: compression, keyRing: keyRing, random: random)
         parts.end("set_up")
         let frames = try sealedFrames(of: bytes, seal, threads: threads)
         parts.end("codec")
@@ -98,7 +122,7 @@ struct Main {
         parts.end("sync_file")
         try folder.sync()
         parts.end("sync_directory")
-        parts.printLine(writtenBytes: Int(offset))
+        parts.printLine([("written_bytes", offset)])
     }
 
     private static func sealedFrames(
