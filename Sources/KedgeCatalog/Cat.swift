@@ -88,6 +88,7 @@ package struct Cat: Sendable {
         case ("catalog", 3) where ["condemned", "removing"].contains(parts[1]):
             return .json(try record(.condemned, relative, cluster))
         case ("catalog", 3) where parts[1] == "pin": return .json(try record(.pin, relative, cluster))
+        case ("catalog", 4) where parts[1] == "gap": return .json(try record(.gap, relative, cluster))
         case ("lease", 2): return .json(try record(.lease, relative, cluster))
         case ("backup", 3) where parts[2] == "manifest": return .json(try record(.manifest, relative, cluster))
         case ("pack", 3): return .json(try pack(relative, cluster))

@@ -61,11 +61,16 @@ struct RepositoryListing {
     }
 
     private mutating func noteRecord(_ name: ObjectName, _ parts: [String]) -> Bool {
+        if parts[1] == "gap", parts.count == 4 {
+            guard SystemIdentifier(parts[2]) != nil else { return false }
+            otherRecords.append((.gap, name))
+            return true
+        }
         guard let label = Label(parts[2]) else { return false }
         switch (parts[1], parts.count) {
         case ("backup", 3): break
         case ("intent", 3): intents.append(label)
-        case ("condemned", 3): otherRecords.append((.condemned, name))
+        case ("condemned", 3), ("removing", 3): otherRecords.append((.condemned, name))
         case ("pin", 3): otherRecords.append((.pin, name))
         case ("proof", 4):
             guard let proof = ProofName(label: label, parts[3]) else { return false }

@@ -167,8 +167,10 @@ final class KillingArchiver {
     private func startBackup(mayKill: Bool) throws {
         backupNumber += 1
         let output = cluster.scratch("backup-\(backupNumber)")
+        // Time without progress is measured by the server's own archiver, which this one stands in for.
         let process = try KedgeBinary.command(
-            ["--config", cluster.configuration, "backup", "--json"], workingDirectory: cluster.directory.path
+            ["--config", cluster.configuration, "backup", "--json", "--archive-timeout", "600s"],
+            workingDirectory: cluster.directory.path
         ).start(output: .file(output), errors: .file(output + ".errors"))
         backup = RunningBackup(process, output: output, killAfter: mayKill ? moment(in: "backup") : nil)
     }

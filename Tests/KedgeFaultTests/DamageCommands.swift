@@ -13,7 +13,7 @@ import Testing
 /// The commands of the damage table. Made for one sample, whose answers are the right ones.
 final class DamageCommands {
     static let columns = [
-        "archive-get", "archive-push", "info", "cat", "restore", "verify", "proven", "lease", "key list",
+        "archive-get", "archive-push", "info", "cat", "restore", "verify", "proven", "expire", "lease", "key list",
     ]
 
     /// As usual: the damaged object is not read, or the damage changes nothing that counts.
@@ -40,6 +40,8 @@ final class DamageCommands {
             right = [:]
             let answers = try run(kind, on: sample.store.copy(), learning: true)
             #expect(answers.allSatisfy { $0 == Self.usual || $0 == nil }, "\(kind.rawValue): \(answers)")
+            let verified = String(decoding: right["verify"] ?? [], as: UTF8.self)
+            #expect(!verified.contains("finds foreign"), "\(verified)")
         } catch {
             Issue.record("the undamaged repository fails: \(error)")
         }
@@ -57,6 +59,7 @@ final class DamageCommands {
             ("info", { try self.info(source) }), ("cat", { try self.show(kind, source) }),
             ("restore", { try self.restore(source) }),
             ("verify", { try self.verify(self.source(store.copy())) }), ("proven", { try self.proven(source) }),
+            ("expire", { try self.expire(source) }),
             ("lease", { try self.lease(source) }), ("key list", { try self.keys(source) }),
         ]
         return try commands.map { name, command in
@@ -107,6 +110,12 @@ final class DamageCommands {
             let words = text.contains(DamageSample.labels[0]) ? "the backup before" : "up to an earlier end"
             return Self.said(text).map { "\(words), \($0)" } ?? words
         case "cat": return "shows it"
+        case "expire":
+            let usual = Set(String(decoding: right["expire"] ?? [], as: UTF8.self).split(separator: "\n"))
+            let removed = Set(text.split(separator: "\n")).filter { $0.hasPrefix("removes ") }
+            // Only what nobody can notice, that an object was never there, may remove more.
+            let isMore = !removed.isSubset(of: usual)
+            return isMore ? "removes more" : removed.isEmpty ? "removes nothing" : "removes less"
         case "proven":
             let claims = Set(text.split(separator: "\n"))
             let usual = Set(String(decoding: right["proven"] ?? [], as: UTF8.self).split(separator: "\n"))
@@ -208,6 +217,19 @@ final class DamageCommands {
             if standing.failure != nil { lines.append("failed \(record.label)") }
             lines += unreadable.map { "unreadable \($0.error.code.rawValue)" }
         }
+        return Array(lines.joined(separator: "\n").utf8)
+    }
+
+    /// What retention would do.
+    private func expire(_ source: RepositorySource) throws -> [UInt8] {
+        let options = Expire.Options(
+            clusterName: "main", repository: source, rules: RetentionRules(keepFull: 1), isDryRun: true,
+            process: ProcessIdentity(hostName: "db2", processID: 9))
+        let outcome = try Expire(
+            options, random: SystemRandomSource(), time: ManualTime(), interruption: Interruption()
+        ).run()
+        var lines = outcome.plan.removed.map { "removes \($0.label)" }
+        lines += outcome.withdrawn.map { "withdraws \($0.label)" } + outcome.plan.blocks.map { "blocked \($0)" }
         return Array(lines.joined(separator: "\n").utf8)
     }
 

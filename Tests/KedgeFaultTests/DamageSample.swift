@@ -26,11 +26,18 @@ enum DamagedKind: String, CaseIterable {
     case commitRecord = "commit record"
     case proof = "proof"
     case lease = "lease"
+    case pin = "pin"
+    case condemned = "condemned mark"
+    case removing = "removing mark"
+    case gap = "known gap"
 }
 
 /// Two clusters in one repository. Samples of one seed have the same ids and names, encrypted or not.
 struct DamageSample {
     static let labels = ["20261121T020000Z-full-aaaa", "20261122T020000Z-full-bbbb"]
+    /// Older ones: two that are pinned, two that are about to be removed.
+    static let pinned = ["20261119T020000Z-full-eeee", "20261119T030000Z-full-ffff"]
+    static let condemned = ["20261118T020000Z-full-gggg", "20261118T030000Z-full-hhhh"]
     static let running = ["20261123T020000Z-full-cccc", "20261124T020000Z-full-dddd"]
     /// The file that a good `archive-get` is asked for where the damage is elsewhere.
     static let goodFile = "000000010000000000000005"
@@ -73,7 +80,8 @@ struct DamageSample {
     /// WAL of two timelines, two backups, two that are under way.
     private static func fill(_ cluster: ClusterRepository) throws {
         let paper = PaperBackup(cluster)
-        try paper.archive(5...8)
+        try paper.archive(1...1)
+        try paper.archive(3...8)
         try paper.archive(9...9, isPartial: true)
         try paper.archive(9...10, timeline: 2)
         try paper.archive(11...11, timeline: 2, isPartial: true)
@@ -86,20 +94,13 @@ struct DamageSample {
             try paper.archive(.backup(name), Array("START WAL LOCATION: 0/\(number)00028\n".utf8))
         }
         for (index, text) in labels.enumerated() {
-            guard let label = Label(text) else { continue }
-            let start = UInt64(5 + index)
-            let record = CommitRecord.sample(
-                label, start: LSN(start << 20 | 40), stop: LSN((start + 1) << 20 | 312),
-                stopTime: MemoryRepository.commitTime(start + 1))
-            let entries =
-                PaperEntry.minimal() + [
-                    PaperEntry("base", .directory, mode: 0o700),
-                    PaperEntry("base/1259", .file(SeededRandom(seed: start).bytes(5000))),
-                    PaperEntry("base/1260", .file([UInt8](repeating: UInt8(start), count: 5000))),
-                ]
-            let committed = try paper.commit(
-                entries.sorted { $0.path < $1.path }, as: record, number: UInt64(index + 1))
-            try prove(committed, cluster)
+            guard let record = try commit(text, number: UInt64(index + 1), start: UInt64(5 + index), paper) else {
+                continue
+            }
+            try prove(record, cluster)
+        }
+        for (index, text) in (pinned + condemned).enumerated() {
+            _ = try commit(text, number: UInt64(index + 3), start: 3, paper)
         }
         for text in running {
             guard let label = Label(text) else { continue }
@@ -108,6 +109,42 @@ struct DamageSample {
                     label: label, type: .full, parent: nil, systemIdentifier: SystemIdentifier(7),
                     timeline: TimelineID(1), startLSN: LSN(8 << 20 | 40), startedAt: MemoryRepository.commitTime(8),
                     hostName: "db1", processID: 7, createdBy: "kedge"))
+        }
+        try mark(cluster)
+    }
+
+    private static func commit(
+        _ text: String, number: UInt64, start: UInt64, _ paper: PaperBackup
+    ) throws -> CommitRecord? {
+        guard let label = Label(text) else { return nil }
+        let record = CommitRecord.sample(
+            label, start: LSN(start << 20 | 40), stop: LSN((start + 1) << 20 | 312),
+            stopTime: MemoryRepository.commitTime(start + 1))
+        let entries =
+            PaperEntry.minimal() + [
+                PaperEntry("base", .directory, mode: 0o700),
+                PaperEntry("base/1259", .file(SeededRandom(seed: number).bytes(5000))),
+                PaperEntry("base/1260", .file([UInt8](repeating: UInt8(number), count: 5000))),
+            ]
+        return try paper.commit(entries.sorted { $0.path < $1.path }, as: record, number: number)
+    }
+
+    /// What retention keeps in the catalogue, and a hole in the log that somebody knows of.
+    private static func mark(_ cluster: ClusterRepository) throws {
+        let (marks, time) = (RetentionCatalog(cluster), MemoryRepository.commitTime(9))
+        for label in pinned.compactMap({ Label($0) }) {
+            _ = try marks.put(Pin(label: label, pinnedAt: time, hostName: "db1"))
+        }
+        for (text, stage) in condemned.flatMap({ text in CondemnedMark.Stage.allCases.map { (text, $0) } }) {
+            guard let label = Label(text) else { continue }
+            try marks.put(
+                CondemnedMark(label: label, stage: stage, reason: "no rule", condemnedAt: time, hostName: "db1"))
+        }
+        for number in [2, 0] as [UInt64] {
+            try WALArchive(cluster, cluster.newestRegistration).put(
+                KnownGap(
+                    systemIdentifier: SystemIdentifier(7), timeline: TimelineID(1), numbers: number...number,
+                    reason: .acknowledged, createdAt: time, hostName: "db1"))
         }
     }
 
@@ -162,6 +199,10 @@ struct DamageSample {
             case .intent: [ObjectName("\(cluster)/catalog/intent/\(Self.running[index])")]
             case .commitRecord: [ObjectName("\(cluster)/catalog/backup/\(Self.labels[backup])")]
             case .proof: below("catalog/proof/\(Self.labels[backup])/")
+            case .pin: [ObjectName("\(cluster)/catalog/pin/\(Self.pinned[index])")]
+            case .condemned: [ObjectName("\(cluster)/catalog/condemned/\(Self.condemned[index])")]
+            case .removing: [ObjectName("\(cluster)/catalog/removing/\(Self.condemned[index])")]
+            case .gap: below("catalog/gap/7/").reversed()
             case .lease: [ObjectName("\(cluster)/\(ClusterLayout.leases)/\(index == 0 ? "backup" : "expire")")]
             }
         let position = found.count == 1 ? 0 : index

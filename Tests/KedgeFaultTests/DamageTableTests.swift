@@ -23,7 +23,12 @@ enum Damage: String, CaseIterable {
     case otherCipher = "sealed with the other cipher"
 }
 
-@Suite(.serialized) struct DamageTableTests {
+@Suite(
+    .serialized,
+    .enabled(
+        if: !PostgresInstallation.serversAreEnabled || PostgresInstallation.soakIsEnabled,
+        "the quick tier tries the same places"))
+struct DamageTableTests {
     private static let isSoak = PostgresInstallation.soakIsEnabled
 
     @Test("nothing damaged is served, and docs/damage.md says what notices it", arguments: [true, false])
