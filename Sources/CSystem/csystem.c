@@ -79,6 +79,12 @@ int csystem_start_writeback(int descriptor, off_t offset, off_t count, bool wait
 
 int csystem_syncfs(int descriptor) { return syncfs(descriptor); }
 
+int csystem_set_direct(int descriptor, bool on) {
+    int flags = fcntl(descriptor, F_GETFL);
+    if (flags < 0) return -1;
+    return fcntl(descriptor, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT);
+}
+
 int csystem_terminal_columns(int descriptor) {
     struct winsize size;
     return ioctl(descriptor, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;

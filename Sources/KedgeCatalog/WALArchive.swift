@@ -159,6 +159,7 @@ package struct WALArchive: Sendable {
         let places = Array(index.dataFrames)
         var bytes = [UInt8](unsafeUninitializedCapacity: index.rawCount) { _, count in count = index.rawCount }
         try bytes.withMutableBytes { (out) throws(KedgeError) in
+            preferHugePages(out)
             try sealed.withBytes { (sealed) throws(KedgeError) in
                 // Each frame has a place of its own in `out`, so threads never touch the same bytes.
                 let shared = SharedBuffers(sealed: sealed, out: out)

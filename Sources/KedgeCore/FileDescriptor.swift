@@ -258,7 +258,7 @@ extension FileDescriptor {
 
 /// Asks for huge pages under a buffer that was not touched yet: a WAL segment costs 4096 page faults without.
 /// Advice may be ignored, so nothing fails.
-private func preferHugePages(_ buffer: UnsafeMutableRawBufferPointer) {
+package func preferHugePages(_ buffer: UnsafeMutableRawBufferPointer) {
     let hugePage = 2 << 20
     guard buffer.count >= 2 * hugePage, let start = buffer.baseAddress else { return }
     // Only whole huge pages that belong to the buffer alone.

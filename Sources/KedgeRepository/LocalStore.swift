@@ -321,6 +321,9 @@ private final class LocalUpload: ObjectUpload {
     private let name: ObjectName
     private let store: LocalStore
     private var sizeBytes: UInt64 = 0
+    /// What was appended and is not in the file yet; whole windows go past the page cache. Freed with the upload.
+    private let window = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+    private var windowCount = 0
     /// Up to here the disk has been asked to write.
     private var startedBytes: UInt64 = 0
     /// Up to here it has written, and the page cache is free.
@@ -332,13 +335,29 @@ private final class LocalUpload: ObjectUpload {
         self.store = store
     }
 
+    deinit { window.deallocate() }
+
     func append(_ bytes: UnsafeRawBufferPointer) throws(KedgeError) {
-        do throws(KedgeError) {
-            try file.file.write(bytes, at: sizeBytes)
-        } catch {
-            throw store.told(error, name, written: sizeBytes, needing: UInt64(bytes.count))
+        var rest = bytes
+        while !rest.isEmpty {
+            let count = min(rest.count, window.count - windowCount)
+            UnsafeMutableRawBufferPointer(rebasing: window[windowCount..<windowCount + count])
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: rest[..<count]))
+            windowCount += count
+            rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+            if windowCount == window.count { try flush() }
         }
-        sizeBytes += UInt64(bytes.count)
+    }
+
+    /// Writes what is in the window.
+    private func flush() throws(KedgeError) {
+        do throws(KedgeError) {
+            try file.file.writeDirect(UnsafeRawBufferPointer(rebasing: window[..<windowCount]), at: sizeBytes)
+        } catch {
+            throw store.told(error, name, written: sizeBytes, needing: UInt64(windowCount))
+        }
+        sizeBytes += UInt64(windowCount)
+        windowCount = 0
         if sizeBytes - startedBytes >= LocalUpload.windowBytes { writeBack() }
     }
 
@@ -355,7 +374,8 @@ private final class LocalUpload: ObjectUpload {
     }
 
     func finish() throws(KedgeError) -> PutOutcome {
-        try store.publish(file, as: name, replacing: false, sizeBytes: sizeBytes)
+        try flush()
+        return try store.publish(file, as: name, replacing: false, sizeBytes: sizeBytes)
     }
 
     func abort() { file.discard() }

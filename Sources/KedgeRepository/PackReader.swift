@@ -128,7 +128,49 @@ package final class PackReader {
                 remaining -= UInt64(count)
                 position = (position.frame + 1, 0)
             } else {
-                try readFrames(pack, from: &position, remaining: &remaining, body)
+                let frames = try fetch(pack, from: position.frame, bytes: remaining + UInt64(position.offset))
+                for frame in frames where remaining > 0 {
+                    try open(frame, of: pack)
+                    let count = try lend(from: position.offset, of: frame.rawLength, atMost: remaining, pack, body)
+                    remaining -= UInt64(count)
+                    position = (frame.number + 1, 0)
+                }
+            }
+        }
+    }
+
+    /// Fills `out` with the raw bytes of a run of a pack's stream. Frames that lie in it as a whole are opened in
+    /// place.
+    ///
+    /// As above. What `out` holds after an error is of no use.
+    package func read(
+        _ pack: RandomID, frame: UInt32, offset: UInt32, into out: UnsafeMutableRawBufferPointer
+    ) throws(KedgeError) {
+        var position = (frame: UInt64(frame), offset: Int(offset))
+        var filled = 0
+        func copy(_ piece: UnsafeRawBufferPointer) {
+            UnsafeMutableRawBufferPointer(rebasing: out[filled..<filled + piece.count]).copyMemory(from: piece)
+        }
+        while filled < out.count {
+            if let current, current.pack == pack, current.frame == position.frame {
+                let limit = UInt64(out.count - filled)
+                filled += try lend(from: position.offset, of: current.count, atMost: limit, pack, copy)
+                position = (position.frame + 1, 0)
+                continue
+            }
+            let frames = try fetch(
+                pack, from: position.frame, bytes: UInt64(out.count - filled) + UInt64(position.offset))
+            for frame in frames where filled < out.count {
+                let rest = UnsafeMutableRawBufferPointer(rebasing: out[filled...])
+                if position.offset == 0 && frame.rawLength <= rest.count && frame.rawLength > 0 {
+                    try open(frame, into: UnsafeMutableRawBufferPointer(rebasing: rest[..<frame.rawLength]))
+                    filled += frame.rawLength
+                } else {
+                    try open(frame, of: pack)
+                    filled += try lend(
+                        from: position.offset, of: frame.rawLength, atMost: UInt64(rest.count), pack, copy)
+                }
+                position = (frame.number + 1, 0)
             }
         }
     }
@@ -151,48 +193,48 @@ package final class PackReader {
         return end - offset
     }
 
-    /// Reads as many frames as one read takes and as the run needs, and lends their bytes.
-    private func readFrames(
-        _ pack: RandomID, from position: inout (frame: UInt64, offset: Int), remaining: inout UInt64,
-        _ body: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
-    ) throws(KedgeError) {
-        let directory = try directories.directory(of: pack)
-        let opener = try opener(for: pack, directory)
-        let first = position.frame
-        var last = first
-        var rawBytes = UInt64(try directory.rawLength(ofFrame: first))
-        let begin = try directory.range(ofFrame: first).lowerBound
-        var end = try directory.range(ofFrame: first).upperBound
-        while rawBytes < remaining + UInt64(position.offset), last + 1 < UInt64(directory.frameCount) {
-            let next = try directory.range(ofFrame: last + 1).upperBound
-            guard next - begin <= Self.readBytes else { break }
-            last += 1
-            end = next
-            rawBytes += UInt64(try directory.rawLength(ofFrame: last))
-        }
-        try fetch(pack, begin..<end)
-        for frame in first...last where remaining > 0 {
-            let range = try directory.range(ofFrame: frame)
-            let count = try open(
-                Int(range.lowerBound - begin)..<Int(range.upperBound - begin), number: UInt32(frame),
-                rawLength: directory.rawLength(ofFrame: frame), with: opener)
-            current = (pack, frame, count)
-            remaining -= UInt64(try lend(from: position.offset, of: count, atMost: remaining, pack, body))
-            position = (frame + 1, 0)
-        }
+    /// A frame whose stored bytes were read.
+    private struct FetchedFrame {
+        let number: UInt64
+        /// Where it lies in `stored`.
+        let place: Range<Int>
+        let rawLength: Int
     }
 
-    private func opener(for pack: RandomID, _ directory: PackDirectory) throws(KedgeError) -> FrameOpener {
-        if let opener, openerPack == pack { return opener }
+    /// Reads frame `first` and as many of the next as one read takes and as `bytes` raw bytes need.
+    private func fetch(
+        _ pack: RandomID, from first: UInt64, bytes: UInt64
+    ) throws(KedgeError) -> [FetchedFrame] {
+        let directory = try directories.directory(of: pack)
+        try prepareOpener(for: pack, directory)
+        let begin = try directory.range(ofFrame: first).lowerBound
+        var frames: [FetchedFrame] = []
+        var (end, rawBytes) = (begin, UInt64(0))
+        for number in first..<max(first + 1, UInt64(directory.frameCount)) {
+            let range = try directory.range(ofFrame: number)
+            guard number == first || range.upperBound - begin <= Self.readBytes else { break }
+            let rawLength = try directory.rawLength(ofFrame: number)
+            frames.append(
+                FetchedFrame(
+                    number: number, place: Int(range.lowerBound - begin)..<Int(range.upperBound - begin),
+                    rawLength: rawLength))
+            end = range.upperBound
+            rawBytes += UInt64(rawLength)
+            if rawBytes >= bytes { break }
+        }
+        try fetch(pack, begin..<end)
+        return frames
+    }
+
+    private func prepareOpener(for pack: RandomID, _ directory: PackDirectory) throws(KedgeError) {
+        guard openerPack != pack else { return }
+        openerPack = nil
         if let opener {
             try opener.start(directory.seal)
-            openerPack = pack
-            return opener
+        } else {
+            opener = try FrameOpener(directory.seal)
         }
-        let made = try FrameOpener(directory.seal)
-        opener = made
         openerPack = pack
-        return made
     }
 
     private func fetch(_ pack: RandomID, _ range: Range<UInt64>) throws(KedgeError) {
@@ -206,17 +248,28 @@ package final class PackReader {
         }
     }
 
-    private func open(
-        _ range: Range<Int>, number: UInt32, rawLength: Int, with opener: FrameOpener
-    ) throws(KedgeError) -> Int {
+    /// Opens a frame into `raw`, where it becomes the current one.
+    private func open(_ frame: FetchedFrame, of pack: RandomID) throws(KedgeError) {
         current = nil
-        if raw.count < rawLength { raw = [UInt8](repeating: 0, count: max(rawLength, ObjectSeal.standardFrameSize)) }
-        return try raw.withMutableBytes { (out) throws(KedgeError) in
-            try stored.withBytes { (bytes) throws(KedgeError) in
-                try opener.open(
-                    UnsafeRawBufferPointer(rebasing: bytes[range]), expecting: .data, number: number,
-                    into: UnsafeMutableRawBufferPointer(rebasing: out[..<rawLength]))
-            }
+        if raw.count < frame.rawLength {
+            raw = [UInt8](repeating: 0, count: max(frame.rawLength, ObjectSeal.standardFrameSize))
+        }
+        try raw.withMutableBytes { (out) throws(KedgeError) in
+            try open(frame, into: UnsafeMutableRawBufferPointer(rebasing: out[..<frame.rawLength]))
+        }
+        current = (pack, frame.number, frame.rawLength)
+    }
+
+    /// Opens a frame into `out`, which is as long as the frame should be.
+    private func open(_ frame: FetchedFrame, into out: UnsafeMutableRawBufferPointer) throws(KedgeError) {
+        guard let opener else { preconditionFailure("frames are fetched with an opener") }
+        let count = try stored.withBytes { (bytes) throws(KedgeError) in
+            try opener.open(
+                UnsafeRawBufferPointer(rebasing: bytes[frame.place]), expecting: .data, number: UInt32(frame.number),
+                into: out)
+        }
+        guard count == out.count else {
+            throw opener.seal.damaged("Frame \(frame.number) holds \(count) bytes; its table says \(out.count).")
         }
     }
 }

@@ -9,12 +9,17 @@ package import KedgeRepository
 package final class ContentReader {
     private let directories: PackDirectories
     private let packs: PackReader
-    private var buffer = [UInt8](repeating: 0, count: Int(regionSize))
+    /// One region, aligned for direct writes. Freed with the reader.
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(regionSize), alignment: 4096)
 
     package init(_ directories: PackDirectories) {
         self.directories = directories
         packs = PackReader(directories)
+        // A kernel or a repository that fails must not show old memory.
+        buffer.initializeMemory(as: UInt8.self, repeating: 0)
     }
+
+    deinit { buffer.deallocate() }
 
     /// Hands the content of `regions` to `body`, a region at a time with its offset in the file.
     ///
@@ -30,14 +35,12 @@ package final class ContentReader {
             let offset = UInt64(region) * regionSize
             let count = Int(min(regionSize, content.size - offset))
             try fill(count, &cursor)
-            try buffer.withBytes { (bytes) throws(KedgeError) in
-                let bytes = UnsafeRawBufferPointer(rebasing: bytes[..<count])
-                if let expected = content.regions[region] {
-                    let found = ContentHash(of: bytes)
-                    guard found == expected else { throw mismatch(path, offset, expected, found) }
-                }
-                try body(bytes, offset)
+            let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+            if let expected = content.regions[region] {
+                let found = ContentHash(of: bytes)
+                guard found == expected else { throw mismatch(path, offset, expected, found) }
             }
+            try body(bytes, offset)
         }
     }
 
@@ -83,27 +86,18 @@ package final class ContentReader {
         while filled < count {
             let extent = cursor.extents[cursor.index]
             let length = min(extent.length - cursor.done, UInt64(count - filled))
+            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[filled..<filled + Int(length)])
             switch extent.source {
-            case .zeros:
-                buffer.withMutableBytes { bytes in
-                    let rest = UnsafeMutableRawBufferPointer(rebasing: bytes[filled..<filled + Int(length)])
-                    rest.initializeMemory(as: UInt8.self, repeating: 0)
-                }
-                filled += Int(length)
+            case .zeros: part.initializeMemory(as: UInt8.self, repeating: 0)
             case .pack(let pack, let frame, let offset):
                 let place = cursor.place ?? (UInt64(frame), UInt64(offset))
                 guard let first = UInt32(exactly: place.frame), let start = UInt32(exactly: place.offset) else {
                     throw misplaced(pack)
                 }
-                try packs.read(pack, frame: first, offset: start, length: length) { (piece) throws(KedgeError) in
-                    buffer.withMutableBytes { bytes in
-                        UnsafeMutableRawBufferPointer(rebasing: bytes[filled..<filled + piece.count])
-                            .copyMemory(from: piece)
-                    }
-                    filled += piece.count
-                }
+                try packs.read(pack, frame: first, offset: start, into: part)
                 cursor.place = try move(place, by: length, in: pack)
             }
+            filled += Int(length)
             cursor.advance(length)
         }
     }

@@ -143,9 +143,11 @@ final class FileWorker {
         _ regions: Range<Int>, of task: FileTask, to file: borrowing FileDescriptor
     ) throws(KedgeError) -> UInt32 {
         var crc: UInt32 = 0
+        // Small files go through the page cache, which writes many of them at once.
+        let isLarge = task.content.regions.count > 1
         try reader.read(task.content, regions: regions, path: task.path) { (bytes, offset) throws(KedgeError) in
             try interruption.checkpoint()
-            try file.write(bytes, at: offset)
+            if isLarge { try file.writeDirect(bytes, at: offset) } else { try file.write(bytes, at: offset) }
             crc = CRC32C.checksum(bytes, continuing: crc)
             progress.advance(bytes.count)
         }

@@ -27,6 +27,46 @@ import Testing
         #expect(throws: KedgeError.self) { try file.write([1], at: .max) }
     }
 
+    @Test(
+        "a direct write is the same bytes, whatever is aligned and whether the file system can do it",
+        arguments: [false, true])
+    func direct(inMemory: Bool) throws {
+        let directory = try TemporaryDirectory(inMemory: inMemory)
+        let file = try FileDescriptor.open(RawPath(directory("f")), [.read, .write, .create])
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 4096)
+        defer { memory.deallocate() }
+        for index in memory.indices { memory[index] = UInt8(truncatingIfNeeded: index &* 31 >> 3) }
+        var expected: [UInt8] = []
+        // (offset in the file, start in the memory, count)
+        for (offset, start, count) in [
+            (0, 0, 16_384), (16_384, 0, 20_000), (36_384, 0, 8192), (8192, 4096, 4096), (4096, 17, 9000),
+            (40_960, 0, 1),
+            (45_056, 8192, 12_289),
+        ] {
+            let bytes = UnsafeRawBufferPointer(rebasing: memory[start..<start + count])
+            try file.writeDirect(bytes, at: UInt64(offset))
+            if expected.count < offset + count {
+                expected += [UInt8](repeating: 0, count: offset + count - expected.count)
+            }
+            expected.replaceSubrange(offset..<offset + count, with: bytes)
+            #expect(try file.read(count: 1 << 20, at: 0) == expected, "\(offset), \(start), \(count)")
+        }
+        // A read that is not aligned would fail were the file still open for direct reads only.
+        #expect(try file.read(count: 3, at: 5) == Array(expected[5..<8]))
+    }
+
+    @Test("a direct write that the disk has no room for is told as any other")
+    func directWithoutRoom() throws {
+        let file = try FileDescriptor.open("/dev/full", [.write])
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 4096)
+        defer { memory.deallocate() }
+        memory.initializeMemory(as: UInt8.self, repeating: 1)
+        let error = #expect(throws: KedgeError.self) {
+            try file.writeDirect(UnsafeRawBufferPointer(memory), at: 0)
+        }
+        #expect(error?.code == .noSpace)
+    }
+
     @Test("a missing file is not-found, and the message names it and the error number")
     func missing() throws {
         let error = #expect(throws: KedgeError.self) {

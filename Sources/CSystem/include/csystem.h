@@ -44,6 +44,9 @@ int csystem_next_entry(DIR *directory, const char **name, unsigned char *type);
 int csystem_start_writeback(int descriptor, off_t offset, off_t count, bool wait);
 // syncfs(2) is hidden: makes all of a file system durable, one call for a restored data directory.
 int csystem_syncfs(int descriptor);
+
+// Turns O_DIRECT (open(2)) of an open file on or off.
+int csystem_set_direct(int descriptor, bool on);
 // pipe2(2) with O_CLOEXEC is hidden.
 int csystem_pipe(int descriptors[2]);
 

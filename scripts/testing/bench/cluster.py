@@ -74,7 +74,7 @@ class Cluster:
         self.copy("random (id int, content bytea)", self.random_rows(int(part * MIB / 6250)))
         self.sql(
             "CREATE TABLE document AS SELECT i AS id, jsonb_build_object('id', i, 'name', md5(i::text), 'at', now(),"
-            " 'price', (i * 7919 % 100000) / 100.0, 'tags', jsonb_build_array('red', i % 17, 'blue'), 'address',"
+            " 'price', (i * 7919::bigint % 100000) / 100.0, 'tags', jsonb_build_array('red', i % 17, 'blue'), 'address',"
             " jsonb_build_object('street', 'Long Street ' || i % 997, 'city', 'City ' || i % 97, 'zip', i % 99999)) AS"
             f" body FROM generate_series(1, {int(part * MIB / 345)}) i; ALTER TABLE document ADD PRIMARY KEY (id)")
         self.copy("article (id int, words text)", self.text_rows(int(part * MIB / 1420)))
