@@ -7,6 +7,7 @@
 // 3. In each repository it is created only if absent. If it exists, the content tag decides: equal is success once what
 //    is there is durable; other content is a conflict, and nothing is changed.
 // 4. Success is reported when every repository has it durably, and not before.
+// 5. Then come the next segments that wait, several at once (PushAhead.swift), each with a note in the spool.
 
 import KedgeCatalog
 import KedgeCodec
@@ -28,6 +29,11 @@ package struct ArchivePush: Sendable {
         /// `wal-damage = refuse`: a suspect file is an error instead of a mark.
         package let refusesDamagedWAL: Bool
         package let hostName: String
+        /// Where notes go; nil: there are none, and nothing is pushed ahead.
+        package var spool: Spool?
+        /// What the notes are about.
+        package var destination: PushDestination?
+        package var ahead = PushAheadLimits(segments: 0, inFlight: 1)
 
         package init(
             path: RawPath, clusterName: String, dataDirectory: RawPath, repositories: [RepositorySource],
@@ -49,44 +55,59 @@ package struct ArchivePush: Sendable {
         package let stored: [(repository: String, outcome: PutOutcome)]
         /// Why the file is suspect; nil where all is well.
         package let suspect: WALWalk.Defect?
+        /// Whether a note of the spool was enough.
+        package var isFromNote = false
+        /// What was stored besides.
+        package var ahead = PushedAhead()
     }
 
     private let options: Options
     private let random: any RandomSource
     private let time: any TimeSource
+    private let interruption: Interruption
 
-    package init(_ options: Options, random: any RandomSource, time: any TimeSource) {
+    package init(
+        _ options: Options, random: any RandomSource, time: any TimeSource, interruption: Interruption = Interruption()
+    ) {
         self.options = options
         self.random = random
         self.time = time
+        self.interruption = interruption
     }
 
     /// Throws `usage` for a name that is no WAL file's, `wal-foreign`, `wal-invalid`, `wal-suspect`,
     /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, the first
-    /// error is thrown after the others were tried.
+    /// error is thrown after the others were tried. What is pushed ahead never throws.
     package func run() throws(KedgeError) -> Outcome {
         let file = try fileName()
-        let local = try readChecked(file)
+        let local = try readChecked(file, at: options.path)
         if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(file, suspect) }
-        var stored: [(String, PutOutcome)] = []
+        var stored: [Stored] = []
+        var archives: [WALArchive] = []
         var failure: KedgeError?
         for source in options.repositories {
             do throws(KedgeError) {
-                stored.append((source.settings.name, try store(local, in: source)))
+                let archive = try archive(of: local, in: source, for: .write)
+                stored.append(try store(local, in: archive, threads: options.threads))
+                archives.append(archive)
             } catch {
-                failure =
-                    failure
-                    ?? error.wrapped(
-                        "could not archive WAL file \"\(file.text)\" in repository \"\(source.settings.name)\"")
+                failure = failure ?? told(error, file, source.settings.name)
             }
         }
         if let failure { throw failure }
-        return Outcome(file: file, stored: stored, suspect: local.facts?.suspect)
+        var outcome = Outcome(
+            file: file, stored: stored.map { ($0.copy.repository, $0.outcome) }, suspect: local.facts?.suspect)
+        outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)
+        return outcome
+    }
+
+    private func told(_ error: KedgeError, _ file: WALFileName, _ repository: String) -> KedgeError {
+        error.wrapped("could not archive WAL file \"\(file.text)\" in repository \"\(repository)\"")
     }
 
     /// Does everything that a push does but storing: what it throws, a push would throw, as far as reading can tell.
     package func rehearse() throws(KedgeError) {
-        let local = try readChecked(try fileName())
+        let local = try readChecked(try fileName(), at: options.path)
         if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(local.file, suspect) }
         for source in options.repositories {
             let archive = try archive(of: local, in: source, for: .write)
@@ -113,32 +134,38 @@ package struct ArchivePush: Sendable {
         let bytes: [UInt8]
         /// What the walk learned; nil for history files.
         let facts: WALFacts?
+        /// Nil where a note would not be safe: the file was changed just before, or while, it was read.
+        var identity: FileIdentity?
     }
 
-    private func readChecked(_ file: WALFileName) throws(KedgeError) -> LocalFile {
+    private func readChecked(_ file: WALFileName, at path: RawPath) throws(KedgeError) -> LocalFile {
         let control = try ControlFile.read(dataDirectory: options.dataDirectory, time: time)
         switch file {
         case .history(let timeline):
-            let bytes = try readFile(limit: TimelineHistory.maximumFileSize)
+            let bytes = try readFile(path, limit: TimelineHistory.maximumFileSize)
             _ = try TimelineHistory(parsing: bytes, timeline: timeline)
             return LocalFile(file: file, control: control, bytes: bytes, facts: nil)
         case .backup:
-            return LocalFile(file: file, control: control, bytes: try readFile(limit: 1 << 20), facts: nil)
+            return LocalFile(file: file, control: control, bytes: try readFile(path, limit: 1 << 20), facts: nil)
         case .segment, .partial:
-            var local = try readSegment(file, control)
+            var local = try readSegment(file, at: path, control)
             // A page may have been read while it was written, by a disk or file system that is not quite coherent.
-            if local.facts?.suspect != nil { local = try readSegment(file, control) }
+            if local.facts?.suspect != nil { local = try readSegment(file, at: path, control) }
             return local
         }
     }
 
-    private func readFile(limit: Int) throws(KedgeError) -> [UInt8] {
-        try FileDescriptor.open(options.path, .read).readAll(limit: limit)
+    private func readFile(_ path: RawPath, limit: Int) throws(KedgeError) -> [UInt8] {
+        try FileDescriptor.open(path, .read).readAll(limit: limit)
     }
 
-    private func readSegment(_ file: WALFileName, _ control: ControlFile) throws(KedgeError) -> LocalFile {
-        let descriptor = try FileDescriptor.open(options.path, .read)
-        let size = try descriptor.status().sizeBytes
+    private func readSegment(
+        _ file: WALFileName, at path: RawPath, _ control: ControlFile
+    ) throws(KedgeError) -> LocalFile {
+        let descriptor = try FileDescriptor.open(path, .read)
+        let begin = time.now()
+        let identity = FileIdentity(try descriptor.status())
+        let size = identity.sizeBytes
         let format = control.walFormat
         let firstPage = try descriptor.read(count: Int(min(size, UInt64(format.walBlockSize))), at: 0)
         let segment = try firstPage.withBytes { (page) throws(KedgeError) in
@@ -155,7 +182,11 @@ package struct ArchivePush: Sendable {
         let facts = try bytes.withBytes { (bytes) throws(KedgeError) in
             try WALFacts(of: bytes, segment: segment, isPartial: isPartial, format: format)
         }
-        return LocalFile(file: file, control: control, bytes: bytes, facts: facts)
+        var local = LocalFile(file: file, control: control, bytes: bytes, facts: facts)
+        if identity.isSettled(at: begin), FileIdentity(try descriptor.status()) == identity {
+            local.identity = identity
+        }
+        return local
     }
 
     private func refusal(_ file: WALFileName, _ suspect: WALWalk.Defect) -> KedgeError {
@@ -183,16 +214,30 @@ package struct ArchivePush: Sendable {
             archivedAt: time.now(), hostName: options.hostName, segment: local.facts)
     }
 
-    private func store(_ local: LocalFile, in source: RepositorySource) throws(KedgeError) -> PutOutcome {
-        let archive = try archive(of: local, in: source, for: .write)
+    /// A copy that is durable.
+    private struct Stored {
+        let outcome: PutOutcome
+        let copy: PushNote.Copy
+    }
+
+    private func store(
+        _ local: LocalFile, in archive: WALArchive, threads: Int, gate: WorkGate? = nil
+    ) throws(KedgeError) -> Stored {
         let facts = facts(of: local, in: archive.cluster)
-        switch try archive.put(local.bytes, facts: facts, threads: options.threads) {
-        case .created: return .created
+        let object = archive.cluster.name(archive.target(of: facts).name)
+        let outcome: PutOutcome
+        switch try archive.put(local.bytes, facts: facts, threads: threads, gate: gate) {
+        case .created: outcome = .created
         case .exists(let archived):
             try check(archived, in: archive, local, facts)
             try archive.cluster.repository.store.makeDurable(archive.cluster.name(archived.name))
-            return .alreadyExists
+            outcome = .alreadyExists
         }
+        let repository = archive.cluster.repository
+        return Stored(
+            outcome: outcome,
+            copy: PushNote.Copy(
+                repository: repository.name, repositoryID: repository.identity.id, object: object.text))
     }
 
     /// Whether the local segment is empty from where its timeline was left on, and equal to the stored one before that:
@@ -248,5 +293,93 @@ package struct ArchivePush: Sendable {
         if let end = local.recordsEnd { text += ", its records end at \(end)" }
         if let time = local.lastEnd { text += ", its last transaction at \(time)" }
         return text + "."
+    }
+}
+
+// MARK: - Ahead
+
+extension ArchivePush {
+    /// Stores the next segments that wait, and makes notes of them and of the own one. `archives` are those of all
+    /// repositories, in which the own file is durable.
+    private func pushAhead(
+        of own: LocalFile, _ copies: [PushNote.Copy], to archives: [WALArchive]
+    ) -> PushedAhead {
+        guard let spool = options.spool, let destination = options.destination, case .segment(let name) = own.file
+        else {
+            return PushedAhead()
+        }
+        note(own, copies, spool, destination)
+        let ready = ReadyFiles(beside: options.path)
+        let noted = spool.names(in: .durable)
+        // A segment that waits no more is not asked for again.
+        let waiting = Set(ready.names)
+        spool.remove(noted.filter { $0 != name && !waiting.contains($0) }, in: .durable)
+        let next = ready.next(after: name, unless: Set(noted), limit: options.ahead.segments)
+        guard !next.isEmpty else { return PushedAhead() }
+        let progress = Monitor(PushedAhead())
+        let inFlight = min(
+            options.ahead.inFlight, max(1, PushAheadLimits.bytesInFlight / max(1, own.bytes.count)), next.count)
+        let begin = time.monotonicNanoseconds()
+        do throws(KedgeError) {
+            // With one segment at a time all threads work on it.
+            let (threads, gate) = (inFlight == 1 ? options.threads : 1, WorkGate(limit: options.threads))
+            try parallelFor(
+                count: next.count, threads: inFlight, name: "push-ahead",
+                makeState: { () throws(KedgeError) in 0 },
+                body: { (_, number) throws(KedgeError) in
+                    try interruption.checkpoint()
+                    guard time.monotonicNanoseconds() - begin < options.ahead.nanoseconds else { return }
+                    let suspect = try pushOne(
+                        next[number], archives, spool, destination, threads: threads, gate)
+                    progress.update { progress in
+                        progress.stored += 1
+                        if let suspect { progress.suspects.append(suspect) }
+                    }
+                })
+        } catch {
+            if error.code != .interrupted { progress.update { $0.failure = error } }
+        }
+        return progress.update { $0 }
+    }
+
+    /// Stores one further segment in all repositories. Returns what is suspect about it.
+    private func pushOne(
+        _ name: String, _ archives: [WALArchive], _ spool: Spool, _ destination: PushDestination, threads: Int,
+        _ gate: WorkGate
+    ) throws(KedgeError) -> String? {
+        guard let file = WALFileName(name) else { return nil }
+        let local = try gate.pass { () throws(KedgeError) in
+            try readChecked(file, at: options.path.parent.appending(name))
+        }
+        if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(file, suspect) }
+        var copies: [PushNote.Copy] = []
+        for archive in archives {
+            do throws(KedgeError) {
+                // The control file was read anew: the server could be another one by now.
+                guard local.control.systemIdentifier == archive.registration.systemIdentifier else {
+                    throw KedgeError(.walForeign, "cannot push on behalf of another database system")
+                }
+                copies.append(try store(local, in: archive, threads: threads, gate: gate).copy)
+            } catch {
+                throw told(error, file, archive.cluster.repository.name)
+            }
+        }
+        note(local, copies, spool, destination)
+        return local.facts?.suspect.map { "\(name): at \($0.lsn): \($0.reason)" }
+    }
+
+    /// Makes a note that a file is durable. Without one the file is looked up again, so a failure costs time alone.
+    private func note(
+        _ local: LocalFile, _ copies: [PushNote.Copy], _ spool: Spool, _ destination: PushDestination
+    ) {
+        guard let identity = local.identity else { return }
+        do throws(KedgeError) {
+            let note = PushNote(
+                file: local.file.text, identity: identity, system: local.control.systemIdentifier,
+                destination: destination.text, copies: copies, notedAt: time.now())
+            try spool.write(note.jsonValue, as: note.file, in: .durable)
+        } catch {
+            // The next call stores it, or finds it, the long way.
+        }
     }
 }

@@ -203,10 +203,8 @@ package struct WALArchive: Sendable {
         case exists(ArchivedFile)
     }
 
-    /// Stores a WAL file with one put, only if its name is free; durable when it returns `created`.
-    ///
-    /// Frames are compressed and sealed by up to `threads` threads. Memory is that of the file and of its object.
-    package func put(_ bytes: [UInt8], facts: WALFileFacts, threads: Int) throws(KedgeError) -> PutResult {
+    /// The object that a WAL file with these facts is stored as.
+    package func target(of facts: WALFileFacts) -> ArchivedFile {
         let needsTag: Bool
         switch facts.file {
         case .history, .backup: needsTag = false
@@ -214,11 +212,25 @@ package struct WALArchive: Sendable {
         case .partial: needsTag = true
         }
         let tag = needsTag ? facts.tag : nil
-        let relative = ClusterLayout.walFile(facts.file, of: system, tag: tag)
-        let archived = ArchivedFile(file: facts.file, name: relative, tag: tag)
+        return ArchivedFile(
+            file: facts.file, name: ClusterLayout.walFile(facts.file, of: system, tag: tag), tag: tag)
+    }
+
+    /// Stores a WAL file with one put, only if its name is free; durable when it returns `created`.
+    ///
+    /// Frames are compressed and sealed by up to `threads` threads, behind `gate` where there is one. Memory is that of
+    /// the file and of its object.
+    package func put(
+        _ bytes: [UInt8], facts: WALFileFacts, threads: Int, gate: WorkGate? = nil
+    ) throws(KedgeError) -> PutResult {
+        let archived = target(of: facts)
+        let relative = archived.name
         // Looked up first: a repeated push is common after a crash, and must not cost compressing it all again.
         if try store.contains(cluster.name(relative)) { return .exists(archived) }
-        let body = try WALObjectWriter(cluster.newSeal(.walFile, relative), threads: threads).seal(bytes, facts: facts)
+        func seal() throws(KedgeError) -> ObjectBody {
+            try WALObjectWriter(cluster.newSeal(.walFile, relative), threads: threads).seal(bytes, facts: facts)
+        }
+        let body = if let gate { try gate.pass(seal) } else { try seal() }
         let outcome = try store.put(cluster.name(relative), body, .createOnly)
         return outcome == .created ? .created : .exists(archived)
     }

@@ -45,13 +45,33 @@ enum ArchivePushCommand {
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
-        let options = ArchivePush.Options(
-            path: RawPath(context.arguments.positionals[0]), clusterName: cluster.name,
-            dataDirectory: context.dataDirectory(of: cluster),
+        let path = RawPath(context.arguments.positionals[0])
+        let dataDirectory = context.dataDirectory(of: cluster)
+        let destination = context.destination(of: cluster, in: configuration)
+        let spool = context.spool(of: cluster)
+        // Before any secret is read: PostgreSQL asks for one segment after the other that is stored already.
+        if let spool,
+            let outcome = AcknowledgedPush(
+                path: path, dataDirectory: dataDirectory, spool: spool, destination: destination,
+                time: context.surroundings.time
+            ).run()
+        {
+            return result(outcome, context)
+        }
+        var options = ArchivePush.Options(
+            path: path, clusterName: cluster.name, dataDirectory: dataDirectory,
             repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
             refusesDamagedWAL: cluster.refusesDamagedWAL, hostName: context.surroundings.host.name)
-        let push = ArchivePush(options, random: context.surroundings.random, time: context.surroundings.time)
-        let outcome = try push.run()
+        options.spool = spool
+        options.destination = destination
+        options.ahead = context.pushAhead(of: cluster, in: configuration)
+        let push = ArchivePush(
+            options, random: context.surroundings.random, time: context.surroundings.time,
+            interruption: context.surroundings.interruption)
+        return result(try push.run(), context)
+    }
+
+    private static func result(_ outcome: ArchivePush.Outcome, _ context: CommandContext) -> CommandResult {
         if let suspect = outcome.suspect {
             context.log.warn(
                 "archived WAL file \"\(outcome.file.text)\" as suspect: at \(suspect.lsn): \(suspect.reason)"
@@ -64,13 +84,20 @@ enum ArchivePushCommand {
             ]
         }
         for stored in outcome.stored {
-            let how = stored.outcome == .created ? "stored" : "found again"
+            let how = outcome.isFromNote ? "acknowledged" : stored.outcome == .created ? "stored" : "found again"
             context.log.info("\(how) WAL file \"\(outcome.file.text)\" in repository \"\(stored.repository)\"")
+        }
+        let ahead = outcome.ahead
+        if ahead.stored > 0 { context.log.info("stored \(ahead.stored) more WAL file(s) that wait") }
+        for suspect in ahead.suspects { context.log.warn("archived WAL file as suspect: \(suspect)") }
+        if let failure = ahead.failure {
+            context.log.warn("stored no more WAL files ahead: \(failure.message): \(failure.cause?.message ?? "")")
         }
         return CommandResult(
             lines: [],
             json: [
                 "file": .string(outcome.file.text), "repositories": .array(stored),
+                "fromSpool": .bool(outcome.isFromNote), "storedAhead": .int(ahead.stored),
                 "suspect": outcome.suspect.map { ["lsn": .string($0.lsn.description), "reason": .string($0.reason)] }
                     ?? .null,
             ])

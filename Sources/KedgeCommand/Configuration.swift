@@ -64,6 +64,8 @@ package struct ClusterConfiguration: Sendable {
     package let workDirectory: String
     package let archiveTimeout: Duration
     package let archiveGetTimeout: Duration
+    /// How many segments one archive-push stores besides its own.
+    package let archivePushAhead: Int
     package let refusesDamagedWAL: Bool
     /// Nil where the recovery signal file decides.
     package let onUnavailable: UnavailableAnswer?
@@ -107,7 +109,7 @@ package enum RepositoryPlace: Sendable {
     package var directory: String? { if case .local(let path) = self { path } else { nil } }
 
     /// What no other repository may have.
-    fileprivate var description: String {
+    package var description: String {
         switch self {
         case .local(let path): "path \"\(path)\""
         case .s3(let s3): "place \(s3.location)"
@@ -353,6 +355,7 @@ extension ClusterConfiguration {
         workDirectory = section.text("work-directory") ?? "/tmp/kedge-\(facts.userID)"
         archiveTimeout = section.duration("archive-timeout")
         archiveGetTimeout = section.duration("archive-get-timeout")
+        archivePushAhead = Int(section.integer("archive-push-ahead") ?? 0)
         refusesDamagedWAL = section.text("wal-damage") == "refuse"
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
         readRate = section.integer("read-rate")

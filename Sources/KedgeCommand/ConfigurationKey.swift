@@ -65,6 +65,10 @@ package struct ConfigurationKey: Sendable {
             "archive-get-timeout", .cluster, .duration(.zero ... .seconds(86_400)), default: "60s",
             "How long archive-get waits for a segment that is missing while later ones are there."),
         ConfigurationKey(
+            "archive-push-ahead", .cluster, .integer(0...1000), default: "64",
+            "How many further segments one archive-push stores when more of them wait, several at once. The calls for "
+                + "them then only acknowledge. 0 stores each in its own call."),
+        ConfigurationKey(
             "wal-damage", .cluster, .choice(["store", "refuse"]), default: "store",
             "What archive-push does with a segment whose records are damaged: store it and mark it as suspect, or "
                 + "refuse it, which fills pg_wal until somebody steps in."),

@@ -1,4 +1,5 @@
 // `kedge init`.
+import KedgeArchive
 import KedgeCore
 import KedgePostgres
 import KedgeSetup
@@ -37,6 +38,8 @@ enum InitCommand {
                 clusterName: cluster.name, pgdata: RawPath(cluster.pgdata),
                 repositories: try context.sources(of: cluster, in: configuration)),
             random: context.surroundings.random, time: context.surroundings.time)
+        // A note about an earlier repository in the same place would acknowledge what the new one does not hold.
+        try context.spool(of: cluster)?.removeAll()
         let outcome = try initialization.run()
         for repository in outcome.repositories {
             lines.append(
