@@ -211,10 +211,13 @@ class Bench:
     def pushes(self, variant, tools, segments):
         say(f"{variant.name}: archive-push, {len(segments)} segments")
         os.makedirs(f"{self.dir}/codec.out", exist_ok=True)
+        # One segment at a time: where nothing is ready, nobody works ahead.
+        fake = self.fake_data_directory(segments, ready=False)
         cipher = "aes-256-gcm" if variant.is_encrypted else "none"
         for number, path in enumerate(segments):
-            programs = [(tool.name, lambda tool=tool, path=path: tool.run(
-                "archive-push", f"pg_wal/{os.path.basename(path)}", directory=self.cluster.data)) for tool in tools]
+            programs = [(tool.name, lambda tool=tool, path=path: Run(
+                tool.words_at(fake, "archive-push", f"pg_wal/{os.path.basename(path)}"), fake, self.output))
+                for tool in tools]
             programs.append(("codec-only", lambda path=path: Run(
                 [f"{self.dir}/codec-only", "file", path, f"{self.dir}/codec.out", variant.workers,
                  f"{variant.codec}:1", cipher], self.dir, self.output)))
@@ -225,18 +228,20 @@ class Bench:
 
     def gets(self, variant, tools, segments):
         say(f"{variant.name}: archive-get, {len(segments)} segments")
-        place = f"{self.cluster.data}/pg_wal/RECOVERYXLOG"
+        fake = self.fake_data_directory([])
+        place = f"{fake}/pg_wal/RECOVERYXLOG"
         for number, path in enumerate(segments):
             name = os.path.basename(path)
             for tool in tools if number % 2 == 0 else reversed(tools):
-                run = tool.run("archive-get", name, "pg_wal/RECOVERYXLOG", directory=self.cluster.data)
+                words = tool.words_at(fake, "archive-get", name, "pg_wal/RECOVERYXLOG")
+                run = Run(words, fake, self.output)
                 self.samples(variant, "archive-get, a segment", tool.name).runs.append(run)
                 if number == 0:
                     check_call(["cmp", path, place])
                 os.unlink(place)
 
-    def fake_data_directory(self, segments):
-        """What the commands see of a data directory: pg_control and pg_wal with segments that are ready."""
+    def fake_data_directory(self, segments, ready=True):
+        """What the commands see of a data directory: pg_control and pg_wal with segments, ready to be archived or not."""
         fake = f"{self.dir}/fake"
         shutil.rmtree(fake, ignore_errors=True)
         os.makedirs(f"{fake}/pg_wal/archive_status")
@@ -247,6 +252,8 @@ class Bench:
         for path in segments:
             name = os.path.basename(path)
             os.link(path, f"{fake}/pg_wal/{name}")
+            if not ready:
+                continue
             with open(f"{fake}/pg_wal/archive_status/{name}.ready", "w", encoding="utf-8"):
                 pass
         return fake

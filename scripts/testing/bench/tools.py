@@ -71,9 +71,13 @@ class Kedge(Tool):
     def words(self, command, *words):
         return [self.path, "--config", f"{self.base}/kedge.conf", command, *words]
 
-    def queue_words(self, command, *words, data):
-        """The same where many segments wait, with all that helps then; `data` stands for the data directory."""
+    def words_at(self, _, command, *words):
+        """A command that is started in a directory that stands for the data directory."""
         return self.words(command, *words)
+
+    def queue_words(self, command, *words, data):
+        """The same where many segments wait, with all that helps then."""
+        return self.words_at(data, command, *words)
 
     def backup(self, is_full):
         return self.run("backup", "--type", "full" if is_full else "delta")
@@ -129,6 +133,9 @@ class PgBackRest(Tool):
 
     def words(self, command, *words):
         return [self.path, f"--config={self.base}/pgbackrest.conf", "--stanza=main", command, *words]
+
+    def words_at(self, data, command, *words):
+        return self.words(f"--pg1-path={data}", command, *words)
 
     def queue_words(self, command, *words, data):
         return self.words("--archive-async", f"--pg1-path={data}", command, *words)
