@@ -47,6 +47,9 @@ int csystem_status(int directory, const char *path, bool follow_links, struct cs
     result->changed_ns = nanoseconds(status.stx_ctime);
     result->has_birth = (status.stx_mask & STATX_BTIME) != 0;
     result->birth_ns = result->has_birth ? nanoseconds(status.stx_btime) : 0;
+#ifdef STATX_ATTR_MOUNT_ROOT
+    result->is_mount_root = (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+#endif
     return 0;
 }
 

@@ -174,6 +174,8 @@ package struct FilePolicy: Hashable, Sendable {
     private static let excludedNames: Set<String> = [
         "backup_label", "backup_label.old", "tablespace_map", "tablespace_map.old", "backup_manifest",
         "postmaster.pid", "postmaster.opts", "postgresql.auto.conf.tmp", "current_logfiles.tmp",
+        // What a restore leaves when it is killed in its last moment (KedgeRestore, RestoreMarker).
+        "kedge_restore.json",
     ]
 
     /// Temporary files and directories of queries, and relation cache files (lesson 34).

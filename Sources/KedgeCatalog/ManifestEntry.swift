@@ -83,7 +83,7 @@ extension RawPath {
 
 extension JSONRecord {
     /// The path of this key. Throws `damaged` where it is missing or something else.
-    func path(_ key: String) throws(KedgeError) -> RawPath {
+    package func path(_ key: String) throws(KedgeError) -> RawPath {
         guard let path = try optionalPath(key) else { throw invalid(key, "is missing") }
         return path
     }
@@ -95,7 +95,7 @@ extension JSONRecord {
     }
 
     /// The paths of the array of this key. Throws `damaged` for anything else.
-    func paths(_ key: String) throws(KedgeError) -> [RawPath] {
+    package func paths(_ key: String) throws(KedgeError) -> [RawPath] {
         var paths: [RawPath] = []
         for value in try array(key) { paths.append(try RawPath(value, in: self, key: key)) }
         return paths

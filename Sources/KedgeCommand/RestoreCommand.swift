@@ -18,6 +18,12 @@ enum RestoreCommand {
                 + "--time-zone is given.",
             "At a target the server pauses, so that you can look, until you call pg_wal_replay_resume(); at the end of "
                 + "the archived WAL it is promoted. --target-action says otherwise.",
+            "With --delta the directory may hold a stopped data directory of the same database system, damaged or "
+                + "outdated, or what an interrupted restore has left. Every byte that stays is read and compared with "
+                + "the backup; only what differs is fetched, and what the backup does not have is removed: files in "
+                + "the data directory, in the catalogue-version directories of its own tablespaces, and old WAL. "
+                + "pg_control goes first and comes back last, so that nothing unfinished can be started; run the "
+                + "command again to go on.",
         ],
         options: [
             .value("pgdata", "DIR", "Restore into this directory instead of the configured pgdata."),
@@ -32,7 +38,11 @@ enum RestoreCommand {
             .choice("target-action", TargetAction.allCases.map(\.rawValue), "What the server does at the target."),
             .value("time-zone", "NAME", "Read a time without a zone in this one, such as Europe/Berlin."),
             .flag("standby", "Restore a standby: write standby.signal and no target."),
-            .flag("delta", "Keep what is right in an existing directory (not supported yet)."),
+            .flag("delta", "Keep what is right in an existing directory, fetch the rest, remove what is too much."),
+            .value(
+                "replace-system", "ID|unknown",
+                "With --delta: also overwrite the data directory of this other database system, or one whose "
+                    + "pg_control cannot be read."),
             .value(
                 "tablespace", "OID=DIR", "Restore this tablespace into another directory. May be repeated.",
                 isRepeatable: true),
@@ -46,11 +56,7 @@ enum RestoreCommand {
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let arguments = context.arguments
-        guard !arguments.has("delta") else {
-            throw KedgeError(
-                .notSupported, "cannot restore with \"--delta\": it is not written yet",
-                hint: "Restore into an empty directory.")
-        }
+        let replaced = try replacedSystem(arguments)
         let request = try RestoreTargetOptions(context).request()
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
@@ -60,7 +66,7 @@ enum RestoreCommand {
         let pgdata = try arguments.value("pgdata").map { (path) throws(KedgeError) in
             try FileSystem.resolved(RawPath(context.absolute(path)))
         }
-        let options = Restore.Options(
+        var options = Restore.Options(
             clusterName: cluster.name, request: request, pgdata: pgdata ?? configured, configuredPgdata: configured,
             tablespaces: try tablespaces(context),
             walDirectory: try arguments.value("waldir").map { (path) throws(KedgeError) in
@@ -72,6 +78,8 @@ enum RestoreCommand {
             extraFilesDirectory: arguments.value("extra-files").map { RawPath(context.absolute($0)) },
             processMax: cluster.processMax, workDirectory: RawPath(cluster.workDirectory),
             isDryRun: arguments.has("dry-run"))
+        options.isDelta = arguments.has("delta")
+        options.replacedSystem = replaced
         let progress = WorkProgress()
         let restore = Restore(
             source, options, progress: progress, time: context.surroundings.time,
@@ -81,7 +89,7 @@ enum RestoreCommand {
             context.log.warn("\"\(record.name)\" cannot be read: \(record.error.message)")
         }
         for warning in outcome.plan.warnings { context.log.warn(warning) }
-        if outcome.isWritten && context.surroundings.host.userID == 0 {
+        if outcome.isWritten && context.surroundings.host.userID == 0 && !outcome.isOwnerKept {
             context.log.warn("the files belong to root: give them to the server's user before you start it")
         }
         var result = RestoreReport(outcome, binDirectory: cluster.binDirectory).result
@@ -119,6 +127,22 @@ enum RestoreCommand {
         } catch {
             context.log.warn("cannot tell how long it will take: \(error.message)")
         }
+    }
+
+    private static func replacedSystem(_ arguments: ParsedArguments) throws(KedgeError) -> ReplacedSystem? {
+        guard let text = arguments.value("replace-system") else { return nil }
+        guard arguments.has("delta") else {
+            throw KedgeError(
+                .usage, "cannot use \"--replace-system\" without \"--delta\"",
+                hint: "Without \"--delta\" nothing that is there is ever overwritten.")
+        }
+        if text == "unknown" { return .unknown }
+        guard let system = SystemIdentifier(text) else {
+            throw KedgeError(
+                .usage, "cannot read \"--replace-system \(text)\"",
+                hint: "Give the system identifier that pg_controldata shows, or \"unknown\".")
+        }
+        return .system(system)
     }
 
     /// What PostgreSQL itself would do: pause at a target, promote at the end of the WAL.

@@ -29,6 +29,7 @@ struct RestoreReport {
                 + "\(plan.backup.span.stopLSN); \(plan.reason)",
             "recovery: \(targetText)",
         ]
+        lines += deltaLines
         lines += plan.proofs.map { "proven: \($0)" }
         for placement in outcome.placements {
             lines.append("tablespace \(placement.oid): \"\(placement.target)\"")
@@ -61,6 +62,19 @@ struct RestoreReport {
                 exclusive ? "to just before transaction \(number)" : "to transaction \(number)"
             }
         return "\(end) on timeline \(plan.timeline), then \(outcome.settings.action.rawValue)"
+    }
+
+    private var deltaLines: [String] {
+        guard let delta = outcome.delta else { return [] }
+        let (compared, fetched) = (HumanText.size(delta.comparedBytes), HumanText.size(delta.fetchedBytes))
+        let removed = "\(delta.removed.files) files (\(HumanText.size(delta.removed.bytes)))"
+        var lines = [
+            outcome.isWritten
+                ? "delta: \(compared) compared, \(fetched) fetched, \(removed) removed"
+                : "delta: \(compared) compared; would fetch \(fetched) and remove \(removed); nothing was changed"
+        ]
+        lines += delta.abandoned.map { "no longer used by this data directory, and left as it is: \"\($0)\"" }
+        return lines
     }
 
     /// Nothing of the original's layout is taken over unasked: its `pg_wal` may be another cluster's by now.
@@ -115,9 +129,19 @@ struct RestoreReport {
             "walDirectory": .optional(outcome.walDirectory?.description),
             "archiving": .string(outcome.settings.archiving.rawValue), "files": .int(outcome.files),
             "bytes": .int(outcome.totalBytes), "milliseconds": .int(outcome.milliseconds),
+            "delta": deltaJSON,
             "extraFiles": .array(outcome.extraFiles.map { .string($0.description) }),
             "unreadableBackups": .array(outcome.unreadable.map { .string($0.name) }),
             "start": .string(startCommand),
+        ]
+    }
+
+    private var deltaJSON: JSONValue {
+        guard let delta = outcome.delta else { return .null }
+        return [
+            "comparedBytes": .int(delta.comparedBytes), "fetchedBytes": .int(delta.fetchedBytes),
+            "removedFiles": .int(delta.removed.files), "removedBytes": .int(delta.removed.bytes),
+            "abandonedDirectories": .array(delta.abandoned.map { .string($0.description) }),
         ]
     }
 

@@ -9,6 +9,11 @@ import Glibc
 package struct DirectoryEntry: Hashable, Sendable {
     package let name: RawPath
     package let kind: FileKind
+
+    package init(name: RawPath, kind: FileKind) {
+        self.name = name
+        self.kind = kind
+    }
 }
 
 /// What can be done with directories.

@@ -280,6 +280,11 @@ extension FileDescriptor {
         if fchmod(number, mode) != 0 { throw systemError("set the mode of file", path, errno: errno) }
     }
 
+    /// Gives the file to a user and a group.
+    package func setOwner(user: UInt32, group: UInt32) throws(KedgeError) {
+        if fchown(number, user, group) != 0 { throw systemError("set the owner of file", path, errno: errno) }
+    }
+
     /// Sets the access and the modification time, in nanoseconds since 1970.
     package func setTimes(nanoseconds: Int64) throws(KedgeError) {
         var (seconds, rest) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)

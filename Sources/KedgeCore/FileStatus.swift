@@ -29,6 +29,9 @@ package struct FileStatus: Hashable, Sendable {
     package let changedNanoseconds: Int64
     /// When the inode was made. Nil where the file system does not keep it.
     package let birthNanoseconds: Int64?
+    /// Whether something is mounted on this directory. Kernels before 5.8 do not tell: there a bind mount of the same
+    /// file system is not noticed.
+    package let isMountPoint: Bool
 
     /// The status of the file at `path`. Throws `not-found` where there is none.
     package init(at path: RawPath, followLinks: Bool = false) throws(KedgeError) {
@@ -67,6 +70,7 @@ package struct FileStatus: Hashable, Sendable {
         modifiedNanoseconds = status.modified_ns
         changedNanoseconds = status.changed_ns
         birthNanoseconds = status.has_birth ? status.birth_ns : nil
+        isMountPoint = status.is_mount_root
     }
 
     /// The modification time, rounded down to microseconds.

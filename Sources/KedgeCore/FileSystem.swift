@@ -81,6 +81,40 @@ package enum FileSystem {
         }
     }
 
+    /// Moves an entry of one open directory into another, or within one, replacing a file that has the new name.
+    package static func rename(
+        _ name: RawPath, in directory: borrowing FileDescriptor, to newName: RawPath,
+        in target: borrowing FileDescriptor
+    ) throws(KedgeError) {
+        let (from, to) = (directory.number, target.number)
+        let failure = try newName.withCPath { newName throws(KedgeError) in
+            try name.withCPath { name throws(KedgeError) in
+                renameat(from, name, to, newName) == 0 ? 0 : errno
+            }
+        }
+        guard failure == 0 else {
+            let shown = target.path.appending(newName)
+            throw systemError("move to \"\(shown)\" the file", directory.path.appending(name), errno: failure)
+        }
+    }
+
+    /// Gives a file, a directory or a link itself to a user and a group.
+    package static func setOwner(of path: RawPath, user: UInt32, group: UInt32) throws(KedgeError) {
+        try change("set the owner of", path) { lchown($0, user, group) }
+    }
+
+    /// Sets the permission bits of a file or directory below an open directory. Follows a link: the caller knows that
+    /// it is none.
+    package static func setMode(
+        of name: RawPath, in directory: borrowing FileDescriptor, _ mode: UInt32
+    ) throws(KedgeError) {
+        let number = directory.number
+        try change("set the mode of", name, below: directory.path) { fchmodat(number, $0, mode, 0) }
+    }
+
+    /// Who this process is for the file system.
+    package static var ownUser: UInt32 { geteuid() }
+
     /// Makes a symbolic link at `path` that points to `target`, any bytes.
     package static func createSymbolicLink(at path: RawPath, target: RawPath) throws(KedgeError) {
         let failure = try target.withCPath { target throws(KedgeError) in

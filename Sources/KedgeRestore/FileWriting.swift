@@ -1,6 +1,7 @@
 // Writes the files of a restore, by several workers.
 //
-// 1. Every file is made anew (O_EXCL, O_NOFOLLOW): nothing that exists is ever written to.
+// 1. Every file is made anew (O_EXCL, O_NOFOLLOW): nothing that exists is ever written to. With --delta files that are
+//    there are put right in place, see ContentAlignment.swift.
 // 2. Small files go in batches of neighbours, which share frames; a large file is cut into ranges that several workers
 //    write in place. Memory: one region and one frame a worker, whatever the sizes are.
 // 3. The CRC32C of each file is computed from the very bytes that are written, and kept by the file's number.
@@ -15,6 +16,8 @@ struct FileTask: Sendable {
     /// Its number among the files of the manifest, from 0.
     let number: UInt64
     let path: ManifestPath
+    /// Where it is written.
+    let place: RawPath
     let mode: UInt32
     let modificationTime: Int64
     let content: FileContent
@@ -63,6 +66,8 @@ final class ChecksumList: Sendable {
 /// A file that several workers write, and how far they are.
 final class LargeFile: Sendable {
     let task: FileTask
+    /// How many bytes the file had before anything was written; 0 for a new one.
+    let presentBytes: UInt64
     private let state: Monitor<State>
 
     private struct State {
@@ -71,8 +76,9 @@ final class LargeFile: Sendable {
         var ranges: [Int: (crc: UInt32, length: UInt64)] = [:]
     }
 
-    init(_ task: FileTask, ranges: Int) {
+    init(_ task: FileTask, presentBytes: UInt64, ranges: Int) {
         self.task = task
+        self.presentBytes = presentBytes
         state = Monitor(State(remaining: ranges))
     }
 
@@ -93,17 +99,20 @@ final class LargeFile: Sendable {
 
 /// One worker's hands.
 final class FileWorker {
-    private let pgdata: RawPath
-    private let reader: ContentReader
+    let alignment: ContentAlignment?
+    let reader: ContentReader
+    let progress: WorkProgress
+    let interruption: Interruption
     private let checksums: ChecksumList
-    private let progress: WorkProgress
-    private let interruption: Interruption
+    /// One region of a file that is there.
+    var buffer: [UInt8]
 
     init(
-        pgdata: RawPath, directories: PackDirectories, checksums: ChecksumList, progress: WorkProgress,
+        alignment: ContentAlignment?, directories: PackDirectories, checksums: ChecksumList, progress: WorkProgress,
         interruption: Interruption
     ) {
-        self.pgdata = pgdata
+        self.alignment = alignment
+        buffer = [UInt8](repeating: 0, count: alignment == nil ? 0 : Int(regionSize))
         reader = ContentReader(directories)
         self.checksums = checksums
         self.progress = progress
@@ -119,16 +128,36 @@ final class FileWorker {
     }
 
     private func write(_ task: FileTask) throws(KedgeError) {
-        let file = try FileWorker.create(task, below: pgdata)
-        let crc = try copy(0..<task.content.regions.count, of: task, to: file)
-        try file.setTimes(nanoseconds: task.modificationTime)
+        let regions = 0..<task.content.regions.count
+        guard let alignment else {
+            let file = try FileWorker.create(task)
+            let crc = try copy(regions, of: task, to: file)
+            try file.setTimes(nanoseconds: task.modificationTime)
+            return try checksums.set(crc, of: task.number)
+        }
+        guard let file = try alignment.open(task) else {
+            return alignment.count(fetched: task.content.size, progress)
+        }
+        let present = try file.status()
+        let crc = try align(regions, of: task, presentBytes: present.sizeBytes, in: file)
+        guard !alignment.isDryRun else { return }
+        // Writing has changed it, too.
+        if try file.status().modifiedNanoseconds != task.modificationTime {
+            try file.setTimes(nanoseconds: task.modificationTime)
+        }
         try checksums.set(crc, of: task.number)
     }
 
     private func write(_ regions: Range<Int>, of large: LargeFile) throws(KedgeError) {
         let task = large.task
-        let file = try FileDescriptor.open(pgdata.appending(RawPath(bytes: task.path.bytes)), [.write, .noFollow])
-        let crc = try copy(regions, of: task, to: file)
+        let isDryRun = alignment?.isDryRun == true
+        let options: OpenOptions = isDryRun ? [.read] : [.read, .write]
+        let file = try FileDescriptor.open(task.place, options.union(.noFollow))
+        let crc =
+            alignment == nil
+            ? try copy(regions, of: task, to: file)
+            : try align(regions, of: task, presentBytes: large.presentBytes, in: file)
+        guard !isDryRun else { return }
         let start = UInt64(regions.lowerBound) * regionSize
         let length = min(UInt64(regions.upperBound) * regionSize, task.content.size) - start
         // The kernel begins to write now, so that the sync at the end does not find everything left to do.
@@ -155,9 +184,8 @@ final class FileWorker {
     }
 
     /// Makes the file, empty. Throws `already-exists` where anything has its name.
-    static func create(_ task: FileTask, below pgdata: RawPath) throws(KedgeError) -> FileDescriptor {
-        let path = pgdata.appending(RawPath(bytes: task.path.bytes))
-        let file = try FileDescriptor.open(path, [.write, .create, .exclusive, .noFollow], mode: 0o600)
+    static func create(_ task: FileTask) throws(KedgeError) -> FileDescriptor {
+        let file = try FileDescriptor.open(task.place, [.read, .write, .create, .exclusive, .noFollow], mode: 0o600)
         try file.setMode(task.mode & 0o777)
         return file
     }
@@ -166,7 +194,8 @@ final class FileWorker {
 /// Turns the files of a manifest into items for the workers.
 struct WriteQueue {
     private let pool: WorkerPool<WriteItem>
-    private let pgdata: RawPath
+    private let alignment: ContentAlignment?
+    private let progress: WorkProgress
     private var batch: [FileTask] = []
     private var batchBytes: UInt64 = 0
 
@@ -176,9 +205,11 @@ struct WriteQueue {
     private static let batchLimit: UInt64 = 4 << 20
 
     init(
-        workers: Int, pgdata: RawPath, makeWorker: @escaping @Sendable () -> FileWorker
+        workers: Int, alignment: ContentAlignment?, progress: WorkProgress,
+        makeWorker: @escaping @Sendable () -> FileWorker
     ) throws(KedgeError) {
-        self.pgdata = pgdata
+        self.alignment = alignment
+        self.progress = progress
         pool = try WorkerPool(
             name: "restore", workers: workers, queueLimit: 2 * workers,
             makeState: { (_) throws(KedgeError) in makeWorker() },
@@ -194,10 +225,18 @@ struct WriteQueue {
             if batch.count == WriteQueue.batchFiles || batchBytes >= WriteQueue.batchLimit { try submitBatch() }
             return
         }
-        try FileWorker.create(task, below: pgdata).close()
+        var presentBytes: UInt64 = 0
+        if let alignment {
+            guard let file = try alignment.open(task) else {
+                return alignment.count(fetched: task.content.size, progress)
+            }
+            presentBytes = try file.status().sizeBytes
+        } else {
+            try FileWorker.create(task).close()
+        }
         let count = task.content.regions.count
         let starts = stride(from: 0, to: count, by: WriteQueue.rangeRegions)
-        let large = LargeFile(task, ranges: starts.underestimatedCount)
+        let large = LargeFile(task, presentBytes: presentBytes, ranges: starts.underestimatedCount)
         for start in starts {
             try pool.submit(.range(large, regions: start..<min(start + WriteQueue.rangeRegions, count)))
         }

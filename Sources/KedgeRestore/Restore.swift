@@ -40,6 +40,10 @@ package struct Restore {
         package var processMax: Int
         package var workDirectory: RawPath
         package var isDryRun: Bool
+        /// Put right what is there instead of writing into an empty directory.
+        package var isDelta = false
+        /// With `isDelta`: the other database system whose data directory may be overwritten.
+        package var replacedSystem: ReplacedSystem?
 
         package init(
             clusterName: String, request: RestoreRequest, pgdata: RawPath, configuredPgdata: RawPath,
@@ -80,6 +84,10 @@ package struct Restore {
         package let extraFilesDirectory: RawPath?
         /// Commit records and timeline histories that could not be read.
         package let unreadable: [UnreadableRecord]
+        /// What a restore with --delta found, or would do; nil for another.
+        package let delta: DeltaOutcome?
+        /// Whether everything was given to the owner of the data directory that was there.
+        package let isOwnerKept: Bool
         /// False for a dry run.
         package let isWritten: Bool
         package let milliseconds: UInt64
@@ -119,17 +127,16 @@ package struct Restore {
         progress.begin("planning")
         let preparation = try RestorePreparation(
             cluster, options, approving: approve, interruption: interruption)
-        if !options.isDryRun {
-            let writer = RestoreWriter(
-                preparation, options, progress: progress, random: random, interruption: interruption)
-            try writer.run()
-        }
+        let writer = try RestoreWriter(
+            preparation, options, progress: progress, random: random, interruption: interruption)
+        let delta = options.isDryRun ? try writer.compare() : try writer.run()
         return Outcome(
             plan: preparation.plan, repository: cluster.repository.name, pgdata: options.pgdata,
             placements: preparation.placements, walDirectory: options.walDirectory, settings: preparation.settings,
             files: preparation.survey.files,
             totalBytes: preparation.survey.totalBytes, extraFiles: preparation.survey.extraFiles,
             extraFilesDirectory: options.extraFilesDirectory, unreadable: preparation.unreadable,
-            isWritten: !options.isDryRun, milliseconds: (time.monotonicNanoseconds() - start) / 1_000_000)
+            delta: delta, isOwnerKept: writer.owner != nil, isWritten: !options.isDryRun,
+            milliseconds: (time.monotonicNanoseconds() - start) / 1_000_000)
     }
 }

@@ -15,6 +15,10 @@ struct RestorePreparation {
     let placements: [TablespacePlacement]
     let settings: RecoverySettings
     let unreadable: [UnreadableRecord]
+    /// `PG_15_202209061`: the directory of this version in each tablespace (GetTablespaceVersionDirectory).
+    let versionDirectory: String
+    /// With --delta: what may be changed outside the data directory. Nil where there was nothing in it.
+    let grant: DeltaGrant?
 
     /// Plans and checks. Throws as `Restore.run` does.
     init(
@@ -49,7 +53,7 @@ struct RestorePreparation {
         survey = try ManifestSurvey(reader, of: plan.backup)
         let isConfigured = options.pgdata == options.configuredPgdata
         let registration = archive.registration
-        let versionDirectory = "PG_\(registration.postgresVersion)_\(registration.catalogVersion)"
+        versionDirectory = "PG_\(registration.postgresVersion)_\(registration.catalogVersion)"
         let placer = TablespacePlacer(
             pgdata: options.pgdata, isConfigured: isConfigured, versionDirectory: versionDirectory,
             resolve: FileSystem.resolved)
@@ -59,9 +63,12 @@ struct RestorePreparation {
             target: plan.target, timeline: plan.followed, action: options.action,
             isStandby: options.request.standby, restoreCommand: options.restoreCommand.text,
             archiving: options.archiving ?? (isConfigured ? .keep : .off))
-        try TargetCheck(
+        grant = try TargetCheck(
             pgdata: options.pgdata, isConfigured: isConfigured, walDirectory: options.walDirectory,
-            placements: placements, created: plan.tablespaces, versionDirectory: versionDirectory
+            placements: placements, created: plan.tablespaces, versionDirectory: versionDirectory,
+            delta: options.isDelta
+                ? DeltaPermission(pgdata: options.pgdata, system: system, replaced: options.replacedSystem) : nil,
+            originalWALDirectory: plan.backup.walDirectory
         ).run()
         try checkSpace(options)
     }
@@ -104,21 +111,32 @@ struct RestorePreparation {
 
     /// Throws `no-space` where a file system has not enough room, with its name and what is missing.
     private func checkSpace(_ options: Restore.Options) throws(KedgeError) {
-        func need(_ path: RawPath, _ room: ManifestSurvey.Room?, _ hint: String) -> RestoreSpace.Need {
-            RestoreSpace.Need(path: path, bytes: room?.bytes ?? 0, inodes: room?.inodes ?? 0, hint: hint)
+        func need(
+            _ path: RawPath, _ room: ManifestSurvey.Room?, _ hint: String
+        ) throws(KedgeError) -> RestoreSpace.Need {
+            // What is there is kept, overwritten or removed before anything is added.
+            let present = grant == nil ? Directory.Usage() : try Directory.usage(at: FileSystem.resolved(path))
+            func missing(_ needed: UInt64?, _ present: UInt64) -> UInt64 {
+                let needed = needed ?? 0
+                return needed > present ? needed - present : 0
+            }
+            return RestoreSpace.Need(
+                path: path, bytes: missing(room?.bytes, present.bytes), inodes: missing(room?.inodes, present.inodes),
+                hint: hint)
         }
         let elsewhere =
             options.recoversAtOnce
             ? "name another directory with the setting drill-directory."
             : "restore into another directory with \"--pgdata\"."
-        let data = need(options.pgdata, survey.room[nil], elsewhere)
+        let data = try need(options.pgdata, survey.room[nil], elsewhere)
         let wal = RestoreSpace.Need(
             path: options.walDirectory ?? options.pgdata, bytes: walBytes(options), inodes: 3,
             hint: options.walDirectory == nil
                 ? elsewhere : "name another directory with \"--waldir\".")
-        let tablespaces = placements.map { placement in
-            need(
-                placement.target, survey.room[placement.oid],
+        let tablespaces = try placements.map { (placement) throws(KedgeError) in
+            try need(
+                grant == nil ? placement.target : placement.target.appending(versionDirectory),
+                survey.room[placement.oid],
                 options.recoversAtOnce
                     ? elsewhere : "map the tablespace elsewhere with \"--tablespace \(placement.oid)=DIR\".")
         }

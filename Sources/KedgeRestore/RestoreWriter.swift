@@ -8,58 +8,88 @@ import KedgeRepository
 
 /// Writes what was prepared.
 struct RestoreWriter {
-    private let preparation: RestorePreparation
-    private let options: Restore.Options
-    private let progress: WorkProgress
-    private let random: any RandomSource
-    private let interruption: Interruption
+    let preparation: RestorePreparation
+    let options: Restore.Options
+    let progress: WorkProgress
+    let random: any RandomSource
+    let interruption: Interruption
 
-    private var backup: CommitRecord { preparation.plan.backup }
-    private var majorVersion: Int { backup.server.postgresVersion }
-    private var pgdata: RawPath { options.pgdata }
+    var backup: CommitRecord { preparation.plan.backup }
+    var majorVersion: Int { backup.server.postgresVersion }
+    var pgdata: RawPath { options.pgdata }
 
-    private static let controlFile: ManifestPath = "global/pg_control"
-    private static let autoConfiguration: ManifestPath = "postgresql.auto.conf"
-    private static let manifestFile = "backup_manifest"
-    private static let tablespaceMap = "tablespace_map"
+    static let controlFile: ManifestPath = "global/pg_control"
+    static let autoConfiguration: ManifestPath = "postgresql.auto.conf"
+    static let manifestFile = "backup_manifest"
+    static let tablespaceMap = "tablespace_map"
     /// A backup from a standby holds its signal file; ours says what this restore is for.
-    private static let leftOut: Set<ManifestPath> = [
+    static let leftOut: Set<ManifestPath> = [
         "recovery.signal", "standby.signal", "backup_manifest", "postmaster.pid", "postmaster.opts",
+        ManifestPath(bytes: RestoreMarker.name.bytes),
     ]
+    /// With --delta: whom everything belongs to, where that is not us.
+    let owner: DeltaOwner?
+    /// Where the tree of files goes, and what of it is there.
+    let alignment: TreeAlignment
 
     init(
         _ preparation: RestorePreparation, _ options: Restore.Options, progress: WorkProgress,
         random: any RandomSource, interruption: Interruption
-    ) {
+    ) throws(KedgeError) {
         self.preparation = preparation
         self.options = options
         self.progress = progress
         self.random = random
         self.interruption = interruption
+        owner = preparation.grant == nil ? nil : try DeltaOwner(of: options.pgdata)
+        alignment = TreeAlignment(
+            pgdata: options.pgdata, placements: preparation.placements, walDirectory: options.walDirectory,
+            versionDirectory: RawPath(preparation.versionDirectory), owner: owner)
     }
 
-    /// Writes everything, durably.
-    func run() throws(KedgeError) {
+    /// Writes everything, durably. Returns what a restore with --delta did; nil for another.
+    func run() throws(KedgeError) -> DeltaOutcome? {
+        let delta: DeltaOutcome?
         do throws(KedgeError) {
-            try write()
+            delta = try write()
         } catch {
-            let others = (preparation.placements.map(\.target) + [options.walDirectory].compactMap(\.self)).map {
-                " and what is in \"\($0)\""
-            }.joined()
-            throw error.wrapped(
-                "could not finish the restore into directory \"\(pgdata)\"",
-                detail: "What was written is incomplete, and no server will start on it.",
-                hint: "Remove \"\(pgdata)\"\(others), then run the command again.  \(error.hint ?? "")")
+            throw unfinished(error)
         }
+        do throws(KedgeError) {
+            try RestoreMarker.remove(in: pgdata)
+        } catch {
+            throw error.wrapped(
+                "could not remove the mark of a restore from directory \"\(pgdata)\"",
+                detail: "The restore itself is complete and durable.",
+                hint: "Remove \"\(RestoreMarker.name)\", and start the server.")
+        }
+        return delta
     }
 
-    private func write() throws(KedgeError) {
-        progress.begin("restoring", totalBytes: preparation.survey.totalBytes)
-        let directories = PackDirectories(preparation.cluster)
-        try createRoots()
+    private func unfinished(_ error: KedgeError) -> KedgeError {
+        // Before anything was touched nothing is incomplete.
+        if error.code == .serverRunning { return error }
+        let others = writtenRoots.dropFirst().map { " and what is in \"\($0)\"" }.joined()
+        return error.wrapped(
+            "could not finish the restore into directory \"\(pgdata)\"",
+            detail: "What was written is incomplete, and no server will start on it.",
+            hint: options.isDelta
+                ? "Run the command again: it goes on where this one has stopped.  \(error.hint ?? "")"
+                : "Remove \"\(pgdata)\"\(others), then run the command again.  Or add \"--delta\": that goes on where "
+                    + "this one has stopped.  \(error.hint ?? "")")
+    }
+
+    private func write() throws(KedgeError) -> DeltaOutcome? {
         let checksums = try ChecksumList(
             count: preparation.survey.files, in: options.workDirectory, random: random)
-        let held = try writeFiles(directories, checksums)
+        let directories = PackDirectories(preparation.cluster)
+        try createRoots()
+        let removed = try takePossession(directories)
+        // In an empty directory there is nothing to compare with.
+        let isComparing = preparation.grant != nil
+        progress.begin(isComparing ? "comparing" : "restoring", totalBytes: preparation.survey.totalBytes)
+        let content = isComparing ? ContentAlignment(owner: owner, isDryRun: false) : nil
+        let held = try writeFiles(directories, checksums, content)
         progress.begin("making durable")
         try syncFileSystems()
         let control = try ControlFile.poisoned(held.control.bytes)
@@ -70,18 +100,32 @@ struct RestoreWriter {
         try writeServerManifest(directories, checksums, replaced: replaced, tablespaceMap: map)
         try syncFileSystems()
         try interruption.checkpoint()
-        _ = try DurableFile.write(
-            control, to: path(RestoreWriter.controlFile), mode: held.control.mode, random: random)
+        try publishControlFile(control, mode: held.control.mode)
+        return options.isDelta ? outcome(content, removed) : nil
     }
 
-    private func path(_ path: ManifestPath) -> RawPath { pgdata.appending(RawPath(bytes: path.bytes)) }
+    /// From here on a server starts.
+    private func publishControlFile(_ control: [UInt8], mode: UInt32) throws(KedgeError) {
+        let path = path(RestoreWriter.controlFile)
+        let file = try DurableFile(
+            in: FileDescriptor.open(path.parent, [.read, .directory]), mode: mode, random: random)
+        try owner?.apply(to: file.file, file.file.status())
+        try file.file.write(control, at: 0)
+        guard try file.publish(as: path.lastComponent) == .created else {
+            throw KedgeError(
+                .alreadyExists, "cannot create file \"\(path)\"", detail: "It has appeared just now.",
+                hint: "Check whether somebody else writes there.")
+        }
+    }
+
+    func path(_ path: ManifestPath) -> RawPath { pgdata.appending(RawPath(bytes: path.bytes)) }
 
     // MARK: - Directories
 
     private static let walDirectory: ManifestPath = "pg_wal"
 
     /// The directories outside of which nothing is written.
-    private var writtenRoots: [RawPath] {
+    var writtenRoots: [RawPath] {
         [pgdata] + preparation.placements.map(\.target) + [options.walDirectory].compactMap(\.self)
     }
 
@@ -92,7 +136,9 @@ struct RestoreWriter {
         // Replay makes no directories for the tablespaces that it creates: they have to be there.
         roots += preparation.plan.tablespaces.map(\.path).filter(\.isAbsolute)
         for root in roots {
+            let isNew = try !FileSystem.exists(root)
             try Directory.createWithParents(at: root, mode: mode)
+            if isNew, let owner { try FileSystem.setOwner(of: root, user: owner.user, group: owner.group) }
             let directory = try FileDescriptor.open(root, [.read, .directory])
             // A directory that holds something, such as a tablespace of another version, stays as it is.
             guard try Directory.entries(of: directory).isEmpty else { continue }
@@ -125,12 +171,12 @@ struct RestoreWriter {
 
     /// Writes all files but those that are held, and returns these.
     private func writeFiles(
-        _ directories: PackDirectories, _ checksums: ChecksumList
+        _ directories: PackDirectories, _ checksums: ChecksumList, _ alignment: ContentAlignment?
     ) throws(KedgeError) -> Held {
-        let (pgdata, progress, interruption) = (pgdata, progress, interruption)
-        var queue = try WriteQueue(workers: options.processMax, pgdata: pgdata) {
+        let (progress, interruption) = (progress, interruption)
+        var queue = try WriteQueue(workers: options.processMax, alignment: alignment, progress: progress) {
             FileWorker(
-                pgdata: pgdata, directories: directories, checksums: checksums, progress: progress,
+                alignment: alignment, directories: directories, checksums: checksums, progress: progress,
                 interruption: interruption)
         }
         let content = ContentReader(directories)
@@ -139,13 +185,16 @@ struct RestoreWriter {
         var reader = ManifestReader(preparation.root, reader: PackReader(directories))
         while let entry = try reader.next() {
             switch entry.kind {
+            // The alignment has made them.
+            case .directory where alignment != nil: continue
+            case .symbolicLink where alignment != nil: continue
             case .directory: try createDirectory(entry)
             case .symbolicLink: try createLink(entry)
             case .extraFile(let file): try writeExtraFile(entry, file, content)
             case .file(let file):
                 let task = FileTask(
-                    number: number, path: entry.path, mode: entry.mode, modificationTime: entry.modificationTime,
-                    content: file)
+                    number: number, path: entry.path, place: path(entry.path), mode: entry.mode,
+                    modificationTime: entry.modificationTime, content: file)
                 number += 1
                 if RestoreWriter.leftOut.contains(entry.path) { continue }
                 let small = { () throws(KedgeError) in
@@ -190,11 +239,18 @@ struct RestoreWriter {
         let target = RawPath(bytes: directory.bytes + entry.path.bytes)
         try Directory.createWithParents(at: target.parent)
         let bytes = try content.readAll(file, path: entry.path)
+        if options.isDelta, try holds(target, bytes) { return }
         guard try DurableFile.write(bytes, to: target, mode: entry.mode & 0o777, random: random) == .created else {
             throw KedgeError(
                 .alreadyExists, "cannot write extra file \"\(target)\"", detail: "It is there already.",
                 hint: "Name an empty directory for the extra files.")
         }
+    }
+
+    /// Whether a restore before this one has written the file.
+    private func holds(_ path: RawPath, _ bytes: [UInt8]) throws(KedgeError) -> Bool {
+        guard try FileSystem.exists(path), try FileStatus(at: path).kind == .regular else { return false }
+        return try FileDescriptor.open(path, [.read, .noFollow]).read(count: bytes.count + 1, at: 0) == bytes
     }
 
     // MARK: - Configuration
@@ -220,6 +276,7 @@ struct RestoreWriter {
     private func create(_ path: RawPath, _ bytes: [UInt8], mode: UInt32) throws(KedgeError) {
         let file = try FileDescriptor.open(path, [.write, .create, .exclusive, .noFollow], mode: mode)
         try file.setMode(mode)
+        try owner?.apply(to: file, file.status())
         try file.write(bytes, at: 0)
         try file.sync()
     }
@@ -245,53 +302,5 @@ struct RestoreWriter {
             for index in Int(limit - start)..<bytes.count { bytes[index] = 0 }
         }
         try create(pgdata.appending("pg_wal").appending(name), bytes, mode: 0o600)
-    }
-
-    // MARK: - backup_manifest
-
-    private func writeServerManifest(
-        _ directories: PackDirectories, _ checksums: ChecksumList, replaced: [ManifestPath: [UInt8]],
-        tablespaceMap: [UInt8]?
-    ) throws(KedgeError) {
-        let file = try FileDescriptor.open(
-            pgdata.appending(RestoreWriter.manifestFile), [.write, .create, .exclusive, .noFollow], mode: 0o600)
-        try file.setMode(0o600)
-        let manifest = try ServerBackupManifest(
-            in: file, majorVersion: majorVersion, system: backup.server.systemIdentifier)
-        var reader = ManifestReader(preparation.root, reader: PackReader(directories))
-        var number: UInt64 = 0
-        while let entry = try reader.next() {
-            guard case .file(let content) = entry.kind else { continue }
-            defer { number += 1 }
-            if RestoreWriter.leftOut.contains(entry.path) { continue }
-            let modified = Timestamp(microseconds: entry.modificationTime / 1000)
-            if let bytes = replaced[entry.path] {
-                try manifest.add(
-                    path: entry.path.bytes, sizeBytes: UInt64(bytes.count), modified: modified,
-                    crc32c: CRC32C.checksum(bytes))
-            } else {
-                try manifest.add(
-                    path: entry.path.bytes, sizeBytes: content.size, modified: modified,
-                    crc32c: try checksums.checksum(of: number))
-            }
-        }
-        if let tablespaceMap {
-            try manifest.add(
-                path: Array(RestoreWriter.tablespaceMap.utf8), sizeBytes: UInt64(tablespaceMap.count),
-                modified: backup.span.stopTime, crc32c: CRC32C.checksum(tablespaceMap))
-        }
-        try manifest.finish(walRanges)
-    }
-
-    /// The WAL that recovery to consistency needs, one stretch for each timeline that it lies on.
-    private var walRanges: [ServerBackupManifest.WALRange] {
-        var ranges: [ServerBackupManifest.WALRange] = []
-        var start = backup.span.startLSN
-        for left in backup.span.history where left.switchLSN > start && left.switchLSN < backup.span.stopLSN {
-            ranges.append(.init(timeline: left.timeline, start: start, end: left.switchLSN))
-            start = left.switchLSN
-        }
-        ranges.append(.init(timeline: backup.span.timeline, start: start, end: backup.span.stopLSN))
-        return ranges
     }
 }

@@ -1,6 +1,7 @@
 // May we write there? Everything that can be found out about the target before the first byte.
 //
-// Nothing is ever written over: a directory is absent or empty. What belongs to a living cluster is never touched.
+// Nothing is ever written over: a directory is absent or empty. With --delta it may also be what DeltaTarget accepts.
+// What belongs to a living cluster is never touched.
 
 import Glibc
 package import KedgeCore
@@ -18,10 +19,15 @@ package struct TargetCheck {
     package let created: [CreatedTablespace]
     /// `PG_15_202209061`: the directory of this version in each tablespace (GetTablespaceVersionDirectory).
     package let versionDirectory: String
+    /// With --delta: what may be changed.
+    package let delta: DeltaPermission?
+    /// Where the pg_wal of the backed-up server led.
+    package let originalWALDirectory: RawPath?
 
     package init(
         pgdata: RawPath, isConfigured: Bool, walDirectory: RawPath? = nil, placements: [TablespacePlacement],
-        created: [CreatedTablespace], versionDirectory: String
+        created: [CreatedTablespace], versionDirectory: String, delta: DeltaPermission? = nil,
+        originalWALDirectory: RawPath? = nil
     ) {
         self.pgdata = pgdata
         self.isConfigured = isConfigured
@@ -29,20 +35,29 @@ package struct TargetCheck {
         self.placements = placements
         self.created = created
         self.versionDirectory = versionDirectory
+        self.delta = delta
+        self.originalWALDirectory = originalWALDirectory
     }
 
-    /// Throws `server-running`, `not-empty` or what looking throws.
-    package func run() throws(KedgeError) {
+    /// Throws `server-running`, `not-empty`, `permission` or what looking throws. Returns what a restore with --delta
+    /// may change; nil where there is nothing yet.
+    @discardableResult
+    package func run() throws(KedgeError) -> DeltaGrant? {
         for path in [pgdata] + placements.map(\.target) + [walDirectory].compactMap(\.self) + created.map(\.path) {
             try refuseDanglingLink(path)
         }
-        try checkDataDirectory()
-        if let walDirectory { try checkWALDirectory(walDirectory) }
-        for placement in placements { try check(placement) }
+        let target = try checkDataDirectory()
+        try checkWALDirectory(target)
+        for placement in placements { try check(placement, target) }
+        var grant = DeltaGrant()
         for tablespace in created where !tablespace.path.bytes.isEmpty {
             try requireSafe(tablespace)
-            try check(tablespace)
+            if try check(tablespace, target) { grant.obsolete.append(tablespace.path) }
         }
+        guard let target else { return nil }
+        let kept = Set(try (placements.map(\.target) + grant.obsolete).map(FileSystem.resolved))
+        grant.abandoned = Set(target.tablespaceLinks.values).subtracting(kept).sorted()
+        return grant
     }
 
     /// The path comes out of the WAL. The server accepts none that is not absolute, and makes it canonical
@@ -89,8 +104,16 @@ package struct TargetCheck {
         }
     }
 
-    private func checkDataDirectory() throws(KedgeError) {
-        guard let entries = try entries(pgdata), !entries.isEmpty else { return }
+    /// Returns what a restore with --delta finds; nil where there is nothing.
+    private func checkDataDirectory() throws(KedgeError) -> DeltaTarget? {
+        guard let entries = try entries(pgdata), !entries.isEmpty else { return nil }
+        if let delta {
+            try DeltaTarget.requireStopped(pgdata)
+            let target = try DeltaTarget(pgdata)
+            try delta.require(target.facts)
+            try DeltaOwner.requireRights(pgdata)
+            return target
+        }
         if entries.contains(where: { $0.name == "postmaster.pid" }), let process = try runningServer() {
             throw KedgeError(
                 .serverRunning, "cannot restore into directory \"\(pgdata)\": a server runs there",
@@ -100,11 +123,23 @@ package struct TargetCheck {
         throw KedgeError(
             .notEmpty, "cannot restore into directory \"\(pgdata)\": it is not empty",
             detail: "It holds \"\(entries[0].name)\"" + (entries.count > 1 ? " and \(entries.count - 1) more." : "."),
-            hint: "Move what is there away, or restore into another directory with \"--pgdata\".")
+            hint: "Move what is there away, or restore into another directory with \"--pgdata\"."
+                + (entries.contains { $0.name == RestoreMarker.name }
+                    ? "  A restore that was interrupted goes on with \"--delta\"." : ""))
     }
 
     /// The WAL of another cluster must never be found there.
-    private func checkWALDirectory(_ directory: RawPath) throws(KedgeError) {
+    private func checkWALDirectory(_ target: DeltaTarget?) throws(KedgeError) {
+        guard let directory = walDirectory else {
+            guard let link = target?.walLink else { return }
+            throw KedgeError(
+                .usage, "cannot restore into directory \"\(pgdata)\": its pg_wal is a link to \"\(link)\"",
+                detail: "Nobody has said whether it is to stay one.",
+                hint: isConfigured || link != originalWALDirectory
+                    ? "Keep it with \"--waldir \(link)\", or remove the link for a plain pg_wal."
+                    : "That is where the original keeps its WAL.  Remove the link, or name another directory with "
+                        + "\"--waldir\".")
+        }
         let places = [(pgdata, "the data directory")] + placements.map { ($0.target, "tablespace \($0.oid)") }
         if let (other, name) = places.first(where: { directory.overlaps($0.0) }) {
             throw KedgeError(
@@ -113,6 +148,11 @@ package struct TargetCheck {
                 hint: "Name a directory of its own with \"--waldir\", or leave that out for a plain pg_wal.")
         }
         guard let entries = try entries(directory), !entries.isEmpty else { return }
+        if let target, try target.owns(walDirectory: directory, isConfigured, original: originalWALDirectory),
+            entries.allSatisfy(DeltaTarget.isOfWAL)
+        {
+            return
+        }
         throw KedgeError(
             .notEmpty, "cannot let pg_wal lead to directory \"\(directory)\": it is not empty",
             detail: "It holds \"\(entries[0].name)\"" + (entries.count > 1 ? " and \(entries.count - 1) more." : "."),
@@ -127,8 +167,9 @@ package struct TargetCheck {
         return kill(process, 0) == 0 || errno == EPERM ? process : nil
     }
 
-    private func check(_ placement: TablespacePlacement) throws(KedgeError) {
+    private func check(_ placement: TablespacePlacement, _ target: DeltaTarget?) throws(KedgeError) {
         guard let entries = try entries(placement.target), !entries.isEmpty else { return }
+        if let target, try target.owns(placement, isConfigured) { return }
         let isOwn = isConfigured && !placement.isMapped
         // The tablespace's own directory may hold those of other versions (lesson 32).
         if isOwn && !entries.contains(where: { $0.name == RawPath(versionDirectory) }) { return }
@@ -140,14 +181,25 @@ package struct TargetCheck {
         throw KedgeError(
             .notEmpty,
             "cannot restore tablespace \(placement.oid) into directory \"\(placement.target)\": it is not empty",
-            detail: "It holds \"\(entries[0].name)\", which may belong to a living cluster.", hint: hint)
+            detail: "It holds \"\(entries[0].name)\", which may belong to a living cluster."
+                + (target == nil ? "" : "  No link pg_tblspc/\(placement.oid) shows that it is this cluster's own."),
+            hint: hint)
     }
 
     /// Replay would take over the directory that is there, a living one too (src/backend/commands/tablespace.c,
     /// create_tablespace_directories).
-    private func check(_ tablespace: CreatedTablespace) throws(KedgeError) {
-        guard let entries = try entries(tablespace.path) else { return }
-        guard entries.contains(where: { $0.name == RawPath(versionDirectory) }) else { return }
+    ///
+    /// Returns whether it is there and this data directory's own, so that it has to go.
+    private func check(_ tablespace: CreatedTablespace, _ target: DeltaTarget?) throws(KedgeError) -> Bool {
+        guard let entries = try entries(tablespace.path) else { return false }
+        guard entries.contains(where: { $0.name == RawPath(versionDirectory) }) else { return false }
+        // Where the backup holds it as well, the restore puts it right.
+        if let target, let own = placements.first(where: { $0.oid == tablespace.oid && $0.target == tablespace.path }),
+            try target.owns(own, isConfigured)
+        {
+            return false
+        }
+        if let target, try target.owns(created: tablespace, isConfigured) { return true }
         throw KedgeError(
             .notEmpty, "cannot restore: recovery would write into tablespace directory \"\(tablespace.path)\"",
             detail: "Tablespace \(tablespace.oid) was created after the backup, at LSN \(tablespace.lsn), so recovery "

@@ -173,11 +173,11 @@ struct RestoreTests {
                     hint: "Give one of them.", code: "usage")
             ))
         #expect(
-            try refusal(["--pgdata", copy, "--delta"]) == (
+            try refusal(["--pgdata", copy, "--replace-system", "7"]) == (
                 2,
                 error(
-                    "cannot restore with \"--delta\": it is not written yet", hint: "Restore into an empty directory.",
-                    code: "not-supported")
+                    "cannot use \"--replace-system\" without \"--delta\"",
+                    hint: "Without \"--delta\" nothing that is there is ever overwritten.", code: "usage")
             ))
         #expect(
             try refusal(["--pgdata", copy, "--standby", "--target-immediate"]) == (

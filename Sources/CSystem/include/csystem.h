@@ -25,6 +25,8 @@ struct csystem_status {
     int64_t changed_ns;
     int64_t birth_ns;
     bool has_birth;
+    // Something is mounted here; never set by kernels before 5.8.
+    bool is_mount_root;
 };
 // Status of `path` below `directory` (AT_FDCWD allowed); with an empty path, of the descriptor itself.
 int csystem_status(int directory, const char *path, bool follow_links, struct csystem_status *result);
