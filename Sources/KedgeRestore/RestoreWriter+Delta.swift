@@ -40,8 +40,8 @@ extension RestoreWriter {
         return try align(directories)
     }
 
-    /// The name that pg_control gets. It goes with all else that is not in the backup.
-    static let withdrawn: RawPath = "pg_control.kedge-restore"
+    /// What the name of pg_control gets. The file goes with all else that is not in the backup.
+    static let suffix = ".kedge-restore"
 
     /// Renames pg_control away, durably, and looks again whether a server runs.
     ///
@@ -50,28 +50,27 @@ extension RestoreWriter {
     private func withdrawControlFile() throws(KedgeError) {
         let data = try FileDescriptor.open(pgdata, [.read, .directory])
         switch try DeltaTarget.kind(of: "global", in: data) {
-        case .directory: break
-        case .symbolicLink:
-            // Whatever it leads to is not ours.
-            try FileSystem.removeFile("global", in: data)
-            return try data.sync()
-        default: return
+        // Whatever a link leads to is not ours, and a server would find its pg_control: the link goes.
+        case .symbolicLink: try withdraw("global", in: data)
+        case .directory:
+            let global = try FileDescriptor.open("global", in: data, [.read, .directory, .noFollow])
+            switch try DeltaTarget.kind(of: "pg_control", in: global) {
+            case .directory, nil: break
+            case .regular, .symbolicLink, .other: try withdraw("pg_control", in: global)
+            }
+        default: break
         }
-        let global = try FileDescriptor.open("global", in: data, [.read, .directory, .noFollow])
-        switch try DeltaTarget.kind(of: "pg_control", in: global) {
-        case .regular:
-            try FileSystem.rename("pg_control", in: global, to: RestoreWriter.withdrawn, in: global)
-        case .symbolicLink, .other: try FileSystem.removeFile("pg_control", in: global)
-        case .directory, nil: return try global.sync()
-        }
-        try global.sync()
+    }
+
+    private func withdraw(_ name: RawPath, in directory: borrowing FileDescriptor) throws(KedgeError) {
+        let withdrawn = RawPath(bytes: name.bytes + Array(RestoreWriter.suffix.utf8))
+        try FileSystem.rename(name, in: directory, to: withdrawn, in: directory)
+        try directory.sync()
         do throws(KedgeError) {
             try DeltaTarget.requireStopped(pgdata)
         } catch {
-            if try DeltaTarget.kind(of: RestoreWriter.withdrawn, in: global) == .regular {
-                try FileSystem.rename(RestoreWriter.withdrawn, in: global, to: "pg_control", in: global)
-                try global.sync()
-            }
+            try FileSystem.rename(withdrawn, in: directory, to: name, in: directory)
+            try directory.sync()
             try RestoreMarker.remove(in: pgdata)
             throw error
         }

@@ -148,7 +148,8 @@ struct RestoreWriter {
 
     private func syncFileSystems() throws(KedgeError) {
         var seen: Set<UInt64> = []
-        for root in writtenRoots {
+        // What was removed must not come back either, where recovery makes a tablespace anew.
+        for root in writtenRoots + (preparation.grant?.obsolete ?? []) {
             let directory = try FileDescriptor.open(root, [.read, .directory])
             if seen.insert(try directory.status().device).inserted { try directory.syncFileSystem() }
         }
