@@ -27,7 +27,7 @@ class Sizes:
         quick, smoke = options.quick, options.smoke
         self.megabytes = options.size or (60 if smoke else 700 if quick else 2000)
         self.rounds = options.rounds or (1 if smoke else 3 if quick else 5)
-        self.other_rounds = 0 if quick or smoke else max(1, self.rounds - 2)
+        self.other_rounds = 1 if smoke else 0 if quick else max(1, self.rounds - 2)
         self.segments = options.segments or (4 if smoke else 48 if quick else 200)
         self.other_segments = min(self.segments, 40)
         self.deltas = 2 if smoke else 6 if quick else 10
