@@ -163,6 +163,7 @@ static CURLcode set_options(ccurl_handle *handle, const ccurl_request *request, 
     SET(CURLOPT_CONNECTTIMEOUT, request->connect_seconds);
     SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
     SET(CURLOPT_LOW_SPEED_TIME, request->stall_seconds);
+    if (request->no_proxy) SET(CURLOPT_NOPROXY, "*");
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);

@@ -89,6 +89,8 @@ package struct HTTPOptions: Sendable {
     package var connectSeconds = 10
     /// A transfer that moves no byte for so long is given up.
     package var stallSeconds = 30
+    /// Whether the variables that name proxies (http_proxy and its like) count.
+    package var usesProxy = true
 
     package init() {}
 }
@@ -154,7 +156,7 @@ package struct HTTPConnection: ~Copyable {
                         var raw = ccurl_request(
                             method: method, url: url, headers: headers, body_bytes: Int64(transfer.bodyCount),
                             ca_file: trust, connect_seconds: options.connectSeconds,
-                            stall_seconds: options.stallSeconds)
+                            stall_seconds: options.stallSeconds, no_proxy: options.usesProxy ? 0 : 1)
                         ccurl_perform(handle, &raw, &functions, &result)
                     }
                 }

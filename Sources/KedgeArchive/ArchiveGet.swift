@@ -9,6 +9,9 @@
 //                                 looked up again until the timeout, and then is an error (`wal-gap`)
 //   one could not be read     ──▶ an error, unless another one has the file
 //
+// While there is another repository to turn to, one that does not answer is given up after seconds; only when none of
+// the others has the file it gets all the time that there is.
+//
 // The file is written beside its destination and renamed: PostgreSQL never sees a part of it.
 //
 // While the first segment of a new timeline is not archived yet, the server asks for the old timeline's file of the
@@ -40,6 +43,8 @@ package struct ArchiveGet: Sendable {
         package let timeoutNanoseconds: UInt64
         /// The history that the asking server follows; nil where that is not known.
         package let followed: TimelineHistory?
+        /// Takes what is wrong with a repository although another one has the file.
+        package var warn: @Sendable (String) -> Void = { _ in }
 
         package init(
             fileName: String, destination: RawPath, clusterName: String, dataDirectory: RawPath,
@@ -93,7 +98,7 @@ package struct ArchiveGet: Sendable {
         while true {
             let search = try lookEverywhere(for: file, system)
             if let repository = search.fetchedFrom { return .fetched(repository: repository) }
-            if let failure = search.failure { throw failure }
+            if let failure = search.failures.error("could not look up WAL file \"\(file.text)\"") { throw failure }
             guard let hole = search.hole else { return .absent }
             guard time.monotonicNanoseconds() - start < options.timeoutNanoseconds else {
                 throw gap(file, hole)
@@ -119,13 +124,22 @@ package struct ArchiveGet: Sendable {
         var fetchedFrom: String?
         /// What shows that the file is missing in the middle, as a clause.
         var hole: String?
-        /// The first repository's failure: absence is not proven then.
-        var failure: KedgeError?
+        /// Of repositories that could not be read, or whose copy is damaged: absence is not proven then.
+        var failures = RepositoryFailures()
     }
 
     private func lookEverywhere(for file: WALFileName, _ system: SystemIdentifier?) throws(KedgeError) -> Search {
+        guard options.repositories.count > 1 else { return try look(for: file, system, options.repositories) }
+        let first = try look(for: file, system, options.repositories.map(\.hasty))
+        if first.fetchedFrom != nil || !first.failures.all.contains(where: \.error.code.isRetryable) { return first }
+        return try look(for: file, system, options.repositories)
+    }
+
+    private func look(
+        for file: WALFileName, _ system: SystemIdentifier?, _ repositories: [RepositorySource]
+    ) throws(KedgeError) -> Search {
         var search = Search()
-        for source in options.repositories {
+        for source in repositories {
             do throws(KedgeError) {
                 let cluster = try source.openCluster(options.clusterName, for: .read, random: random)
                 var registration = cluster.newestRegistration
@@ -133,15 +147,16 @@ package struct ArchiveGet: Sendable {
                 let archive = WALArchive(cluster, registration)
                 if try fetch(file, from: archive) {
                     search.fetchedFrom = source.settings.name
+                    for (name, error) in search.failures.all {
+                        options.warn(
+                            "repository \"\(name)\" could not serve WAL file \"\(file.text)\": \(error.message)")
+                    }
                     return search
                 }
                 if search.hole == nil { search.hole = try hole(at: file, in: archive) }
             } catch {
                 guard error.code != .interrupted else { throw error }
-                search.failure =
-                    search.failure
-                    ?? error.wrapped(
-                        "could not look up WAL file \"\(file.text)\" in repository \"\(source.settings.name)\"")
+                search.failures.add(error, of: source.settings.name)
             }
         }
         return search

@@ -76,25 +76,28 @@ package struct ArchivePush: Sendable {
     }
 
     /// Throws `usage` for a name that is no WAL file's, `wal-foreign`, `wal-invalid`, `wal-suspect`,
-    /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, the first
-    /// error is thrown after the others were tried. What is pushed ahead never throws.
+    /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, all were
+    /// tried, and the error names each. What is pushed ahead never throws.
     package func run() throws(KedgeError) -> Outcome {
         let file = try fileName()
         let local = try readChecked(file, at: options.path)
         if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(file, suspect) }
         var stored: [Stored] = []
         var archives: [WALArchive] = []
-        var failure: KedgeError?
+        var failures = RepositoryFailures()
         for source in options.repositories {
             do throws(KedgeError) {
                 let archive = try archive(of: local, in: source, for: .write)
                 stored.append(try store(local, in: archive, threads: options.threads))
                 archives.append(archive)
             } catch {
-                failure = failure ?? told(error, file, source.settings.name)
+                guard error.code != .interrupted else { throw error }
+                failures.add(error, of: source.settings.name)
             }
         }
-        if let failure { throw failure }
+        let others = stored.map { "\"\($0.copy.repository)\"" }.joined(separator: ", ")
+        let note = others.isEmpty ? nil : "It is durable in \(others); success takes all repositories."
+        if let failure = failures.error("could not archive WAL file \"\(file.text)\"", note: note) { throw failure }
         var outcome = Outcome(
             file: file, stored: stored.map { ($0.copy.repository, $0.outcome) }, suspect: local.facts?.suspect)
         outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)

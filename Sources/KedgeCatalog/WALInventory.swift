@@ -4,7 +4,7 @@
 package import KedgeCore
 import KedgeRepository
 
-/// The archived WAL of one database system in one repository.
+/// The archived WAL of one database system in one repository, or in all that `archive-get` reads.
 package struct WALInventory: Hashable, Sendable {
     package let segmentSize: UInt64
     /// Ordered by timeline.
@@ -110,6 +110,19 @@ package struct WALInventory: Hashable, Sendable {
         return rest
     }
 
+    /// What `archive-get` can give out that reads both this repository and `other`: it takes a file from the one where
+    /// the other has none, or two that contradict each other. What is stored is added up.
+    package func union(_ other: WALInventory) -> WALInventory {
+        var union = self
+        union.histories = Set(histories + other.histories).sorted()
+        for stranger in other.strangers { union.addStranger(stranger) }
+        for timeline in other.timelines {
+            let index = union.index(of: timeline.id)
+            union.timelines[index] = union.timelines[index].union(timeline)
+        }
+        return union
+    }
+
     private mutating func addStranger(_ name: String) {
         if strangers.count < 100 { strangers.append(name) }
     }
@@ -153,6 +166,33 @@ package struct WALInventory: Hashable, Sendable {
 }
 
 extension WALInventory.Timeline {
+    fileprivate func union(_ other: WALInventory.Timeline) -> WALInventory.Timeline {
+        var union = self
+        union.runs = []
+        for run in (runs + other.runs).sorted(by: { $0.lowerBound < $1.lowerBound }) {
+            if let last = union.runs.last, run.lowerBound <= last.upperBound + 1 {
+                union.runs[union.runs.count - 1] = last.lowerBound...max(last.upperBound, run.upperBound)
+            } else {
+                union.runs.append(run)
+            }
+        }
+        union.partials = partials.union(other.partials)
+        union.segmentConflicts = segmentConflicts.union(other.segmentConflicts).filter {
+            !hasOne($0) && !other.hasOne($0)
+        }
+        union.partialConflicts = partialConflicts.union(other.partialConflicts).filter {
+            !hasOnePartial($0) && !other.hasOnePartial($0)
+        }
+        union.storedBytes = storedBytes.addingReportingOverflow(other.storedBytes).partialValue
+        return union
+    }
+
+    private func hasOne(_ number: UInt64) -> Bool { contains(number) && !segmentConflicts.contains(number) }
+
+    private func hasOnePartial(_ number: UInt64) -> Bool {
+        partials.contains(number) && !partialConflicts.contains(number)
+    }
+
     fileprivate mutating func remove(_ number: UInt64, isPartial: Bool) {
         partials.remove(number)
         guard !isPartial, let index = runs.firstIndex(where: { $0.contains(number) }) else { return }

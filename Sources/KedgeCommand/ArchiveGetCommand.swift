@@ -40,12 +40,14 @@ enum ArchiveGetCommand {
         let dataDirectory = context.dataDirectory(of: cluster)
         let followed = FollowedTimeline(
             context.surroundings, dataDirectory: dataDirectory, asked: WALFileName(fileName))
-        let options = ArchiveGet.Options(
+        var options = ArchiveGet.Options(
             fileName: fileName, destination: RawPath(context.arguments.positionals[1]),
             clusterName: cluster.name, dataDirectory: dataDirectory,
-            repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
+            repositories: context.sources(of: cluster, in: configuration), threads: cluster.processMax,
             timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds,
             followed: followed.history)
+        let log = context.log
+        options.warn = { log.warn($0) }
         let get = ArchiveGet(
             options, random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)

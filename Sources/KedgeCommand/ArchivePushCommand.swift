@@ -28,7 +28,7 @@ enum ArchivePushCommand {
                 let options = ArchivePush.Options(
                     path: RawPath(cluster.pgdata).appending("pg_wal").appending(file), clusterName: cluster.name,
                     dataDirectory: RawPath(cluster.pgdata),
-                    repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
+                    repositories: context.sources(of: cluster, in: configuration), threads: cluster.processMax,
                     refusesDamagedWAL: cluster.refusesDamagedWAL, hostName: context.surroundings.host.name)
                 try ArchivePush(options, random: context.surroundings.random, time: context.surroundings.time)
                     .rehearse()
@@ -60,7 +60,7 @@ enum ArchivePushCommand {
         }
         var options = ArchivePush.Options(
             path: path, clusterName: cluster.name, dataDirectory: dataDirectory,
-            repositories: try context.sources(of: cluster, in: configuration), threads: cluster.processMax,
+            repositories: context.sources(of: cluster, in: configuration), threads: cluster.processMax,
             refusesDamagedWAL: cluster.refusesDamagedWAL, hostName: context.surroundings.host.name)
         options.spool = spool
         options.destination = destination

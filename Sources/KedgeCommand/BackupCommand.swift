@@ -32,7 +32,10 @@ enum BackupCommand {
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
-        let repository = try repository(of: cluster, configuration, context.log)
+        let repository = try configuration.repositoryOrFirst(of: cluster) { name, count in
+            context.log.info(
+                "the backup goes to repository \"\(name)\", the first of \(count); --repository names another")
+        }
         try WorkDirectory.prepare(cluster.workDirectory, user: context.surroundings.host.userID)
         let progress = WorkProgress()
         var options = options(
@@ -58,17 +61,6 @@ enum BackupCommand {
         context.log.info("it is a \(outcome.record.type.rawValue) backup: \(outcome.reason)")
         context.log.info(phases(outcome.record))
         return result(outcome)
-    }
-
-    private static func repository(
-        of cluster: ClusterConfiguration, _ configuration: Configuration, _ log: Log
-    ) throws(KedgeError) -> RepositoryConfiguration {
-        if configuration.selectsRepository { return try configuration.repository(of: cluster) }
-        let all = configuration.repositories(of: cluster)
-        guard let first = all.first, all.count > 1 else { return try configuration.repository(of: cluster) }
-        log.info(
-            "the backup goes to repository \"\(first.name)\", the first of \(all.count); --repository names another")
-        return first
     }
 
     private static func options(

@@ -227,6 +227,17 @@ package struct Configuration: Sendable {
         throw Configuration.unclear(.repository, candidates.map(\.name), path: path)
     }
 
+    /// The selected repository of a cluster, or its first; `note` is told its name and how many there are where that
+    /// was not the user's own choice. Throws as `repository(of:)`.
+    package func repositoryOrFirst(
+        of cluster: ClusterConfiguration, note: (String, Int) -> Void
+    ) throws(KedgeError) -> RepositoryConfiguration {
+        let all = repositories(of: cluster)
+        guard !selectsRepository, all.count > 1 else { return try repository(of: cluster) }
+        note(all[0].name, all.count)
+        return all[0]
+    }
+
     /// The selected repository, or the only one of the file; for commands that need no cluster.
     package func repository() throws(KedgeError) -> RepositoryConfiguration {
         if selection.cluster != nil { return try repository(of: cluster()) }

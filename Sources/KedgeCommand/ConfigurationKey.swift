@@ -169,6 +169,20 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey(
             "storage-class", .repository, .text, note: "the store's", "The storage class of new objects."),
         ConfigurationKey(
+            "server-side-encryption", .repository, .choice(["sse-s3", "sse-kms"]), note: "the bucket's",
+            "Have the store encrypt objects once more, with its own keys or with those of a key management service. "
+                + "That it does is read back."),
+        ConfigurationKey(
+            "kms-key-id", .repository, .text, note: "the bucket's", "The key for server-side-encryption = sse-kms."),
+        ConfigurationKey(
+            "object-lock", .repository, .choice(["governance", "compliance"]), note: "none",
+            "Lock backups and WAL in the bucket, which must have been made with object lock. That the store does is "
+                + "read back. What is removed by expire takes room until its lock has ended and a lifecycle rule "
+                + "removes old versions."),
+        ConfigurationKey(
+            "object-lock-days", .repository, .integer(1...36_500), note: "required with object-lock",
+            "For how many days objects are locked."),
+        ConfigurationKey(
             "conditional-put", .repository, .boolean, default: "yes",
             "Whether the object store refuses to replace an object when asked to (If-None-Match). \"kedge init\" "
                 + "tries it. With no, two hosts that write one object at the same moment can't be told apart."),

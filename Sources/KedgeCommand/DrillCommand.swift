@@ -16,7 +16,8 @@ enum DrillCommand {
                 + "target was reached, that every database accepts connections and that its schema can be dumped, the "
                 + "extension amcheck on indexes and tables, all data checksums, and the statements of drill-check. "
                 + "Then it stops the server, removes what it made, and stores a proof that info shows.",
-            "Without options it drills the newest backup and recovers to the end of the archived WAL. The original "
+            "Without options it drills the newest backup and recovers to the end of the archived WAL, all from one "
+                + "repository: the one that --repository names, or else the cluster's first. The original "
                 + "server is neither needed nor touched: drills may run on another host that has only the "
                 + "configuration, the key and PostgreSQL of the same major version.",
             "Exit status 3 means that the backup did not restore or a check failed; 1 also that it restores but "
@@ -63,7 +64,10 @@ enum DrillCommand {
         ProcessEnvironment.remove(prefix: "PG")
         try sweep(place, context)
         if context.arguments.has("clean") { return CommandResult(lines: ["nothing of a drill is left"], json: [:]) }
-        let repository = try configuration.repository(of: cluster)
+        let repository = try configuration.repositoryOrFirst(of: cluster) { name, count in
+            context.log.info(
+                "drills repository \"\(name)\", the first of \(count); --repository names another")
+        }
         let source = try context.source(of: repository)
         try WorkDirectory.prepare(cluster.workDirectory, user: user)
         let progress = WorkProgress()
@@ -84,7 +88,7 @@ enum DrillCommand {
                 interruption: context.surroundings.interruption, progress: progress))
         let outcome = try context.showing(progress) { () throws(KedgeError) in try drill.run() }
         for warning in outcome.warnings { context.log.warn(warning) }
-        return DrillReport(outcome).result
+        return DrillReport(outcome, repository: repository.name).result
     }
 
     // MARK: - Options

@@ -7,10 +7,13 @@ import KedgeRestore
 /// The text and the JSON of one outcome.
 struct DrillReport {
     private let outcome: Drill.Outcome
+    private let repository: String
     private let verdict: DrillVerdict
 
-    init(_ outcome: Drill.Outcome) {
+    /// `repository` is the one that was drilled.
+    init(_ outcome: Drill.Outcome, repository: String) {
         self.outcome = outcome
+        self.repository = repository
         verdict = DrillVerdict(outcome.proof)
     }
 
@@ -20,7 +23,10 @@ struct DrillReport {
 
     private var lines: [String] {
         let total = proof.phases.reduce(0) { $0 + $1.milliseconds }
-        var lines = ["drill of backup \(proof.label): \(word) in \(DrillReport.duration(total))"]
+        var lines = [
+            "drill of backup \(proof.label) in repository \"\(repository)\": \(word) in "
+                + DrillReport.duration(total)
+        ]
         if let target = proof.target {
             let reached = target.reachedLSN.map { ", reached at LSN \($0)" } ?? ", not reached"
             let time = target.reachedTime.map { ", last transaction \($0)" } ?? ""
@@ -88,7 +94,7 @@ struct DrillReport {
     private var json: JSONValue {
         [
             "verdict": .string(verdict.exitStatus == 0 ? "proven" : verdict == .failed ? "failed" : "objective-missed"),
-            "proof": proof.jsonValue,
+            "repository": .string(repository), "proof": proof.jsonValue,
             "warnings": .array(outcome.warnings.map(JSONValue.string)),
             "kept": outcome.kept.map { kept in
                 [

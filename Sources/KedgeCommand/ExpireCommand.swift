@@ -90,7 +90,7 @@ enum ExpireCommand {
         switch result {
         case .failure(let error): return error.code.exitStatus
         case .success(let outcome):
-            if outcome.plan.blocks.isEmpty { return outcome.failures.isEmpty ? 0 : 1 }
+            if outcome.plan.blocks.isEmpty { return outcome.failures.allSatisfy { $0.error.code == .locked } ? 0 : 1 }
             return outcome.plan.isBlockedByDamage ? ErrorCode.damaged.exitStatus : 1
         }
     }

@@ -2,6 +2,7 @@
 import KedgeArchive
 import KedgeCore
 import KedgePostgres
+import KedgeRepository
 import KedgeSetup
 
 /// The command line of `init`.
@@ -33,10 +34,14 @@ enum InitCommand {
                         + "backups"
                     : "left key file \"\(path)\" as it is")
         }
+        // A secret that can't be read ends it before anything is made.
+        var sources: [RepositorySource] = []
+        for repository in configuration.repositories(of: cluster) {
+            sources.append(try context.source(of: repository))
+        }
         let initialization = Init(
             Init.Options(
-                clusterName: cluster.name, pgdata: RawPath(cluster.pgdata),
-                repositories: try context.sources(of: cluster, in: configuration)),
+                clusterName: cluster.name, pgdata: RawPath(cluster.pgdata), repositories: sources),
             random: context.surroundings.random, time: context.surroundings.time)
         // A note about an earlier repository in the same place would acknowledge what the new one does not hold.
         try context.spool(of: cluster)?.removeAll()

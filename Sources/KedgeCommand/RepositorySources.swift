@@ -37,29 +37,46 @@ extension CommandContext {
         _ s3: S3Configuration, _ settings: RepositorySettings, _ secrets: SecretReader
     ) -> RepositorySource {
         let (time, random, interruption) = (surroundings.time, surroundings.random, surroundings.interruption)
+        let service = surroundings.environment.first { $0.name == "AWS_EC2_METADATA_SERVICE_ENDPOINT" }?.value
         let client = S3ClientSettings(
             location: s3.location,
             credentials: S3CredentialReader(
                 s3.keyFiles, environment: surroundings.environment, secrets: secrets,
-                fileExists: surroundings.fileExists),
+                fileExists: surroundings.fileExists,
+                metadata: InstanceMetadata(
+                    endpoint: service ?? InstanceMetadata.standardEndpoint, time: time, interruption: interruption)),
             trustFile: s3.trustFile, time: time, interruption: interruption)
-        let store = S3Store(client, conditionalPut: s3.conditionalPut, storageClass: s3.storageClass)
+        let log = log
+        let store = S3Store(
+            client, conditionalPut: s3.conditionalPut, keeping: s3.keeping, warn: { log.warn($0) })
         let retrying = RetryingStore(store, time: time, random: random, interruption: interruption)
-        return RepositorySource(
+        var source = RepositorySource(
             settings: settings, openStore: { () throws(KedgeError) in retrying },
             createStore: { () throws(KedgeError) in
                 try store.confirmConditionalPut(random: random)
                 return retrying
             })
+        var hasty = client
+        hasty.patience = .short
+        let hastyStore = RetryingStore(
+            S3Store(hasty, conditionalPut: s3.conditionalPut, keeping: s3.keeping), policy: .hasty,
+            time: time, random: random, interruption: interruption)
+        source.examineStore = { () throws(KedgeError) in try S3Doctor(store, random: random, time: time).run() }
+        source.openHastyStore = { () throws(KedgeError) in hastyStore }
+        return source
     }
 
-    /// The sources of all of a cluster's repositories, in its order. Throws as `source(of:)`.
+    /// The sources of all of a cluster's repositories, in its order. One whose secret can't be read is one that can't
+    /// be opened: the others serve all the same.
     package func sources(
         of cluster: ClusterConfiguration, in configuration: Configuration
-    ) throws(KedgeError) -> [RepositorySource] {
-        var sources: [RepositorySource] = []
-        for repository in configuration.repositories(of: cluster) { sources.append(try source(of: repository)) }
-        return sources
+    ) -> [RepositorySource] {
+        configuration.repositories(of: cluster).map { repository in
+            switch sourceOrFailure(of: repository) {
+            case .success(let source): source
+            case .failure(let error): .unusable(repository.name, error)
+            }
+        }
     }
 
     /// The same for commands that report what is wrong with one repository and go on with the next.

@@ -14,6 +14,8 @@ enum RestoreCommand {
             "Chooses the newest backup that lies before the target, says whether the target can be reached, and only "
                 + "then writes. Without a target it recovers to the end of the archived WAL. Start the server yourself "
                 + "afterwards.",
+            "The backup comes from the first repository of the cluster that has one for the target and can be read, or "
+                + "from the one that --repository names; WAL comes from all of them.",
             "A time is written as 2026-11-20 14:30:00+02 or 2026-11-20T12:30:00Z; without a zone it is refused unless "
                 + "--time-zone is given.",
             "At a target the server pauses, so that you can look, until you call pg_wal_replay_resume(); at the end of "
@@ -60,7 +62,9 @@ enum RestoreCommand {
         let request = try RestoreTargetOptions(context).request()
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
-        let source = try context.source(of: try configuration.repository(of: cluster))
+        let all = context.sources(of: cluster, in: configuration)
+        let wanted = try configuration.selectedRepositories(of: cluster).map(\.name)
+        let series = RestoreSeries(all.filter { wanted.contains($0.settings.name) }, walSources: all)
         try WorkDirectory.prepare(cluster.workDirectory, user: context.surroundings.host.userID)
         let configured = try FileSystem.resolved(RawPath(context.absolute(cluster.pgdata)))
         let pgdata = try arguments.value("pgdata").map { (path) throws(KedgeError) in
@@ -81,10 +85,15 @@ enum RestoreCommand {
         options.isDelta = arguments.has("delta")
         options.replacedSystem = replaced
         let progress = WorkProgress()
-        let restore = Restore(
-            source, options, progress: progress, time: context.surroundings.time,
-            random: context.surroundings.random, interruption: context.surroundings.interruption)
-        let outcome = try context.showing(progress) { () throws(KedgeError) in try restore.run() }
+        let served = try context.showing(progress) { () throws(KedgeError) in
+            try series.run(
+                options, progress: progress, time: context.surroundings.time, random: context.surroundings.random,
+                interruption: context.surroundings.interruption)
+        }
+        let outcome = served.restored
+        for (name, error) in served.passedOver {
+            context.log.warn("repository \"\(name)\" could not serve: \(RepositoryFailures.text(error))")
+        }
         for record in outcome.unreadable {
             context.log.warn("\"\(record.name)\" cannot be read: \(record.error.message)")
         }
@@ -93,7 +102,7 @@ enum RestoreCommand {
             context.log.warn("the files belong to root: give them to the server's user before you start it")
         }
         var result = RestoreReport(outcome, binDirectory: cluster.binDirectory).result
-        if !outcome.isWritten { addForecast(outcome, source, cluster.name, context, to: &result) }
+        if !outcome.isWritten { addForecast(outcome, served.source, cluster.name, context, to: &result) }
         return result
     }
 

@@ -1,20 +1,13 @@
-// A repository of type s3 as it is configured, and where its credentials come from.
-//
-// 1. Credentials are looked for in this order: the two files that the configuration names, the environment
-//    (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), the profile AWS_PROFILE (else "default") of the
-//    file AWS_SHARED_CREDENTIALS_FILE (else ~/.aws/credentials). The first place that has some is used, and only that
-//    one.
-// 2. They are read at the first request and never printed.
+// A repository of type s3 as it is configured.
 import KedgeCore
 package import KedgeRepository
-import Synchronization
 
 /// Where a repository of type s3 lies and how it is reached.
 package struct S3Configuration: Sendable {
     package let location: S3Location
     /// PEM file of the certificates to trust; nil: those of the host.
     package let trustFile: String?
-    package let storageClass: String?
+    package let keeping: S3Keeping
     /// Whether the store honours conditional puts.
     package let conditionalPut: Bool
     package let keyFiles: KeyFiles?
@@ -28,8 +21,36 @@ package struct S3Configuration: Sendable {
     /// Keys that mean nothing for a directory, apart from those that have a default.
     static let ownKeys = [
         "endpoint", "region", "bucket", "prefix", "access-key-id-file", "secret-access-key-file", "ca-file",
-        "storage-class",
+        "storage-class", "server-side-encryption", "kms-key-id", "object-lock", "object-lock-days",
     ]
+
+    /// How objects are to be kept. Throws `configuration` where a key has no sense without another.
+    private static func keeping(_ section: LayeredSection, path file: String) throws(KedgeError) -> S3Keeping {
+        func refuse(_ key: String, _ why: String, _ hint: String) -> KedgeError {
+            section.error(key, "key \"\(key)\" \(why)", hint: hint, file)
+        }
+        let key = section.text("kms-key-id")
+        let encryption: S3Keeping.Encryption?
+        switch section.text("server-side-encryption") {
+        case "sse-s3": encryption = .storeKeys
+        case "sse-kms": encryption = .managedKey(key)
+        default: encryption = nil
+        }
+        if key != nil, encryption != .managedKey(key) {
+            throw refuse("kms-key-id", "needs server-side-encryption = sse-kms", "Add that, or remove the key.")
+        }
+        let mode = section.text("object-lock").flatMap { S3Keeping.Lock.Mode(rawValue: $0) }
+        let days = section.integer("object-lock-days")
+        var lock: S3Keeping.Lock?
+        switch (mode, days) {
+        case (nil, nil): break
+        case (let mode?, let days?): lock = S3Keeping.Lock(mode: mode, days: Int(days))
+        case (_?, nil):
+            throw refuse("object-lock", "needs object-lock-days", "Say for how many days objects are locked.")
+        case (nil, _?): throw refuse("object-lock-days", "needs object-lock", "Add object-lock = governance.")
+        }
+        return S3Keeping(storageClass: section.text("storage-class"), encryption: encryption, lock: lock)
+    }
 
     /// The values of a section. Throws `configuration`.
     init(_ section: LayeredSection, path file: String) throws(KedgeError) {
@@ -46,7 +67,7 @@ package struct S3Configuration: Sendable {
                 file, section.line, "[repository \(section.name)]: \(error.message)", hint: error.hint ?? "")
         }
         trustFile = section.text("ca-file")
-        storageClass = section.text("storage-class")
+        keeping = try S3Configuration.keeping(section, path: file)
         conditionalPut = section.flag("conditional-put")
         switch (section.text("access-key-id-file"), section.text("secret-access-key-file")) {
         case (nil, nil): keyFiles = nil
@@ -57,97 +78,5 @@ package struct S3Configuration: Sendable {
                 "[repository \(section.name)] has one of access-key-id-file and secret-access-key-file",
                 hint: "Give both, or neither to take the credentials from the environment or ~/.aws/credentials.")
         }
-    }
-}
-
-/// Reads credentials from where the configuration and the environment say, and keeps them.
-final class S3CredentialReader: S3CredentialSource {
-    private let keyFiles: S3Configuration.KeyFiles?
-    private let environment: [EnvironmentVariable]
-    private let secrets: SecretReader
-    private let fileExists: @Sendable (String) -> Bool
-    private let kept = Mutex<S3Credentials?>(nil)
-
-    init(
-        _ keyFiles: S3Configuration.KeyFiles?, environment: [EnvironmentVariable], secrets: SecretReader,
-        fileExists: @escaping @Sendable (String) -> Bool
-    ) {
-        self.keyFiles = keyFiles
-        self.environment = environment
-        self.secrets = secrets
-        self.fileExists = fileExists
-    }
-
-    /// Throws `configuration` where there are none, `key-unsafe` where others can read a file of ours.
-    func credentials(at moment: Timestamp) throws(KedgeError) -> S3Credentials {
-        if let credentials = kept.withLock({ $0 }) { return credentials }
-        let credentials = try find()
-        kept.withLock { $0 = credentials }
-        return credentials
-    }
-
-    private func find() throws(KedgeError) -> S3Credentials {
-        if let keyFiles {
-            let id = try secrets.line(of: keyFiles.accessKeyID, "access key id file")
-            return S3Credentials(
-                accessKeyID: String(decoding: id.bytes, as: UTF8.self),
-                secretAccessKey: try secrets.line(of: keyFiles.secretAccessKey, "secret access key file"))
-        }
-        if let id = variable("AWS_ACCESS_KEY_ID"), let secret = variable("AWS_SECRET_ACCESS_KEY") {
-            return S3Credentials(
-                accessKeyID: id, secretAccessKey: Secret(Array(secret.utf8)),
-                sessionToken: variable("AWS_SESSION_TOKEN").map { Secret(Array($0.utf8)) })
-        }
-        let path = variable("AWS_SHARED_CREDENTIALS_FILE") ?? variable("HOME").map { $0 + "/.aws/credentials" }
-        guard let path, fileExists(path) else {
-            throw KedgeError(
-                .configuration, "could not find credentials for the object store",
-                detail: "No files are configured, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, and there "
-                    + "is no \(path ?? "~/.aws/credentials").",
-                hint: "Set access-key-id-file and secret-access-key-file in the configuration: PostgreSQL runs the "
-                    + "archive commands with its own environment.")
-        }
-        let bytes = try secrets.secretFile(path, "credentials file")
-        return try S3CredentialReader.parse(bytes, profile: variable("AWS_PROFILE") ?? "default", path: path)
-    }
-
-    private func variable(_ name: String) -> String? {
-        environment.first { $0.name == name && !$0.value.isEmpty }?.value
-    }
-
-    /// The credentials of a profile in a file with `[profile]` sections and `key = value` lines (AWS SDKs and Tools
-    /// Reference Guide, "Using shared config and credentials files"). Throws `configuration`.
-    static func parse(_ bytes: [UInt8], profile: String, path: String) throws(KedgeError) -> S3Credentials {
-        var section: String?
-        var values: [String: String] = [:]
-        for line in String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isNewline) {
-            let text = line.trimmingSpaces
-            if text.hasPrefix("#") || text.hasPrefix(";") { continue }
-            if text.hasPrefix("["), text.hasSuffix("]") {
-                section = String(text.dropFirst().dropLast().trimmingSpaces)
-            } else if section == profile, let equals = text.firstIndex(of: "=") {
-                values[text[..<equals].trimmingSpaces.lowercased()] =
-                    String(text[text.index(after: equals)...].trimmingSpaces)
-            }
-        }
-        guard let id = values["aws_access_key_id"], let secret = values["aws_secret_access_key"] else {
-            throw KedgeError(
-                .configuration, "could not find credentials for the object store in \"\(path)\"",
-                detail: "Its profile \"\(profile)\" has no aws_access_key_id and aws_secret_access_key.",
-                hint: "Add them, or choose another profile with AWS_PROFILE.")
-        }
-        return S3Credentials(
-            accessKeyID: id, secretAccessKey: Secret(Array(secret.utf8)),
-            sessionToken: values["aws_session_token"].map { Secret(Array($0.utf8)) })
-    }
-}
-
-extension StringProtocol {
-    /// Without spaces and tabs around it.
-    fileprivate var trimmingSpaces: SubSequence {
-        func isSpace(_ character: Character) -> Bool { character == " " || character == "\t" || character == "\r" }
-        let start = firstIndex { !isSpace($0) } ?? endIndex
-        guard start < endIndex, let last = lastIndex(where: { !isSpace($0) }) else { return self[endIndex...] }
-        return self[start...last]
     }
 }

@@ -15,6 +15,19 @@ package enum RepositoryLayout {
     /// The directory of key slots, by key.
     package static let keys: ObjectName = "key"
 
+    /// Whether an object is written once and stays as long as a backup or WAL does. The others come and go: leases,
+    /// intents, marks, pins, probes.
+    package static func isPermanent(_ name: ObjectName) -> Bool {
+        let parts = name.components
+        if name == marker || name.isBelow(keys) || name.isBelow(features) { return true }
+        guard parts.count > 2 else { return false }
+        switch parts[1] {
+        case "system", "wal", "pack", "backup": return true
+        case "catalog": return parts[2] == "backup" || parts[2] == "proof"
+        default: return false
+        }
+    }
+
     /// One key slot. `slot` is 16 lower-case hexadecimal digits.
     package static func keySlot(key: RandomID, slot: String) -> ObjectName? {
         ObjectName("\(keys)/\(key.hex)/\(slot)")

@@ -1,5 +1,6 @@
 // Where a repository is and how it is read: what the configuration gives to the use cases, which open it themselves.
 
+import KedgeCodec
 package import KedgeCore
 
 /// A configured repository that was not opened yet.
@@ -9,6 +10,11 @@ package struct RepositorySource: Sendable {
     package let openStore: @Sendable () throws(KedgeError) -> any ObjectStore
     /// Makes the place for a new repository (a directory); does nothing where it exists.
     package let createStore: @Sendable () throws(KedgeError) -> any ObjectStore
+    /// Opens a store that gives up after a few seconds: for those who have another repository to turn to. Nil: nothing
+    /// is gained by it, as with a directory.
+    package var openHastyStore: (@Sendable () throws(KedgeError) -> any ObjectStore)?
+    /// Finds out what the store can do, for `check`; nil for a directory.
+    package var examineStore: (@Sendable () throws(KedgeError) -> [StoreFinding])?
 
     package init(
         settings: RepositorySettings, openStore: @escaping @Sendable () throws(KedgeError) -> any ObjectStore,
@@ -17,6 +23,20 @@ package struct RepositorySource: Sendable {
         self.settings = settings
         self.openStore = openStore
         self.createStore = createStore
+    }
+
+    /// A repository that can't be opened, for the reason `error`: it must not keep others from being used, and must not
+    /// be forgotten either.
+    package static func unusable(_ name: String, _ error: KedgeError) -> RepositorySource {
+        RepositorySource(
+            settings: RepositorySettings(name: name, cipher: .none, compression: .standard, secret: nil),
+            openStore: { () throws(KedgeError) in throw error }, createStore: { () throws(KedgeError) in throw error })
+    }
+
+    /// The same repository with a store that gives up soon, where there is such a store.
+    package var hasty: RepositorySource {
+        guard let openHastyStore else { return self }
+        return RepositorySource(settings: settings, openStore: openHastyStore, createStore: createStore)
     }
 
     /// Opens the repository for `use`. Throws as `Repository.open`.

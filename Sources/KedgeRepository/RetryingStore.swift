@@ -21,6 +21,14 @@ package struct RetryPolicy: Hashable, Sendable {
 
     package init() {}
 
+    /// For those who have another repository to turn to: once more at once, to get past a connection that broke.
+    package static let hasty = {
+        var policy = RetryPolicy()
+        policy.maximumAttempts = 2
+        policy.deadlineNanoseconds = 5_000_000_000
+        return policy
+    }()
+
     /// The bound of the wait after attempt number `attempt`, from 1.
     func longestDelay(after attempt: Int) -> UInt64 {
         let doublings = UInt64(min(attempt - 1, 40))

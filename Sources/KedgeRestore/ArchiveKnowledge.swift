@@ -6,25 +6,30 @@ package import KedgeCore
 package import KedgePostgres
 import KedgeRepository
 
-/// Facts and details of the WAL of one archive. Used by one thread at a time.
+/// Facts and details of the WAL of one database system. Of each file the first archive that has a good copy is asked,
+/// as `archive-get` does. Used by one thread at a time.
 package final class ArchiveKnowledge: WALKnowledge {
-    private let archive: WALArchive
+    private let archives: [WALArchive]
+    private let registration: Registration
     private let version: PostgresVersion
     private let histories: [TimelineID: TimelineHistory]
     private let threads: Int
     /// Facts of the last segments that were asked for: neighbours are needed in pairs.
     private var recent: [(link: WALLink, facts: WALFacts?, open: LSN?)] = []
 
-    /// `histories` are those of the archive. Throws `not-supported` for a PostgreSQL version that kedge does not know.
+    /// `archives`, at least one, are of the same system and `histories` are theirs. Throws `not-supported` for a
+    /// PostgreSQL version that kedge does not know.
     package init(
-        _ archive: WALArchive, histories: [TimelineID: TimelineHistory], threads: Int
+        _ archives: [WALArchive], histories: [TimelineID: TimelineHistory], threads: Int
     ) throws(KedgeError) {
-        guard let version = PostgresVersion(rawValue: archive.registration.postgresVersion) else {
+        precondition(!archives.isEmpty, "knowledge comes from an archive")
+        registration = archives[0].registration
+        guard let version = PostgresVersion(rawValue: registration.postgresVersion) else {
             throw KedgeError(
-                .notSupported, "cannot read the WAL of PostgreSQL \(archive.registration.postgresVersion)",
+                .notSupported, "cannot read the WAL of PostgreSQL \(registration.postgresVersion)",
                 hint: "Use the kedge version that wrote it, or a newer one.")
         }
-        self.archive = archive
+        self.archives = archives
         self.version = version
         self.histories = histories
         self.threads = threads
@@ -77,8 +82,9 @@ package final class ArchiveKnowledge: WALKnowledge {
     }
 
     package func detail(of link: WALLink, upTo limit: LSN) throws(KedgeError) -> WALDetail {
-        let registration = archive.registration
-        let bytes = try archive.read(find(link), threads: threads).bytes
+        let bytes = try inFirstArchive { (archive) throws(KedgeError) in
+            try archive.read(find(link, in: archive), threads: threads).bytes
+        }
         guard UInt64(bytes.count) == registration.walSegmentSize else {
             return WALDetail(events: [], lastRecord: nil, unknown: "it has not the size of a segment")
         }
@@ -132,7 +138,9 @@ package final class ArchiveKnowledge: WALKnowledge {
     private func known(_ link: WALLink) throws(KedgeError) -> (facts: WALFacts?, open: LSN?) {
         let found = recent.first { $0.link.segment == link.segment && $0.link.isPartial == link.isPartial }
         if let found { return (found.facts, found.open) }
-        let facts = try archive.facts(of: find(link)).segment
+        let facts = try inFirstArchive { (archive) throws(KedgeError) in
+            try archive.facts(of: find(link, in: archive)).segment
+        }
         var open = facts?.walk.unfinished?.lsn
         if open == nil, let facts, facts.walk.remaining > 0, let previous = link.previous {
             // A record longer than a segment runs through this one.
@@ -143,7 +151,23 @@ package final class ArchiveKnowledge: WALKnowledge {
         return (facts, open)
     }
 
-    private func find(_ link: WALLink) throws(KedgeError) -> ArchivedFile {
+    /// What the first archive says that can. Throws what is wrong in the first that has the file, else in the first.
+    private func inFirstArchive<Result>(
+        _ body: (WALArchive) throws(KedgeError) -> Result
+    ) throws(KedgeError) -> Result {
+        var failure: KedgeError?
+        for archive in archives {
+            do throws(KedgeError) {
+                return try body(archive)
+            } catch {
+                guard archives.count > 1, error.code != .interrupted else { throw error }
+                if failure == nil || failure?.code == .notFound { failure = error }
+            }
+        }
+        throw failure ?? KedgeError(.defect, "there is no archive to read", hint: "Report this.")
+    }
+
+    private func find(_ link: WALLink, in archive: WALArchive) throws(KedgeError) -> ArchivedFile {
         let name = link.segment.fileName(segmentSize: archive.registration.walSegmentSize)
         let file: WALFileName = link.isPartial ? .partial(name + ".partial") : .segment(name)
         let found = try archive.find(file)

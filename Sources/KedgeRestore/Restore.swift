@@ -94,18 +94,23 @@ package struct Restore {
     }
 
     private let source: RepositorySource
+    private let walSources: [RepositorySource]
     private let options: Options
     private let progress: WorkProgress
     private let time: any TimeSource
     private let random: any RandomSource
     private let interruption: Interruption
 
+    /// `walSources` are the repositories that the restored server's restore_command reads, in its order; empty:
+    /// `source` alone.
     package init(
-        _ source: RepositorySource, _ options: Options, progress: WorkProgress = WorkProgress(),
+        _ source: RepositorySource, _ options: Options, walSources: [RepositorySource] = [],
+        progress: WorkProgress = WorkProgress(),
         time: any TimeSource = SystemTimeSource(), random: any RandomSource = SystemRandomSource(),
         interruption: Interruption = Interruption()
     ) {
         self.source = source
+        self.walSources = walSources
         self.options = options
         self.progress = progress
         self.time = time
@@ -114,21 +119,23 @@ package struct Restore {
     }
 
     /// Plans, checks, and, unless it is a dry run, writes. `approve` gets the plan as soon as it is made; what it
-    /// throws ends the restore there.
+    /// throws ends the restore there. `beforeWriting` is called when all checks are done and the first byte is written
+    /// next.
     ///
     /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `server-running`, `no-space`, `damaged`,
     /// `interrupted` and what reading and writing throw. After an error during the writing the directory cannot be
     /// started.
     package func run(
-        approving approve: (RestorePlan) throws(KedgeError) -> Void = { _ in }
+        approving approve: (RestorePlan) throws(KedgeError) -> Void = { _ in }, beforeWriting: () -> Void = {}
     ) throws(KedgeError) -> Outcome {
         let start = time.monotonicNanoseconds()
         let cluster = try source.openCluster(options.clusterName, for: .read, random: random)
         progress.begin("planning")
         let preparation = try RestorePreparation(
-            cluster, options, approving: approve, interruption: interruption)
+            cluster, options, walSources: walSources, approving: approve, random: random, interruption: interruption)
         let writer = try RestoreWriter(
             preparation, options, progress: progress, random: random, interruption: interruption)
+        if !options.isDryRun { beforeWriting() }
         let delta = options.isDryRun ? try writer.compare() : try writer.run()
         return Outcome(
             plan: preparation.plan, repository: cluster.repository.name, pgdata: options.pgdata,

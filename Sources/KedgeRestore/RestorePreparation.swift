@@ -22,8 +22,9 @@ struct RestorePreparation {
 
     /// Plans and checks. Throws as `Restore.run` does.
     init(
-        _ cluster: ClusterRepository, _ options: Restore.Options,
-        approving approve: (RestorePlan) throws(KedgeError) -> Void, interruption: Interruption
+        _ cluster: ClusterRepository, _ options: Restore.Options, walSources: [RepositorySource],
+        approving approve: (RestorePlan) throws(KedgeError) -> Void, random: any RandomSource,
+        interruption: Interruption
     ) throws(KedgeError) {
         self.cluster = cluster
         let catalog = BackupCatalog(cluster)
@@ -37,10 +38,10 @@ struct RestorePreparation {
         let system = try SystemChoice(cluster.newestRegistration, listing.backups).system(of: wanted)
         let backups = listing.backups.filter { $0.server.systemIdentifier == system }
         archive = WALArchive(cluster, try RestorePreparation.registration(of: system, wanted, cluster))
-        let histories = try archive.histories()
-        unreadable = listing.unreadable + histories.unreadable
+        let wal = try ReachableWAL(archive, walSources, random: random, interruption: interruption)
+        unreadable = listing.unreadable + wal.unreadable
         do throws(KedgeError) {
-            plan = try RestorePreparation.makePlan(options, backups, archive, histories.read)
+            plan = try RestorePreparation.makePlan(options, backups, wal)
         } catch {
             guard wanted == nil else { throw error }
             throw SystemChoice.naming(listing.backups.filter { $0.server.systemIdentifier != system }, in: error)
@@ -89,13 +90,11 @@ struct RestorePreparation {
     }
 
     private static func makePlan(
-        _ options: Restore.Options, _ backups: [CommitRecord], _ archive: WALArchive,
-        _ histories: [TimelineID: TimelineHistory]
+        _ options: Restore.Options, _ backups: [CommitRecord], _ wal: ReachableWAL
     ) throws(KedgeError) -> RestorePlan {
-        let knowledge = try ArchiveKnowledge(archive, histories: histories, threads: options.processMax)
+        let knowledge = try ArchiveKnowledge(wal.archives, histories: wal.histories, threads: options.processMax)
         let planner = RestorePlanner(
-            options.request, backups: backups,
-            archive: ArchivedWAL(inventory: try archive.inventory(), histories: histories), knowledge: knowledge)
+            options.request, backups: backups, archive: wal.archived, knowledge: knowledge)
         return try planner.plan()
     }
 

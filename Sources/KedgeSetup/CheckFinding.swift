@@ -8,6 +8,7 @@ package enum CheckSubject: String, Sendable, CaseIterable {
     case dataDirectory = "pgdata"
     case repository = "repository"
     case storage = "storage"
+    case objectStore = "object-store"
     case space = "space"
     case registration = "registration"
     case wal = "wal"

@@ -25,6 +25,7 @@ struct RepositoryTest {
         guard let opened else { return nil }
         report.ok(.repository, in: name, "opened \(opened.store.location), id \(opened.identity.id)")
         try checkPromises(opened, &report)
+        try examine(&report)
         try checkSpace(&report)
         return try checkRegistration(opened, &report)
     }
@@ -54,6 +55,24 @@ struct RepositoryTest {
         }
         if broken == 0 {
             report.ok(.storage, in: name, "the store keeps all \(ObjectStoreContract.promises.count) promises")
+        }
+    }
+
+    // MARK: - Object stores
+
+    /// What an object store can do, and what it means where it can't.
+    private func examine(_ report: inout CheckReport) throws(KedgeError) {
+        guard case .success(let source) = repository.source, let examine = source.examineStore else { return }
+        let found = try report.attempt(.objectStore, in: name, examine) ?? []
+        for finding in found {
+            switch finding.verdict {
+            case .good: report.ok(.objectStore, in: name, "\(finding.what): \(finding.seen)")
+            case .lacking(let meaning):
+                report.warn(
+                    .objectStore, in: name,
+                    KedgeError(.configuration, "\(finding.what): \(finding.seen)", hint: meaning))
+            case .broken(let error): report.fail(.objectStore, in: name, error)
+            }
         }
     }
 

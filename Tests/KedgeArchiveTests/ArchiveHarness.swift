@@ -26,12 +26,17 @@ struct ArchiveHarness {
             random: SystemRandomSource(), time: time)
     }
 
-    func get(_ name: String, timeoutSeconds: UInt64 = 60) throws(KedgeError) -> ArchiveGet.Outcome {
-        try ArchiveGet(
-            ArchiveGet.Options(
-                fileName: name, destination: destination, clusterName: "main", dataDirectory: fixture.path("."),
-                repositories: repositories, threads: 2, timeoutNanoseconds: timeoutSeconds * 1_000_000_000),
-            random: SystemRandomSource(), time: time, interruption: Interruption()
+    func get(
+        _ name: String, timeoutSeconds: UInt64 = 60, warn: (String) -> Void = { _ in }
+    ) throws(KedgeError) -> ArchiveGet.Outcome {
+        var options = ArchiveGet.Options(
+            fileName: name, destination: destination, clusterName: "main", dataDirectory: fixture.path("."),
+            repositories: repositories, threads: 2, timeoutNanoseconds: timeoutSeconds * 1_000_000_000)
+        let warnings = Monitor([String]())
+        options.warn = { warning in warnings.update { $0.append(warning) } }
+        defer { warnings.update { $0 }.forEach(warn) }
+        return try ArchiveGet(
+            options, random: SystemRandomSource(), time: time, interruption: Interruption()
         ).run()
     }
 

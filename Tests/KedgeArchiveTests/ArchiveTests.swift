@@ -192,6 +192,55 @@ import Testing
         #expect(try both.get(names[1]) == .absent)
     }
 
+    @Test("a push tries every repository, and its error names each that failed and those that have the file")
+    func severalFailures() throws {
+        let stores = (0..<3).map { _ in MemoryStore() }
+        var sources: [RepositorySource] = []
+        for (number, store) in stores.enumerated() {
+            _ = try fixture.makeRepository(in: store)
+            sources.append(ArchiveFixture.source(store, name: "r\(number)"))
+        }
+        let broken = KedgeError(.keyMissing, "could not read key file \"k\"", hint: "Look for it.")
+        sources.insert(.unusable("locked", broken), at: 0)
+        let several = ArchiveHarness(fixture: fixture, repositories: sources)
+        stores[1].setReachable(false)
+        let error = failure { _ = try several.push(names[0]) }
+        #expect(error?.code == .keyMissing)
+        #expect(error?.message.contains("in repositories \"locked\" and \"r1\"") == true, "\(text(error))")
+        #expect(error?.detail?.contains("Repository \"r1\": ") == true, "\(error?.detail ?? "")")
+        #expect(error?.detail?.contains("It is durable in \"r0\", \"r2\"") == true, "\(error?.detail ?? "")")
+        for number in [0, 2] {
+            #expect(stores[number].names.contains { $0.text.hasSuffix(names[0]) })
+        }
+        // The one whose key is not there keeps no file from being found, and no file from being called absent.
+        var warnings: [String] = []
+        #expect(try several.get(names[0], warn: { warnings.append($0) }) == .fetched(repository: "r0"))
+        #expect(warnings.count == 1 && warnings.first?.contains("\"locked\"") == true, "\(warnings)")
+        #expect(failure { _ = try several.get(names[1]) }?.code == .keyMissing)
+    }
+
+    @Test("while there is another repository to turn to one that is down is not waited for; else it gets all the time")
+    func hasty() throws {
+        let (patient, second) = (MemoryStore(), MemoryStore())
+        _ = try fixture.makeRepository(in: patient)
+        let slow = Monitor(0)
+        var source = ArchiveFixture.source(patient, name: "slow")
+        source.openHastyStore = { () throws(KedgeError) in
+            slow.update { $0 += 1 }
+            throw KedgeError(.repositoryUnavailable, "could not connect", hint: "Wait.")
+        }
+        let both = ArchiveHarness(
+            fixture: fixture, repositories: [source, try fixture.makeRepository(in: second)])
+        _ = try both.push(names[0])
+        #expect(try both.get(names[0]) == .fetched(repository: "main"))
+        #expect(slow.update { $0 } == 1)
+        // Absence needs all of them, whatever it takes.
+        #expect(try both.get(names[1]) == .absent)
+        let alone = ArchiveHarness(fixture: fixture, repositories: [source])
+        #expect(try alone.get(names[0]) == .fetched(repository: "slow"))
+        #expect(slow.update { $0 } == 2)
+    }
+
     @Test("a damaged, cut, emptied or swapped object is never served (lesson 17)")
     func damage() throws {
         for name in names { _ = try harness.push(name) }

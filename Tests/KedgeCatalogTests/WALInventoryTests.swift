@@ -36,6 +36,43 @@ import Testing
         #expect(inventory.histories == [TimelineID(2), TimelineID(16)])
     }
 
+    @Test("the union of two repositories has what either can give out")
+    func union() {
+        let random = SeededRandom(seed: testSeed())
+        for round in 0..<300 {
+            // How many different copies each repository has of each file: none, one, or two that conflict.
+            func copies() -> [Int] { (0..<24).map { _ in [0, 0, 1, 1, 1, 2][random.next(below: 6)] } }
+            func inventory(_ whole: [Int], _ partial: [Int]) -> WALInventory {
+                var names: [String] = []
+                for (number, count) in whole.enumerated() {
+                    let tags = ["", "-0123456789abcdef0123456789abcdef", "-1123456789abcdef0123456789abcdef"]
+                    names += tags.suffix(2).prefix(count == 2 ? 2 : 0).map { Self.name(1, UInt64(number + 1)) + $0 }
+                    if count == 1 { names.append(Self.name(1, UInt64(number + 1))) }
+                    names += tags.suffix(2).prefix(partial[number]).map {
+                        Self.name(1, UInt64(number + 1)) + ".partial" + $0
+                    }
+                }
+                return Self.inventory(names)
+            }
+            let (a, b, c, d) = (copies(), copies(), copies(), copies())
+            let union = inventory(a, c).union(inventory(b, d))
+            let timeline = union.timelines.first
+            for index in 0..<24 {
+                let number = UInt64(index + 1)
+                #expect(timeline?.contains(number) == (a[index] + b[index] > 0), "round \(round)")
+                #expect(timeline?.partials.contains(number) == (c[index] + d[index] > 0), "round \(round)")
+                let conflicts = a[index] + b[index] > 0 && a[index] != 1 && b[index] != 1
+                #expect(timeline?.segmentConflicts.contains(number) == conflicts, "round \(round)")
+                let partialConflicts = c[index] + d[index] > 0 && c[index] != 1 && d[index] != 1
+                #expect(timeline?.partialConflicts.contains(number) == partialConflicts, "round \(round)")
+            }
+            #expect(
+                zip(timeline?.runs ?? [], (timeline?.runs ?? []).dropFirst()).allSatisfy {
+                    $0.upperBound + 1 < $1.lowerBound
+                })
+        }
+    }
+
     @Test("without files that are of no use it is the inventory of the others")
     func without() {
         let random = SeededRandom(seed: testSeed())

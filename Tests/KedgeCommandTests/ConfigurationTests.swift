@@ -171,8 +171,9 @@ private let full = """
             """
             \(file), line 4: key "compresion" is unknown in [repository main]
             hint: Did you mean "compression"?  The keys of a repository are: type, path, endpoint, region, bucket, \
-            prefix, uri-style, access-key-id-file, secret-access-key-file, ca-file, storage-class, conditional-put, \
-            compression, encryption, key-file, passphrase-file, passphrase-command.
+            prefix, uri-style, access-key-id-file, secret-access-key-file, ca-file, storage-class, \
+            server-side-encryption, kms-key-id, object-lock, object-lock-days, conditional-put, compression, \
+            encryption, key-file, passphrase-file, passphrase-command.
             code: configuration
             """
         ),

@@ -1,6 +1,7 @@
 // Repositories of type s3 in the configuration file, and where their credentials come from.
 import KedgeCore
 import KedgeRepository
+import KedgeTestSupport
 import Testing
 
 @testable import KedgeCommand
@@ -31,7 +32,7 @@ import Testing
         let s3 = try place("type = s3\nbucket = backups\nregion = eu-west-1")
         #expect(s3.location.description == "s3://backups at https://s3.eu-west-1.amazonaws.com")
         #expect(s3.location.uriStyle == .path && s3.conditionalPut)
-        #expect(s3.keyFiles == nil && s3.storageClass == nil && s3.trustFile == nil)
+        #expect(s3.keyFiles == nil && s3.keeping == S3Keeping() && s3.trustFile == nil)
     }
 
     @Test("every key is taken")
@@ -52,7 +53,7 @@ import Testing
         #expect(s3.location.description == "s3://b-1/a/b at https://store:9000")
         #expect(s3.location.uriStyle == .host && !s3.conditionalPut)
         #expect(s3.keyFiles == .init(accessKeyID: "/id", secretAccessKey: "/secret"))
-        #expect(s3.trustFile == "/ca" && s3.storageClass == "STANDARD_IA")
+        #expect(s3.trustFile == "/ca" && s3.keeping.storageClass == "STANDARD_IA")
     }
 
     @Test(
@@ -119,6 +120,93 @@ import Testing
         #expect(try found(reader(environment: environment, contents: contents)) == "ID1 secret+1/= -")
         environment["AWS_PROFILE"] = "other"
         #expect(try found(reader(environment: environment, contents: contents)) == "ID2 secret2 token")
+    }
+
+    @Test("a profile of the config file has another kind of name; what it may have instead of keys is named")
+    func configFile() throws {
+        let config =
+            "[default]\nregion = x\n[profile prod]\naws_access_key_id = ID5\naws_secret_access_key = s5\n"
+            + "[profile role]\nrole_arn = arn:x\n"
+        let home = ["HOME": "/home"]
+        let contents = ["/home/.aws/config": config]
+        var environment = home.merging(["AWS_PROFILE": "prod"]) { $1 }
+        #expect(try found(reader(environment: environment, contents: contents)) == "ID5 s5 -")
+        environment["AWS_CONFIG_FILE"] = "/elsewhere"
+        #expect(try found(reader(environment: environment, contents: ["/elsewhere": config])) == "ID5 s5 -")
+        environment["AWS_PROFILE"] = "role"
+        let error = #expect(throws: KedgeError.self) {
+            try found(reader(environment: environment, contents: ["/elsewhere": config]))
+        }
+        #expect(error?.detail?.contains("role_arn, which it has, is not supported") == true)
+    }
+
+    @Test("credentials that end are asked for again before they do, and kept where that fails, until they end")
+    func renewal() throws {
+        let state = Monitor((end: "2026-11-21T16:00:00Z", isUp: true, asked: 0))
+        let server = try LocalHTTPServer { request in
+            state.update { state in
+                guard state.isUp else { return .answer(503) }
+                if request.method == "PUT" { return .answer(200, body: Array("token".utf8)) }
+                guard !request.target.hasSuffix("/") else { return .answer(200, body: Array("role".utf8)) }
+                state.asked += 1
+                return .answer(
+                    200,
+                    body: Array(
+                        """
+                        {"AccessKeyId":"ID\(state.asked)","SecretAccessKey":"s","Token":"t","Expiration":"\(state.end)"}
+                        """.utf8))
+            }
+        }
+        let secrets = SecretReader(
+            readFile: { (_, _, _) throws(KedgeError) in throw KedgeError(.defect, "there is no file") },
+            runShell: { _ throws(KedgeError) in throw KedgeError(.defect, "nothing is run") })
+        func reader(_ environment: [EnvironmentVariable] = []) -> S3CredentialReader {
+            S3CredentialReader(
+                nil, environment: environment, secrets: secrets, fileExists: { _ in false },
+                metadata: InstanceMetadata(
+                    endpoint: server.endpoint, time: SystemTimeSource(), interruption: Interruption(),
+                    patience: .init(connectSeconds: 60, stallSeconds: 60)))
+        }
+        let role = reader()
+        func id(at time: String) throws -> String {
+            try role.credentials(at: #require(Timestamp(record: "2026-11-21T\(time)Z"))).accessKeyID
+        }
+        #expect(try id(at: "10:00:00") == "ID1")
+        #expect(try id(at: "15:54:59") == "ID1")
+        state.update { $0.isUp = false }
+        #expect(try id(at: "15:55:01") == "ID1")
+        #expect(throws: KedgeError.self) { try id(at: "16:00:01") }
+        state.update { $0 = ("2026-11-21T22:00:00Z", true, $0.asked) }
+        #expect(try id(at: "16:00:02") == "ID2")
+        // The store may know better when they ended.
+        let moment = try #require(Timestamp(record: "2026-11-21T16:01:00Z"))
+        let refused = try role.credentials(at: moment)
+        #expect(try role.renew(refused, at: moment))
+        #expect(try id(at: "16:01:00") == "ID3")
+        // Whoever was refused with the same ones later finds those that are there.
+        #expect(try role.renew(refused, at: moment))
+        #expect(try id(at: "16:01:00") == "ID3")
+        let disabled = reader([EnvironmentVariable("AWS_EC2_METADATA_DISABLED", "true")])
+        #expect(throws: KedgeError.self) { try disabled.credentials(at: moment) }
+        #expect(state.update { $0.asked } == 3)
+    }
+
+    @Test("credentials that do not end are read again when the store calls them stale; the same ones are no others")
+    func renewedFiles() throws {
+        let contents = Monitor(["/id": "ID0\n", "/secret": "secret0\n"])
+        let secrets = SecretReader(
+            readFile: { (path, what, _) throws(KedgeError) in
+                guard let text = contents.update({ $0[path] }) else { throw KedgeError(.configuration, "no \(what)") }
+                return SmallFile(bytes: Array(text.utf8), mode: 0o600)
+            }, runShell: { _ throws(KedgeError) in throw KedgeError(.defect, "nothing is run") })
+        let reader = S3CredentialReader(
+            S3Configuration.KeyFiles(accessKeyID: "/id", secretAccessKey: "/secret"), environment: [],
+            secrets: secrets, fileExists: { _ in true })
+        let first = try reader.credentials(at: Timestamp(microseconds: 0))
+        #expect(try !reader.renew(first, at: Timestamp(microseconds: 0)))
+        contents.update { $0["/secret"] = "secret1\n" }
+        #expect(try reader.renew(first, at: Timestamp(microseconds: 0)))
+        #expect(try found(reader) == "ID0 secret1 -")
     }
 
     @Test("no credentials, a profile without any and a file that others can read are errors")

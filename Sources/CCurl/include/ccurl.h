@@ -43,6 +43,8 @@ typedef struct {
     long connect_seconds;
     /// A transfer that moves nothing for so long is given up.
     long stall_seconds;
+    /// Not 0: the variables that name proxies are ignored.
+    int no_proxy;
 } ccurl_request;
 
 /// What became of it.

@@ -1,8 +1,9 @@
 // One signed request to an object store and its answer.
 //
 // 1. Each thread that is in a request has a connection of its own; connections are kept for the next request.
-// 2. Nothing is retried here (`RetryingStore` does), but for two answers that say how to ask right: the bucket lies in
-//    another region (followed once in the life of a client), and the clocks differ (the store's is taken over).
+// 2. Nothing is retried here (`RetryingStore` does), but for three answers that say how to ask right: the bucket lies
+//    in another region (followed once in the life of a client), the clocks differ (the store's is taken over), and the
+//    credentials have expired (looked for again, once a request).
 // 3. Every body carries its MD5, which every store checks; over http it is also signed with its SHA-256.
 
 import Curl
@@ -13,6 +14,15 @@ package import KedgeCore
 package protocol S3CredentialSource: Sendable {
     /// Credentials that are valid at `moment`. Throws `configuration`, `permission`, `repository-unavailable`.
     func credentials(at moment: Timestamp) throws(KedgeError) -> S3Credentials
+
+    /// Looks again where `refused` came from, which the store calls expired or unknown. Returns whether there are
+    /// others now. Throws as `credentials`.
+    func renew(_ refused: S3Credentials, at moment: Timestamp) throws(KedgeError) -> Bool
+}
+
+extension S3CredentialSource {
+    /// There are no others.
+    package func renew(_ refused: S3Credentials, at moment: Timestamp) throws(KedgeError) -> Bool { false }
 }
 
 /// What does not change from request to request.
@@ -23,6 +33,22 @@ package struct S3ClientSettings: Sendable {
     package var trustFile: String?
     package var time: any TimeSource
     package var interruption: Interruption
+    package var patience = Patience.long
+
+    /// How long to wait for a store that does not move.
+    package struct Patience: Hashable, Sendable {
+        package var connectSeconds: Int
+        package var stallSeconds: Int
+
+        package init(connectSeconds: Int, stallSeconds: Int) {
+            self.connectSeconds = connectSeconds
+            self.stallSeconds = stallSeconds
+        }
+
+        package static let long = Patience(connectSeconds: 10, stallSeconds: 30)
+        /// For those who have another repository to turn to.
+        package static let short = Patience(connectSeconds: 3, stallSeconds: 10)
+    }
 
     package init(
         location: S3Location, credentials: any S3CredentialSource, trustFile: String? = nil,
@@ -79,10 +105,23 @@ final class S3Client: Sendable {
 
     /// Sends the request. Throws where there is no answer at all.
     func send(_ request: Request) throws(KedgeError) -> Answer {
-        let first = try sendOnce(request)
-        guard case .failure(let failure) = first, learn(from: failure) else { return first }
-        return try sendOnce(request)
+        var hasRenewed = false
+        // Each of the three lessons may come once.
+        for _ in 0..<3 {
+            let (answer, credentials) = try sendOnce(request)
+            guard case .failure(let failure) = answer else { return answer }
+            if failure.areCredentialsStale {
+                guard !hasRenewed, try settings.credentials.renew(credentials, at: now) else { return answer }
+                hasRenewed = true
+            } else {
+                guard learn(from: failure) else { return answer }
+            }
+        }
+        return try sendOnce(request).answer
     }
+
+    /// By the store's clock, as far as it is known.
+    var now: Timestamp { settings.time.now().adding(seconds: state.update { $0.clockOffset }) }
 
     /// The same for callers to whom every other answer is an error.
     func expect(_ request: Request) throws(KedgeError) -> HTTPResponse {
@@ -115,9 +154,11 @@ final class S3Client: Sendable {
         return false
     }
 
-    private func sendOnce(_ request: Request) throws(KedgeError) -> Answer {
+    private func sendOnce(
+        _ request: Request
+    ) throws(KedgeError) -> (answer: Answer, credentials: S3Credentials) {
         try settings.interruption.checkpoint()
-        let http = try signed(request)
+        let (http, credentials) = try signed(request)
         let connection = try takeConnection(request)
         let response: HTTPResponse
         do throws(HTTPFailure) {
@@ -129,15 +170,17 @@ final class S3Client: Sendable {
         }
         state.update { $0.idle.append(connection) }
         guard (200..<300).contains(response.status) else {
-            return .failure(S3Failure(response, body: response.errorBody))
+            return (.failure(S3Failure(response, body: response.errorBody)), credentials)
         }
-        return .good(response)
+        return (.good(response), credentials)
     }
 
     private func takeConnection(_ request: Request) throws(KedgeError) -> PooledConnection {
         if let idle = state.update({ $0.idle.popLast() }) { return idle }
         var options = HTTPOptions()
         options.trustFile = settings.trustFile
+        options.connectSeconds = settings.patience.connectSeconds
+        options.stallSeconds = settings.patience.stallSeconds
         do throws(HTTPFailure) {
             return PooledConnection(try HTTPConnection(options))
         } catch {
@@ -145,7 +188,9 @@ final class S3Client: Sendable {
         }
     }
 
-    private func signed(_ request: Request) throws(KedgeError) -> HTTPRequest {
+    private func signed(
+        _ request: Request
+    ) throws(KedgeError) -> (request: HTTPRequest, credentials: S3Credentials) {
         let (location, offset) = state.update { ($0.location, $0.clockOffset) }
         let moment = settings.time.now().adding(seconds: offset)
         let credentials = try settings.credentials.credentials(at: moment)
@@ -154,7 +199,10 @@ final class S3Client: Sendable {
         let isGuarded = location.scheme == "https" && !request.body.isEmpty
         let hash = isGuarded ? "UNSIGNED-PAYLOAD" : try RequestHashing.sha256(request.body).hexText
         if request.method == .put || request.method == .post {
-            headers.append(("Content-MD5", try RequestHashing.md5(request.body).base64Text))
+            // The store's doctor sends a wrong one.
+            if !headers.contains(where: { $0.name == "Content-MD5" }) {
+                headers.append(("Content-MD5", try RequestHashing.md5(request.body).base64Text))
+            }
             headers.append(("Content-Type", "application/octet-stream"))
         }
         headers.append(("Host", location.host))
@@ -170,7 +218,7 @@ final class S3Client: Sendable {
             ("Authorization", try signed.authorization(by: credentials, region: location.region, at: moment)))
         let query = signed.queryText
         let url = "\(location.scheme)://\(location.host)\(signed.path)\(query.isEmpty ? "" : "?" + query)"
-        return HTTPRequest(request.method, url: url, headers: headers, body: request.body)
+        return (HTTPRequest(request.method, url: url, headers: headers, body: request.body), credentials)
     }
 }
 

@@ -58,6 +58,11 @@ package struct S3Failure: Sendable {
 
     var isOutOfRange: Bool { status == 416 }
 
+    /// The store does not know these credentials any more, or never did: others may have taken their place.
+    var areCredentialsStale: Bool {
+        ["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId"].contains(code ?? "")
+    }
+
     var isClockSkew: Bool { code == "RequestTimeTooSkewed" }
 
     var isOtherRegion: Bool {
@@ -80,6 +85,8 @@ package struct S3Failure: Sendable {
         switch code {
         case "NoSuchBucket":
             return (.configuration, "Create the bucket, or correct the key bucket; kedge never creates one.")
+        case "AccessDenied":
+            return (.permission, "Let these credentials read, write, list and remove objects of this bucket.")
         case "InvalidAccessKeyId", "SignatureDoesNotMatch":
             return (.permission, "Check the access key id and the secret access key; one of them is not the store's.")
         case "RequestTimeTooSkewed":

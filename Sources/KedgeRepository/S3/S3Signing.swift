@@ -21,6 +21,12 @@ package struct S3Credentials: Sendable {
         self.sessionToken = sessionToken
         self.expires = expires
     }
+
+    /// Whether both sign the same way.
+    package func signsLike(_ other: S3Credentials) -> Bool {
+        accessKeyID == other.accessKeyID && secretAccessKey.bytes == other.secretAccessKey.bytes
+            && sessionToken?.bytes == other.sessionToken?.bytes
+    }
 }
 
 /// A request as it is signed. Names and values of the query are not escaped yet.
@@ -99,7 +105,7 @@ extension [UInt8] {
     }
 
     /// Base 64 (RFC 4648) with padding.
-    var base64Text: String {
+    package var base64Text: String {
         let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
         var text: [UInt8] = []
         for start in stride(from: 0, to: count, by: 3) {

@@ -13,6 +13,7 @@
 import Curl
 import Expat
 package import KedgeCore
+import Synchronization
 
 /// An object store in a bucket.
 package final class S3Store: ObjectStore {
@@ -20,16 +21,39 @@ package final class S3Store: ObjectStore {
     package let capabilities: StoreCapabilities
     /// Of parts; the last one of an upload may be smaller.
     let partBytes: Int
-    /// How the store is to keep objects; nil: as it does by default.
-    let storageClass: String?
+    /// How the store is to keep objects.
+    let keeping: S3Keeping
+    /// Takes what somebody should look at although the store can be used.
+    let warn: @Sendable (String) -> Void
+    /// The store was seen to keep an object as it was asked to.
+    let isKeepingConfirmed = Atomic(false)
+    /// How many parts of uploads are held, of all uploads together.
+    private let partsHeld = Monitor(0)
+
+    /// See `S3PartSender`.
+    static let partsInFlight = 12
+
+    func takePartSlot() -> Bool {
+        partsHeld.update { held in
+            guard held < S3Store.partsInFlight else { return false }
+            held += 1
+            return true
+        }
+    }
+
+    func forcePartSlot() { partsHeld.update { $0 += 1 } }
+
+    func givePartSlot() { partsHeld.update { $0 -= 1 } }
 
     /// `conditionalPut`: whether the store honours `If-None-Match: *`, which `check` finds out.
     package init(
-        _ settings: S3ClientSettings, conditionalPut: Bool, storageClass: String? = nil, partBytes: Int = 8 << 20
+        _ settings: S3ClientSettings, conditionalPut: Bool, keeping: S3Keeping = S3Keeping(),
+        partBytes: Int = 8 << 20, warn: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         client = S3Client(settings)
         capabilities = StoreCapabilities(hasConditionalPut: conditionalPut)
-        self.storageClass = storageClass
+        self.keeping = keeping
+        self.warn = warn
         self.partBytes = partBytes
     }
 
@@ -73,6 +97,7 @@ package final class S3Store: ObjectStore {
         switch try client.send(request) {
         case .good(let response):
             let range = response.header("content-range").flatMap { ContentRange($0) }
+            guard isFramed(response) else { throw wrongRange(attempt, response) }
             return ObjectStatus(
                 sizeBytes: range?.objectBytes ?? UInt64(response.bodyBytes),
                 modified: try modified(response, attempt))
@@ -132,7 +157,9 @@ package final class S3Store: ObjectStore {
         switch try client.send(request) {
         case .good(let response):
             let range = response.header("content-range").flatMap { ContentRange($0) }
-            guard range == nil || range?.first == 0 else { throw wrongRange(request.attempt, response) }
+            guard isFramed(response), range == nil || range?.first == 0 else {
+                throw wrongRange(request.attempt, response)
+            }
             let whole = range?.objectBytes ?? UInt64(response.bodyBytes)
             guard UInt64(response.bodyBytes) == min(whole, UInt64(limit)) else {
                 throw wrongRange(request.attempt, response)
@@ -156,6 +183,13 @@ package final class S3Store: ObjectStore {
             hint: S3Failure.laterHint)
     }
 
+    /// Whether the answer says how long it is, and which part of the object it is. One whose head was cut off on its
+    /// way does not, and would pass for that of an empty object.
+    private func isFramed(_ response: HTTPResponse) -> Bool {
+        if response.status == 206 { return response.header("content-range").flatMap { ContentRange($0) } != nil }
+        return response.header("content-length") != nil || response.header("transfer-encoding") != nil
+    }
+
     private func wrongRange(_ attempt: String, _ response: HTTPResponse) -> KedgeError {
         KedgeError(
             .repositoryUnavailable, attempt,
@@ -171,12 +205,14 @@ package final class S3Store: ObjectStore {
     ) throws(KedgeError) -> PutOutcome {
         let isBlind = condition == .createOnly && !capabilities.hasConditionalPut
         if isBlind, try status(of: name) != nil { return .alreadyExists }
+        let now = client.now
         var request = S3Client.Request(
-            method: .put, key: client.location.key(of: name), headers: storageHeaders, body: body.parts,
+            method: .put, key: client.location.key(of: name), headers: keeping.headers(for: name, at: now),
+            body: body.parts,
             attempt: "could not store object \"\(name)\"")
         if condition == .createOnly, !isBlind { request.headers.append(("If-None-Match", "*")) }
         switch try client.send(request) {
-        case .good: break
+        case .good: try confirmKept(name, storedAt: now)
         case .failure(let failure) where failure.isTaken && condition == .createOnly: return .alreadyExists
         case .failure(let failure): throw failure.error(request.attempt, location: location)
         }
@@ -199,11 +235,6 @@ package final class S3Store: ObjectStore {
         // A store takes at most 10,000 parts.
         let smallest = Int(clamping: expectedBytes / 9000 + 1)
         return S3Upload(name, partBytes: max(partBytes, smallest), store: self)
-    }
-
-    /// How objects are to be kept.
-    var storageHeaders: [(name: String, value: String)] {
-        storageClass.map { [("x-amz-storage-class", $0)] } ?? []
     }
 
     package func makeDurable(_ name: ObjectName) throws(KedgeError) {
@@ -241,16 +272,41 @@ package final class S3Store: ObjectStore {
             let failure = S3Failure(
                 status: 200, code: element.text(of: "Code") ?? "InternalError", message: element.text(of: "Message"),
                 requestID: response.header("x-amz-request-id"))
-            failures.append(
-                RemoveFailure(
-                    name: name, error: failure.error("could not remove object \"\(name)\"", location: location)))
+            let error = failure.error("could not remove object \"\(name)\"", location: location)
+            failures.append(RemoveFailure(name: name, error: try lockError(name, error) ?? error))
         }
         return failures
     }
 
+    /// What to say where a lock of the store is the reason: until when. Nil where it is not.
+    private func lockError(_ name: ObjectName, _ error: KedgeError) throws(KedgeError) -> KedgeError? {
+        guard error.code == .permission else { return nil }
+        let request = S3Client.Request(
+            method: .get, key: client.location.key(of: name), headers: [("Range", "bytes=0-0")],
+            sink: .bytes(limit: 1), attempt: error.message)
+        guard case .good(let response) = try client.send(request),
+            let text = response.header("x-amz-object-lock-retain-until-date"),
+            let until = Timestamp(record: "\(text.prefix(19))Z"), until > client.now
+        else { return nil }
+        return KedgeError(
+            .locked, "could not remove object \"\(name)\" yet: the store keeps it locked until \(until)",
+            detail: error.detail, hint: "Nothing has to be done: a later \"kedge expire\" removes it.")
+    }
+
     /// The document of an answer whose status was good. Throws what it says if it is an error all the same (lesson 18).
     func answer(_ response: HTTPResponse, root: String..., attempt: String) throws(KedgeError) -> XMLElement {
-        let element = try XMLElement.parse(response.body, what: "the answer of \(location)")
+        let element: XMLElement
+        do throws(KedgeError) {
+            element = try XMLElement.parse(response.body, what: "the answer of \(location)")
+        } catch {
+            guard error.code == .damaged else { throw error }
+            // An answer that was cut or garbled on its way; nothing that is stored is damaged.
+            let id = response.header("x-amz-request-id").map { " Its request id is \($0)." } ?? ""
+            throw KedgeError(
+                .repositoryUnavailable, attempt,
+                detail: "The answer of \(location) can't be read: \(error.detail ?? "it is no XML.")\(id)",
+                hint: error.hint)
+        }
         if root.contains(element.name) { return element }
         var failure = S3Failure(response, body: response.body)
         if failure.code == nil {

@@ -2,8 +2,8 @@
 //
 // States: collecting → (first full part) uploading → finished or aborted. What an upload that died leaves behind is
 // invisible, costs storage, and is taken away by `removeAbandonedWrites`.
-// One part is in memory. Parts go up in their order, numbered from 1, and no number is used twice: not every store can
-// replace a part.
+// While one part is collected others are on their way (`S3PartSender`). Parts are numbered from 1 in the order of their
+// bytes. A number is used again only for the same bytes, after an answer that is not known.
 
 import Curl
 import Expat
@@ -18,8 +18,10 @@ final class S3Upload: ObjectUpload {
     private var waiting: [UInt8] = []
     /// The store's name for this upload, once there is one.
     private var uploadID: String?
-    /// The tags of the parts that are there, from part 1 on.
-    private var tags: [String] = []
+    /// Sends the parts, once there is one.
+    private var sender: S3PartSender?
+    private var partCount = 0
+    private var begunAt = Timestamp(microseconds: 0)
     private var sizeBytes: UInt64 = 0
     /// The object's first bytes: they tell it from any other.
     private var head: [UInt8] = []
@@ -50,10 +52,13 @@ final class S3Upload: ObjectUpload {
             return .alreadyExists
         }
         if !waiting.isEmpty { try sendPart() }
-        return try complete()
+        return try complete(sender?.allTags(count: partCount) ?? [])
     }
 
     func abort() {
+        // A part that arrives after the upload was aborted would stay behind.
+        sender?.close()
+        sender = nil
         guard let id = uploadID else { return }
         uploadID = nil
         do throws(KedgeError) {
@@ -79,26 +84,20 @@ final class S3Upload: ObjectUpload {
     }
 
     private func sendPart() throws(KedgeError) {
-        let id = try beginIfNeeded()
-        let number = tags.count + 1
-        let request = S3Client.Request(
-            method: .put, key: key, query: [("partNumber", String(number)), ("uploadId", id)], body: [waiting],
-            attempt: "could not store part \(number) of object \"\(name)\"")
-        let response = try store.client.expect(request)
-        guard let tag = response.header("etag"), !tag.isEmpty else {
-            throw KedgeError(
-                .repositoryUnavailable, request.attempt, detail: "\(store.location) gave the part no tag.",
-                hint: S3Failure.laterHint)
-        }
-        tags.append(tag)
-        waiting.removeAll(keepingCapacity: true)
+        let sender = try beginIfNeeded()
+        try sender.submit(S3PartSender.Part(number: partCount + 1, bytes: waiting))
+        partCount += 1
+        waiting = []
+        waiting.reserveCapacity(partBytes)
     }
 
-    private func beginIfNeeded() throws(KedgeError) -> String {
-        if let uploadID { return uploadID }
+    private func beginIfNeeded() throws(KedgeError) -> S3PartSender {
+        if let sender { return sender }
+        let begunAt = store.client.now
         let request = S3Client.Request(
-            method: .post, key: key, query: [("uploads", "")], headers: store.storageHeaders,
+            method: .post, key: key, query: [("uploads", "")], headers: store.keeping.headers(for: name, at: begunAt),
             attempt: "could not begin the upload of object \"\(name)\"")
+        self.begunAt = begunAt
         // The second name is rclone's.
         let answer = try store.answer(
             store.client.expect(request), root: "InitiateMultipartUploadResult", "InitiateMultipartUpload",
@@ -109,11 +108,15 @@ final class S3Upload: ObjectUpload {
                 hint: S3Failure.laterHint)
         }
         uploadID = id
-        return id
+        let begun = S3PartSender(name, upload: id, store: store)
+        sender = begun
+        return begun
     }
 
-    private func complete() throws(KedgeError) -> PutOutcome {
-        let id = try beginIfNeeded()
+    private func complete(_ tags: [String]) throws(KedgeError) -> PutOutcome {
+        guard let id = uploadID else {
+            throw KedgeError(.defect, "could not complete object \"\(name)\": it was aborted", hint: "Report this.")
+        }
         let parts = tags.enumerated().map { index, tag in
             "<Part><PartNumber>\(index + 1)</PartNumber><ETag>\(tag.xmlText)</ETag></Part>"
         }
@@ -138,8 +141,12 @@ final class S3Upload: ObjectUpload {
         case .failure(let failure): throw failure.error(request.attempt, location: store.location)
         }
         uploadID = nil
+        sender?.close()
+        sender = nil
         // Not every store refuses a name that was taken meanwhile, or says so.
-        return try isOurs() ? .created : .alreadyExists
+        guard try isOurs() else { return .alreadyExists }
+        try store.confirmKept(name, storedAt: begunAt)
+        return .created
     }
 }
 

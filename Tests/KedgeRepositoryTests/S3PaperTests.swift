@@ -1,0 +1,280 @@
+// The client against an object store on paper: what it does about answers that real stores give only now and then.
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct S3PaperTests {
+    private func error(_ body: () throws(KedgeError) -> Void) -> KedgeError? {
+        do throws(KedgeError) {
+            try body()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private func bytes(_ count: Int, _ seed: Int) -> [UInt8] {
+        (0..<count).map { UInt8(truncatingIfNeeded: ($0 &* 31 &+ seed) ^ ($0 >> 8)) }
+    }
+
+    private func retrying(_ store: S3Store) -> RetryingStore {
+        var policy = RetryPolicy()
+        policy.firstDelayNanoseconds = 1_000_000
+        return RetryingStore(
+            store, policy: policy, time: SystemTimeSource(), random: SystemRandomSource(),
+            interruption: Interruption())
+    }
+
+    private func error(_ code: String, _ status: Int) -> LocalHTTPServer.Reply {
+        .answer(
+            status, headers: [("x-amz-request-id", "REQ")],
+            body: Array("<Error><Code>\(code)</Code><Message>m</Message></Error>".utf8))
+    }
+
+    @Test("promise: ", arguments: ObjectStoreContract.promises)
+    func contract(_ promise: StorePromise) throws {
+        let paper = try PaperObjectStore()
+        let store = S3Store(try paper.settings(prefix: "p"), conditionalPut: true, partBytes: 64 << 10)
+        try promise.verify(on: retrying(store), below: "contract")
+    }
+
+    // MARK: Parts of an upload
+
+    private func upload(
+        _ store: any ObjectStore, _ whole: [UInt8], piece: Int = 10_000
+    ) throws(KedgeError) -> PutOutcome {
+        let upload = try store.beginUpload("large", expectedBytes: 0)
+        for start in stride(from: 0, to: whole.count, by: piece) {
+            try upload.append(Array(whole[start..<min(start + piece, whole.count)]))
+        }
+        return try upload.finish()
+    }
+
+    @Test("parts go up several at a time, arrive in any order, and the object is what was written")
+    func partsInFlight() throws {
+        let time = SystemTimeSource()
+        let paper = try PaperObjectStore { request, _ in
+            // Early parts take longer than later ones.
+            if request.target.contains("partNumber=") {
+                time.sleep(nanoseconds: request.target.contains("partNumber=1&") ? 200_000_000 : 30_000_000)
+            }
+            return nil
+        }
+        let whole = bytes(1_000_000, 3)
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        #expect(try upload(store, whole) == .created)
+        #expect(paper.objects["large"]?.bytes == whole)
+        #expect(paper.mostRequestsAtOnce > 1 && paper.mostRequestsAtOnce <= 4, "\(paper.mostRequestsAtOnce)")
+        #expect(paper.unfinishedUploads == 0)
+        #expect(try upload(store, whole) == .alreadyExists)
+        #expect(paper.unfinishedUploads == 0)
+    }
+
+    @Test(
+        "a part that fails is sent again with the same number and the same bytes, and none is lost", arguments: 1...20)
+    func failingParts(_ seed: UInt64) throws {
+        let random = SeededRandom(seed: testSeed() &+ seed)
+        let sent = Monitor([Int: Set<Int>]())
+        let paper = try PaperObjectStore { request, _ in
+            guard let range = request.target.firstRange(of: "partNumber=") else { return nil }
+            let number = Int(request.target[range.upperBound...].prefix { $0.isNumber }) ?? 0
+            sent.update { $0[number, default: []].formUnion([request.body.hashValue]) }
+            switch random.next(below: 6) {
+            case 0: return .answer(503)
+            case 1: return .bytes([], reset: true)
+            case 2: return .bytes(Array("HTTP/1.1 200 OK\r\nContent-Le".utf8))
+            default: return nil
+            }
+        }
+        let whole = bytes(700_000, Int(truncatingIfNeeded: seed))
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        do {
+            #expect(try upload(retrying(store), whole) == .created)
+            #expect(paper.objects["large"]?.bytes == whole)
+        } catch {
+            // Six failures in a row of one call: then nothing is visible, and nothing stays behind.
+            #expect(error.code.isRetryable)
+            #expect(paper.objects.isEmpty)
+        }
+        #expect(sent.update { $0.values.allSatisfy { $0.count == 1 } })
+        #expect(paper.unfinishedUploads == 0)
+    }
+
+    @Test("an error that nobody can heal ends the upload and removes what was sent")
+    func refusedPart() throws {
+        let paper = try PaperObjectStore { request, _ in
+            request.target.contains("partNumber=3&") ? .answer(403) : nil
+        }
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        let failure = error { () throws(KedgeError) in _ = try upload(retrying(store), bytes(700_000, 1)) }
+        #expect(failure?.code == .permission)
+        #expect(paper.objects.isEmpty && paper.unfinishedUploads == 0)
+    }
+
+    // MARK: Asking right
+
+    /// Credentials of which the first have expired.
+    private final class Renewable: S3CredentialSource {
+        let state = Monitor((id: "old", renewals: 0, next: "new"))
+
+        private func credentials(_ id: String) -> S3Credentials {
+            S3Credentials(accessKeyID: id, secretAccessKey: Secret([1, 2, 3]))
+        }
+
+        func credentials(at moment: Timestamp) throws(KedgeError) -> S3Credentials {
+            credentials(state.update { $0.id })
+        }
+
+        func renew(_ refused: S3Credentials, at moment: Timestamp) throws(KedgeError) -> Bool {
+            state.update { state in
+                state.renewals += 1
+                state.id = state.next
+                return state.id != refused.accessKeyID
+            }
+        }
+    }
+
+    @Test("credentials that have expired are looked for once more, and the request is repeated with others")
+    func expiredCredentials() throws {
+        let paper = try PaperObjectStore()
+        paper.habits.knownKeys = ["new"]
+        let source = Renewable()
+        let store = S3Store(try paper.settings(credentials: source), conditionalPut: true)
+        #expect(try store.put("a", ObjectBody([1]), .createOnly) == .created)
+        #expect(source.state.update { $0.renewals } == 1)
+        #expect(try store.readAll("a", limit: 1) == [1])
+        #expect(source.state.update { $0.renewals } == 1)
+        // The same again, or others that are no better: one look each request, and the store's words.
+        paper.habits.knownKeys = ["another"]
+        let failure = error { () throws(KedgeError) in _ = try store.status(of: "a") }
+        #expect(failure?.detail?.contains("ExpiredToken") == true)
+        #expect(source.state.update { $0.renewals } == 2)
+        source.state.update { $0.next = "newer" }
+        #expect(error { () throws(KedgeError) in _ = try store.status(of: "a") } != nil)
+        #expect(source.state.update { $0.renewals } == 3)
+    }
+
+    @Test("another region is followed once, by its name in a header of 301 and 307", arguments: [301, 307])
+    func otherRegion(_ status: Int) throws {
+        let paper = try PaperObjectStore()
+        paper.habits.region = ("there", status)
+        let store = S3Store(try paper.settings(region: "here"), conditionalPut: true)
+        #expect(try store.put("a", ObjectBody([1]), .createOnly) == .created)
+        #expect(try store.readAll("a", limit: 1) == [1])
+        // One detour, and from then on the right way at once.
+        #expect(paper.requests.count == 3)
+        paper.habits.region = ("elsewhere", status)
+        let failure = error { () throws(KedgeError) in _ = try store.status(of: "a") }
+        #expect(failure?.code == .configuration && failure?.detail?.contains("REQ-4") == true)
+    }
+
+    @Test("a clock that is hours off is the store's from the second request on (lesson 21)", arguments: [-9000, 9000])
+    func skewedClock(_ seconds: Int64) throws {
+        let paper = try PaperObjectStore()
+        paper.habits.clockOffset = seconds
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(try store.put("a", ObjectBody([1]), .createOnly) == .created)
+        #expect(try store.readAll("a", limit: 1) == [1])
+        #expect(paper.requests.count == 3)
+    }
+
+    @Test("all three lessons in one request")
+    func everythingAtOnce() throws {
+        let paper = try PaperObjectStore()
+        paper.habits.knownKeys = ["new"]
+        paper.habits.region = ("there", 301)
+        paper.habits.clockOffset = 90_000
+        let store = S3Store(try paper.settings(credentials: Renewable()), conditionalPut: true)
+        #expect(try store.put("a", ObjectBody([1]), .createOnly) == .created)
+        #expect(paper.requests.count == 4)
+    }
+
+    // MARK: Answers that lie
+
+    @Test("an error in a good answer to Complete is one, whatever its status (lesson 18)")
+    func errorInGoodAnswer() throws {
+        let paper = try PaperObjectStore { request, number in
+            request.method == "POST" && request.target.contains("uploadId=")
+                ? .answer(
+                    200, headers: [("x-amz-request-id", "REQ-9")],
+                    body: Array(
+                        """
+                        <?xml version="1.0" encoding="UTF-8"?>
+
+                        <Error><Code>InternalError</Code><Message>we failed</Message></Error>
+                        """.utf8))
+                : nil
+        }
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        let failure = error { () throws(KedgeError) in _ = try upload(store, bytes(200_000, 1)) }
+        #expect(failure?.code == .repositoryUnavailable)
+        #expect(failure?.detail?.contains("InternalError") == true && failure?.detail?.contains("REQ-9") == true)
+        #expect(paper.objects.isEmpty && paper.unfinishedUploads == 0)
+    }
+
+    @Test("ranges that are ignored, cut or shifted are errors, never other bytes")
+    func ranges() throws {
+        let reply = Monitor(LocalHTTPServer.Reply?.none)
+        let paper = try PaperObjectStore { request, _ in request.method == "GET" ? reply.update { $0 } : nil }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        paper.plant("a", bytes(1000, 1))
+        #expect(try store.read("a", range: 10..<20) == Array(bytes(1000, 1)[10..<20]))
+        let wrong: [LocalHTTPServer.Reply] = [
+            .answer(200, body: bytes(1000, 1)), .answer(200, body: bytes(10, 1)),
+            .answer(206, headers: [("Content-Range", "bytes 11-20/1000")], body: bytes(10, 1)),
+            .answer(206, headers: [("Content-Range", "bytes 10-18/1000")], body: bytes(9, 1)),
+            .answer(206, body: bytes(10, 1)),
+            .bytes(Array("HTTP/1.1 206 OK\r\nContent-Range: bytes 10-19/1000\r\nContent-Length: 10\r\n\r\nabc".utf8)),
+        ]
+        for answer in wrong {
+            reply.update { $0 = answer }
+            #expect(error { () throws(KedgeError) in _ = try store.read("a", range: 10..<20) } != nil, "\(answer)")
+        }
+    }
+
+    @Test("an absent object is only what the store calls NoSuchKey; every error names its request")
+    func errors() throws {
+        let reply = Monitor(LocalHTTPServer.Reply?.none)
+        let paper = try PaperObjectStore { _, _ in reply.update { $0 } }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(try store.status(of: "a") == nil)
+        for (status, code) in [(404, "NoSuchBucket"), (403, "AccessDenied"), (500, "InternalError"), (400, "Odd")] {
+            reply.update { $0 = error(code, status) }
+            let failures = [
+                error { () throws(KedgeError) in _ = try store.status(of: "a") },
+                error { () throws(KedgeError) in _ = try store.readPrefix("a", limit: 10) },
+                error { () throws(KedgeError) in _ = try store.put("a", ObjectBody([1]), .createOnly) },
+                error { () throws(KedgeError) in _ = try store.list(below: nil, after: nil, limit: 1) },
+                error { () throws(KedgeError) in _ = try store.remove(["a"]) },
+                error { () throws(KedgeError) in _ = try store.removeAbandonedWrites(before: Timestamp(microseconds: 0))
+                },
+                error { () throws(KedgeError) in _ = try upload(store, bytes(9 << 20, 1), piece: 1 << 20) },
+            ]
+            for (number, failure) in failures.enumerated() {
+                #expect(failure?.detail?.contains("REQ") == true, "\(code), \(number): \(failure?.description ?? "")")
+            }
+        }
+    }
+
+    @Test("a listing that never ends is an error, and one that shows more than was asked for is cut (lesson 19)")
+    func listings() throws {
+        let paper = try PaperObjectStore()
+        for number in 0..<5 { paper.plant("strange//\(number)", [1]) }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(try store.list(below: nil, after: nil, limit: 3).entries.isEmpty)
+        paper.habits.repeatsListings = true
+        #expect(error { () throws(KedgeError) in _ = try store.list(below: nil, after: nil, limit: 3) } != nil)
+    }
+
+    @Test("a listing of many objects is one request for each thousand")
+    func listRequests() throws {
+        let paper = try PaperObjectStore()
+        for number in 0..<3500 { paper.plant("d/\(number)", [1]) }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        var count = 0
+        try store.forEachObject(below: "d") { _ in count += 1 }
+        #expect(count == 3500)
+        #expect(paper.requests.count == 4)
+    }
+}
