@@ -12,14 +12,8 @@
 // While there is another repository to turn to, one that does not answer is given up after seconds; only when none of
 // the others has the file it gets all the time that there is.
 //
-// The file is written beside its destination and renamed: PostgreSQL never sees a part of it.
-//
-// While the first segment of a new timeline is not archived yet, the server asks for the old timeline's file of the
-// same number, and would replay all of it, also what lies behind the switch point and belongs to another branch
-// (xlogrecovery.c, XLogFileReadAnyTLI does not look at where a timeline was left). So where it is known which history
-// the server follows, it gets no byte from behind a switch point: that part of the segment is zero, as in the first
-// segment of a timeline that the server itself makes (xlog.c, XLogFileCopy), and a segment that lies there as a whole
-// is refused.
+// A segment that was fetched ahead comes from the spool (FetchedCopies.swift): nobody is asked then. What the server
+// may see of it is decided now, and absence never comes from there. How the file is handed over: SegmentDelivery.swift.
 
 import KedgeCatalog
 package import KedgeCore
@@ -45,6 +39,8 @@ package struct ArchiveGet: Sendable {
         package let followed: TimelineHistory?
         /// Takes what is wrong with a repository although another one has the file.
         package var warn: @Sendable (String) -> Void = { _ in }
+        /// What was fetched ahead for the asking server; nil where nothing is.
+        package var fetchedAhead: FetchedCopies?
 
         package init(
             fileName: String, destination: RawPath, clusterName: String, dataDirectory: RawPath,
@@ -65,6 +61,8 @@ package struct ArchiveGet: Sendable {
     package enum Outcome: Hashable, Sendable {
         /// The file is at its destination; it came from this repository.
         case fetched(repository: String)
+        /// The same, by way of the spool.
+        case fetchedAhead(repository: String)
         /// Every repository was read; none has the file, and none shows that there was more of its timeline.
         case absent
     }
@@ -116,6 +114,32 @@ package struct ArchiveGet: Sendable {
             guard error.code == .notFound else { throw error }
             return nil
         }
+    }
+
+    /// Hands over a segment that was fetched ahead. Nil where the repositories have to be asked; never `absent`. Needs
+    /// no repository and no secret. Throws `wal-foreign` as they would.
+    package func runFromSpool() throws(KedgeError) -> Outcome? {
+        guard let file = WALFileName(options.fileName), case .segment(let name) = file,
+            let ahead = options.fetchedAhead, let copy = ahead.read(name)
+        else {
+            return nil
+        }
+        let format = ahead.server.format
+        do throws(KedgeError) {
+            try SegmentDelivery.check(copy.bytes, file, format)
+        } catch {
+            // It can't have come from a repository like that.
+            ahead.remove(name)
+            return nil
+        }
+        let kept = try delivery.keptLength(of: file, segmentSize: UInt64(format.segmentSize))
+        try interruption.checkpoint()
+        try delivery.write(copy.bytes, kept: kept)
+        return .fetchedAhead(repository: copy.repository)
+    }
+
+    private var delivery: SegmentDelivery {
+        SegmentDelivery(destination: options.destination, followed: options.followed, random: random)
     }
 
     // MARK: - Looking
@@ -189,72 +213,10 @@ package struct ArchiveGet: Sendable {
 
     /// Fetches the file if this repository has it. Returns whether it had.
     private func fetch(_ file: WALFileName, from archive: WALArchive) throws(KedgeError) -> Bool {
-        let found = try archive.find(file)
-        guard let archived = found.first else { return false }
-        guard found.count == 1 else {
-            throw KedgeError(
-                .archiveConflict,
-                "cannot fetch WAL file \"\(file.text)\": it was archived \(found.count) times with different content",
-                detail: "The objects are \(found.map { "\"\($0.name)\"" }.joined(separator: ", ")).",
-                hint:
-                    "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
-                    + "the one that does not belong.")
-        }
-        let kept = try keptLength(of: file, archive.registration)
-        var bytes = try archive.read(archived, threads: options.threads).bytes
-        try check(bytes, file, archive.registration)
-        if let kept { for index in kept..<bytes.count { bytes[index] = 0 } }
+        guard let bytes = try archive.fetch(file, threads: options.threads) else { return false }
+        let kept = try delivery.keptLength(of: file, segmentSize: archive.registration.walSegmentSize)
         try interruption.checkpoint()
-        try write(bytes)
+        try delivery.write(bytes, kept: kept)
         return true
-    }
-
-    /// How many bytes of the segment belong to the history that the server follows; nil where it is all of them, or
-    /// nobody knows. Throws `wal-foreign` where it is none.
-    private func keptLength(of file: WALFileName, _ registration: Registration) throws(KedgeError) -> Int? {
-        let segmentSize = registration.walSegmentSize
-        guard case .segment(let name) = file, let segment = WALSegment(fileName: name, segmentSize: segmentSize),
-            let history = options.followed, let limit = history.limit(of: segment.timeline)
-        else { return nil }
-        let start = segment.startLSN(segmentSize: segmentSize)
-        guard limit < segment.next.startLSN(segmentSize: segmentSize) else { return nil }
-        guard limit > start else {
-            throw KedgeError(
-                .walForeign,
-                "cannot give out WAL file \"\(name)\": it belongs to a branch that the server does not follow",
-                detail:
-                    "The server follows timeline \(history.timeline), which left timeline \(segment.timeline) at LSN "
-                    + "\(limit), before this segment begins.",
-                hint: "Nothing has to be done if the next segment of timeline \(history.timeline) is still to be "
-                    + "archived.  To recover along timeline \(segment.timeline), set recovery_target_timeline = "
-                    + "'\(segment.timeline)' in postgresql.auto.conf.")
-        }
-        return Int(limit - start)
-    }
-
-    /// PostgreSQL takes a bad page for the end of the WAL: what goes to it has the right size and the right first page.
-    private func check(_ bytes: [UInt8], _ file: WALFileName, _ registration: Registration) throws(KedgeError) {
-        guard case .segment = file else { return }
-        guard let version = PostgresVersion(rawValue: registration.postgresVersion),
-            let segmentSize = UInt32(exactly: registration.walSegmentSize)
-        else {
-            throw KedgeError(
-                .notSupported, "cannot fetch WAL of PostgreSQL \(registration.postgresVersion)",
-                hint: "Use a newer kedge.")
-        }
-        let format = WALFormat(
-            systemIdentifier: registration.systemIdentifier, version: version, segmentSize: segmentSize,
-            walBlockSize: registration.walBlockSize)
-        _ = try bytes.withBytes { (bytes) throws(KedgeError) in
-            try WALFileCheck.check(name: file, firstPage: bytes, sizeBytes: UInt64(bytes.count), format: format)
-        }
-    }
-
-    private func write(_ bytes: [UInt8]) throws(KedgeError) {
-        let directory = try FileDescriptor.open(options.destination.parent, [.read, .directory])
-        let file = try DurableFile(in: directory, mode: 0o600, random: random)
-        try file.file.write(bytes, at: 0)
-        // A crash of the machine makes the server ask again, so nothing is synced here.
-        try file.publishWithoutSync(as: options.destination.lastComponent)
     }
 }

@@ -1,6 +1,7 @@
 // The spool: what this host remembers of one cluster's WAL so that it need not be asked of a repository again.
 //
-//   durable/<segment>         a note that this very file is durable in these repositories (PushNote.swift)
+//   durable/<segment>           a note that this very file is durable in these repositories (PushNote.swift)
+//   fetched/<server>/<segment>  a segment that was fetched ahead for a recovering server (FetchedCopies.swift)
 //
 // 1. It is a cache and never the truth: every file of it may vanish at any moment, and is checked before it is used.
 //    Removing it costs time. So nothing here is synced, and no failure here is ever the failure of a command.
@@ -36,11 +37,14 @@ package struct Spool: Sendable {
 
     /// A directory of the spool.
     enum Part: String {
-        case durable
+        case durable, fetched
     }
 
     /// Where a part lies.
     func path(_ part: Part) -> RawPath { directory.appending(part.rawValue) }
+
+    /// Whether there is a spool; throws where others could have written to it.
+    func canBeRead() throws(KedgeError) -> Bool { try isSafe() }
 
     // MARK: - Records
 

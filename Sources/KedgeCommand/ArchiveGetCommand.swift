@@ -1,6 +1,8 @@
 // `kedge archive-get`: PostgreSQL's restore_command.
 import KedgeArchive
 import KedgeCore
+import KedgePostgres
+import KedgeRepository
 
 /// The command line of `archive-get`.
 enum ArchiveGetCommand {
@@ -40,28 +42,53 @@ enum ArchiveGetCommand {
         let dataDirectory = context.dataDirectory(of: cluster)
         let followed = FollowedTimeline(
             context.surroundings, dataDirectory: dataDirectory, asked: WALFileName(fileName))
-        var options = ArchiveGet.Options(
-            fileName: fileName, destination: RawPath(context.arguments.positionals[1]),
-            clusterName: cluster.name, dataDirectory: dataDirectory,
-            repositories: context.sources(of: cluster, in: configuration), threads: cluster.processMax,
-            timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds,
-            followed: followed.history)
+        let copies = context.fetchedCopies(of: cluster, in: configuration)
         let log = context.log
-        options.warn = { log.warn($0) }
-        let get = ArchiveGet(
-            options, random: context.surroundings.random, time: context.surroundings.time,
-            interruption: context.surroundings.interruption)
-        switch try get.run() {
+        func get(_ repositories: [RepositorySource]) -> ArchiveGet {
+            var options = ArchiveGet.Options(
+                fileName: fileName, destination: RawPath(context.arguments.positionals[1]),
+                clusterName: cluster.name, dataDirectory: dataDirectory, repositories: repositories,
+                threads: cluster.processMax, timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds,
+                followed: followed.history)
+            options.fetchedAhead = copies
+            options.warn = { log.warn($0) }
+            return ArchiveGet(
+                options, random: context.surroundings.random, time: context.surroundings.time,
+                interruption: context.surroundings.interruption)
+        }
+        // Before any secret is read.
+        let quick = try get([]).runFromSpool()
+        let outcome =
+            if let quick { quick } else {
+                try get(context.sources(of: cluster, in: configuration)).run()
+            }
+        switch outcome {
         case .fetched(let repository):
-            context.log.info("fetched WAL file \"\(options.fileName)\" from repository \"\(repository)\"")
-            return CommandResult(
-                lines: [],
-                json: ["file": .string(options.fileName), "outcome": "fetched", "repository": .string(repository)])
+            context.log.info("fetched WAL file \"\(fileName)\" from repository \"\(repository)\"")
+            return fetched(fileName, from: repository, "fetched", copies, cluster, configuration, context)
+        case .fetchedAhead(let repository):
+            context.log.info(
+                "took WAL file \"\(fileName)\", fetched ahead from repository \"\(repository)\", from the spool")
+            return fetched(fileName, from: repository, "fetched-ahead", copies, cluster, configuration, context)
         case .absent:
-            context.log.info("WAL file \"\(options.fileName)\" is in no repository")
+            context.log.info("WAL file \"\(fileName)\" is in no repository")
             return CommandResult(
-                lines: [], json: ["file": .string(options.fileName), "outcome": "absent"],
+                lines: [], json: ["file": .string(fileName), "outcome": "absent"],
                 status: ExitStatus.archiveGet(.provenAbsent, in: .noSignalFile, onUnavailable: nil))
         }
+    }
+
+    private static func fetched(
+        _ fileName: String, from repository: String, _ outcome: String, _ copies: FetchedCopies?,
+        _ cluster: ClusterConfiguration, _ configuration: Configuration, _ context: CommandContext
+    ) -> CommandResult {
+        if let copies, case .segment? = WALFileName(fileName) {
+            ArchivePrefetchCommand.follow(fileName, into: copies, cluster, configuration, context)
+        }
+        return CommandResult(
+            lines: [],
+            json: [
+                "file": .string(fileName), "outcome": .string(outcome), "repository": .string(repository),
+            ])
     }
 }

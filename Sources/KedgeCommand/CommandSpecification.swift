@@ -63,11 +63,14 @@ package struct CommandSpecification: Sendable {
     package let options: [OptionSpecification]
     /// What is logged unless `--log-level` says otherwise: commands that PostgreSQL runs keep its log short.
     package let logLevel: LogLevel
+    /// Whether kedge itself runs it, so that the list of commands leaves it out.
+    package let isInternal: Bool
 
     package init(
         name: String, summary: String, description: [String] = [], arguments: [ArgumentSpecification] = [],
-        options: [OptionSpecification] = [], logLevel: LogLevel = .info
+        options: [OptionSpecification] = [], logLevel: LogLevel = .info, isInternal: Bool = false
     ) {
+        self.isInternal = isInternal
         self.name = name
         self.summary = summary
         self.description = description

@@ -4,6 +4,7 @@
 package enum CommandTable {
     package static let all: [Command] = [
         InitCommand.command, CheckCommand.command, ArchivePushCommand.command, ArchiveGetCommand.command,
+        ArchivePrefetchCommand.command,
         BackupCommand.command, InfoCommand.command, RestoreCommand.command, VerifyCommand.command,
         DrillCommand.command, ExpireCommand.command, UnexpireCommand.command, PinCommand.command,
         UnpinCommand.command, CatCommand.command,

@@ -64,6 +64,8 @@ package struct ClusterConfiguration: Sendable {
     package let workDirectory: String
     package let archiveTimeout: Duration
     package let archiveGetTimeout: Duration
+    /// How many segments are fetched ahead of a recovering server; 0 for none.
+    package let archiveGetPrefetch: Int
     /// How many segments one archive-push stores besides its own.
     package let archivePushAhead: Int
     package let refusesDamagedWAL: Bool
@@ -366,6 +368,7 @@ extension ClusterConfiguration {
         workDirectory = section.text("work-directory") ?? "/tmp/kedge-\(facts.userID)"
         archiveTimeout = section.duration("archive-timeout")
         archiveGetTimeout = section.duration("archive-get-timeout")
+        archiveGetPrefetch = Int(section.integer("archive-get-prefetch") ?? 0)
         archivePushAhead = Int(section.integer("archive-push-ahead") ?? 0)
         refusesDamagedWAL = section.text("wal-damage") == "refuse"
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)

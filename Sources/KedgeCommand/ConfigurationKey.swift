@@ -65,6 +65,10 @@ package struct ConfigurationKey: Sendable {
             "archive-get-timeout", .cluster, .duration(.zero ... .seconds(86_400)), default: "60s",
             "How long archive-get waits for a segment that is missing while later ones are there."),
         ConfigurationKey(
+            "archive-get-prefetch", .cluster, .integer(0...256), default: "16",
+            "How many segments are fetched into work-directory ahead of a recovering server, at most 256 MB. 0 fetches "
+                + "each when the server asks for it."),
+        ConfigurationKey(
             "archive-push-ahead", .cluster, .integer(0...1000), default: "64",
             "How many further segments one archive-push stores when more of them wait, several at once. The calls for "
                 + "them then only acknowledge. 0 stores each in its own call."),

@@ -11,7 +11,7 @@ package enum HelpText {
             "kedge \(Version.text): backup and point-in-time recovery for PostgreSQL", "",
             "Usage: kedge [OPTION]... COMMAND [OPTION]... [ARGUMENT]...", "", "Commands:",
         ]
-        lines += list(commands.map { ($0.name, $0.summary) })
+        lines += list(commands.filter { !$0.isInternal }.map { ($0.name, $0.summary) })
         lines += ["", "Options of every command:"]
         lines += list(GlobalOptions.all.map { ($0.usage, $0.help) })
         lines += ["", "\"kedge COMMAND --help\" explains a command, \"man kedge\" the configuration too."]

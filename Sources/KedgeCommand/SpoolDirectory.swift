@@ -37,12 +37,27 @@ extension CommandContext {
             places: places)
     }
 
-    /// How much `archive-push` stores ahead: an object store answers late and serves many at once, a disk does not.
-    func pushAhead(
-        of cluster: ClusterConfiguration, in configuration: Configuration
-    ) -> PushAheadLimits {
+    /// How much `archive-push` stores ahead.
+    func pushAhead(of cluster: ClusterConfiguration, in configuration: Configuration) -> PushAheadLimits {
+        PushAheadLimits(
+            segments: cluster.archivePushAhead, inFlight: segmentsInFlight(of: cluster, in: configuration))
+    }
+
+    /// How many segments are on their way at once: an object store answers late and serves many, a disk does not.
+    func segmentsInFlight(of cluster: ClusterConfiguration, in configuration: Configuration) -> Int {
         let isLocal = configuration.repositories(of: cluster).allSatisfy { $0.place.directory != nil }
-        return PushAheadLimits(
-            segments: cluster.archivePushAhead, inFlight: isLocal ? cluster.processMax : max(8, cluster.processMax))
+        return isLocal ? cluster.processMax : max(8, cluster.processMax)
+    }
+
+    /// What is fetched ahead for the server in whose data directory we run; nil where none runs there (pg_rewind, or a
+    /// person somewhere else), and where nothing is to be fetched ahead.
+    func fetchedCopies(of cluster: ClusterConfiguration, in configuration: Configuration) -> FetchedCopies? {
+        guard cluster.archiveGetPrefetch > 0, dataDirectory(of: cluster) == ".",
+            surroundings.fileExists("postmaster.pid"), let spool = spool(of: cluster),
+            let server = RecoveringServer(
+                dataDirectory: ".", destination: destination(of: cluster, in: configuration).text,
+                time: surroundings.time)
+        else { return nil }
+        return FetchedCopies(for: server, in: spool, time: surroundings.time)
     }
 }

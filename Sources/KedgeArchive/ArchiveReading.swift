@@ -1,0 +1,41 @@
+// Reading one WAL file from one repository, whole and checked: for archive-get and for whoever fetches ahead of it.
+
+import KedgeCatalog
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+extension WALArchive {
+    /// The whole file, as it was archived; nil where this repository has none of that name. Throws `archive-conflict`,
+    /// `damaged`, and what reading throws.
+    func fetch(_ file: WALFileName, threads: Int) throws(KedgeError) -> [UInt8]? {
+        let found = try find(file)
+        guard let archived = found.first else { return nil }
+        guard found.count == 1 else {
+            throw KedgeError(
+                .archiveConflict,
+                "cannot fetch WAL file \"\(file.text)\": it was archived \(found.count) times with different content",
+                detail: "The objects are \(found.map { "\"\($0.name)\"" }.joined(separator: ", ")).",
+                hint:
+                    "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
+                    + "the one that does not belong.")
+        }
+        let bytes = try read(archived, threads: threads).bytes
+        if case .segment = file { try SegmentDelivery.check(bytes, file, walFormat()) }
+        return bytes
+    }
+
+    /// What its segments look like. Throws `not-supported`.
+    private func walFormat() throws(KedgeError) -> WALFormat {
+        guard let version = PostgresVersion(rawValue: registration.postgresVersion),
+            let segmentSize = UInt32(exactly: registration.walSegmentSize)
+        else {
+            throw KedgeError(
+                .notSupported, "cannot fetch WAL of PostgreSQL \(registration.postgresVersion)",
+                hint: "Use a newer kedge.")
+        }
+        return WALFormat(
+            systemIdentifier: registration.systemIdentifier, version: version, segmentSize: segmentSize,
+            walBlockSize: registration.walBlockSize)
+    }
+}

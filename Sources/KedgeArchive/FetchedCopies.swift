@@ -1,0 +1,208 @@
+// Segments that were fetched ahead of a recovering server, in the spool.
+//
+//   fetched/<server>/<segment>   a page with a record, then the segment as it is archived
+//   fetched/<server>/asked       the segment that the server got last
+//   fetched/<server>/lock        held by whoever fetches ahead (FetchAhead.swift)
+//
+// 1. A copy belongs to one run of one server: data directory, system identifier, the process and the start time in
+//    postmaster.pid, and the repositories. A server that was restored, rewound or just started again finds nothing of
+//    an earlier recovery (lesson 28).
+// 2. A copy is what a repository held a few minutes ago at most, and every byte of it is checked before it is used.
+// 3. It is as it was archived: which part of it the server may see is decided when it is used.
+// 4. No copy means that the repositories have to be asked. That something is absent is never said from here.
+
+import KedgeCodec
+package import KedgeCore
+import KedgePostgres
+
+/// One run of a server that recovers.
+package struct RecoveringServer: Sendable {
+    package let dataDirectory: RawPath
+    /// What tells this run from all others on this host.
+    package let id: String
+    /// Whether the postmaster is the first process of its container: then it inherits processes that lost their
+    /// parent, and takes the death of one by a signal for a crash of its own (postmaster.c, HandleChildCrash).
+    package let isFirstProcess: Bool
+    let format: WALFormat
+    let system: SystemIdentifier
+
+    /// The server whose working directory is `dataDirectory`. Nil where none runs there, or it can't be told.
+    package init?(dataDirectory: RawPath, destination: String, time: any TimeSource) {
+        do throws(KedgeError) {
+            let control = try ControlFile.read(dataDirectory: dataDirectory, time: time)
+            let status = try FileStatus(at: dataDirectory, followLinks: true)
+            let file = try FileDescriptor.open(dataDirectory.appending("postmaster.pid"), .read)
+            // Process, data directory and start time; what follows changes (src/include/utils/pidfile.h).
+            let lines = try file.read(count: 8192, at: 0).split(separator: 0x0A, omittingEmptySubsequences: false)
+            guard lines.count > 3 else { return nil }
+            isFirstProcess = Array(lines[0]) == Array("1".utf8)
+            var text: [UInt8] = Array(lines[..<3].joined(separator: [0x0A]))
+            text += Array(
+                " \(status.device) \(status.inode) \(control.systemIdentifier) \(control.walSegmentSize) \(destination)"
+                    .utf8)
+            id = ContentHash(of: text).hex
+            format = control.walFormat
+            system = control.systemIdentifier
+            self.dataDirectory = dataDirectory
+        } catch {
+            return nil
+        }
+    }
+
+    var segmentSize: UInt64 { UInt64(format.segmentSize) }
+}
+
+/// The copies for one server.
+package struct FetchedCopies: Sendable {
+    package let server: RecoveringServer
+    let spool: Spool
+    private let time: any TimeSource
+
+    package init(for server: RecoveringServer, in spool: Spool, time: any TimeSource) {
+        self.server = server
+        self.spool = spool
+        self.time = time
+    }
+
+    /// How long a copy is used.
+    static let validSeconds: Int64 = 300
+    private static let headerBytes = 4096
+
+    var directory: RawPath { spool.path(.fetched).appending(server.id) }
+
+    // MARK: - Copies
+
+    /// The whole segment, every byte as it was fetched, and the repository that it came from. Nil where there is no
+    /// copy that can be used; one that is damaged is removed.
+    func read(_ name: String) -> (bytes: [UInt8], repository: String)? {
+        let path = directory.appending(name)
+        do throws(KedgeError) {
+            guard try spool.canBeRead() else { return nil }
+            let file = try FileDescriptor.open(path, [.read, .noFollow])
+            let header = try file.read(count: FetchedCopies.headerBytes, at: 0)
+            guard header.count == FetchedCopies.headerBytes,
+                let text = Spool.checked(Array(header.prefix { $0 != 0 }))
+            else { return try refuse(path) }
+            let record = try JSONRecord(parsing: text, what: "copy \"\(name)\"")
+            try record.expectType("fetched")
+            let fetchedAt = try record.parsed("fetchedAt") { Timestamp(record: $0) }
+            let now = time.now()
+            guard try record.string("file") == name, try record.string("server") == server.id,
+                fetchedAt <= now, now < fetchedAt.adding(seconds: FetchedCopies.validSeconds)
+            else { return try refuse(path) }
+            // One byte more than there should be, to see that there is none.
+            let bytes = try file.read(count: Int(server.segmentSize) + 1, at: UInt64(FetchedCopies.headerBytes))
+            let hash = try record.parsed("hash") { ContentHash(hex: $0) }
+            guard bytes.count == Int(server.segmentSize), ContentHash(of: bytes) == hash else {
+                return try refuse(path)
+            }
+            return (bytes, try record.string("repository"))
+        } catch {
+            return nil
+        }
+    }
+
+    private func refuse(_ path: RawPath) throws(KedgeError) -> (bytes: [UInt8], repository: String)? {
+        try FileSystem.removeFile(at: path)
+        return nil
+    }
+
+    /// Keeps a segment, whole as it is archived.
+    func write(_ bytes: [UInt8], _ name: String, from repository: String) throws(KedgeError) {
+        let record: JSONValue = [
+            "kedge": "fetched", "file": .string(name), "server": .string(server.id), "repository": .string(repository),
+            "hash": .string(ContentHash(of: bytes).hex), "fetchedAt": .string(time.now().description),
+        ]
+        let header = Spool.sealed(record)
+        guard header.count < FetchedCopies.headerBytes else { return }
+        let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
+        try file.file.write(header + [UInt8](repeating: 0, count: FetchedCopies.headerBytes - header.count), at: 0)
+        try file.file.write(bytes, at: UInt64(FetchedCopies.headerBytes))
+        try file.publishWithoutSync(as: RawPath(name))
+    }
+
+    /// The segments of which there are copies, sorted.
+    func names() throws(KedgeError) -> [String] {
+        try Directory.entries(at: directory).compactMap { entry in
+            guard let name = entry.name.text, case .segment? = WALFileName(name) else { return nil }
+            return name
+        }
+    }
+
+    func remove(_ name: String) {
+        do throws(KedgeError) {
+            try FileSystem.removeFile(at: directory.appending(name))
+        } catch {
+            // It is gone already, or goes with the directory.
+        }
+    }
+
+    // MARK: - What the server asked for
+
+    /// Makes note of the segment that the server got just now.
+    package func noteAsked(_ name: String) throws(KedgeError) {
+        let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
+        try file.file.write(Spool.sealed(["kedge": "asked", "file": .string(name)]), at: 0)
+        try file.publishWithoutSync(as: "asked")
+    }
+
+    /// The segment that the server got last; nil where that is not known.
+    func asked() -> WALSegment? {
+        do throws(KedgeError) {
+            let bytes = try FileDescriptor.open(directory.appending("asked"), [.read, .noFollow]).readAll(limit: 4096)
+            guard let text = Spool.checked(bytes) else { return nil }
+            let record = try JSONRecord(parsing: text, what: "asked")
+            try record.expectType("asked")
+            return WALSegment(fileName: try record.string("file"), segmentSize: server.segmentSize)
+        } catch {
+            return nil
+        }
+    }
+
+    // MARK: - The directory
+
+    var lockPath: RawPath { directory.appending("lock") }
+
+    /// Whether somebody fetches ahead for this server just now.
+    package var isBeingFilled: Bool {
+        do throws(KedgeError) {
+            guard try FileSystem.exists(lockPath) else { return false }
+            return try LockedFile.take(lockPath) == nil
+        } catch {
+            return false
+        }
+    }
+
+    private func open() throws(KedgeError) -> FileDescriptor {
+        do throws(KedgeError) {
+            return try FileDescriptor.open(directory, [.read, .directory, .noFollow])
+        } catch  where error.code == .notFound {
+            _ = try spool.open(.fetched)
+            _ = try Directory.createPlain(at: directory, mode: 0o700)
+            return try FileDescriptor.open(directory, [.read, .directory, .noFollow])
+        }
+    }
+
+    /// Removes what is for other servers and that nobody fills any more.
+    func removeOthers() {
+        for name in spool.names(in: .fetched) where name != server.id {
+            let other = spool.path(.fetched).appending(name)
+            do throws(KedgeError) {
+                let lock = other.appending("lock")
+                if try FileSystem.exists(lock), try LockedFile.take(lock) == nil { continue }
+                try Directory.removeTree(at: other)
+            } catch {
+                // It is looked at again by the next one.
+            }
+        }
+    }
+
+    /// Removes all of it. For whoever holds the lock, as the last thing.
+    func removeAll() {
+        do throws(KedgeError) {
+            try Directory.removeTree(at: directory)
+        } catch {
+            // The next one that fetches ahead removes it.
+        }
+    }
+}

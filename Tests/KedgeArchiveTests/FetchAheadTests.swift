@@ -1,0 +1,237 @@
+// That segments are fetched ahead for one run of one server, that what comes from the spool is what the repository
+// would have given, cut as the server's history says, and that nothing is ever called absent from there.
+import KedgeArchive
+import KedgeCodec
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct FetchAheadTests {
+    let fixture: ArchiveFixture
+    let store = MemoryStore()
+    let counting: FaultyStore
+    let source: RepositorySource
+    let names: [String]
+    let spool: Spool
+    let time = ManualTime()
+
+    init() throws {
+        fixture = try ArchiveFixture()
+        let secret = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+        _ = try fixture.makeRepository(in: store, secret: secret)
+        counting = FaultyStore(store) { _ in nil }
+        source = ArchiveFixture.source(counting, secret: secret)
+        names = try fixture.writeSegments(count: 6)
+        var harness = SpoolHarness(fixture, source)
+        harness.ahead.segments = 0
+        for name in names { _ = try harness.push(name) }
+        try harness.spool.removeAll()
+        spool = harness.spool
+        try fixture.write("postmaster.pid", Array("4711\n/data\n1795000000\n5432\n".utf8))
+    }
+
+    func failure(_ body: () throws -> Void) -> KedgeError? { #expect(throws: KedgeError.self) { try body() } }
+
+    func copies(_ destination: String = "main") throws -> FetchedCopies {
+        let server = RecoveringServer(dataDirectory: fixture.path("."), destination: destination, time: time)
+        return FetchedCopies(for: try #require(server), in: spool, time: time)
+    }
+
+    func fetchAhead(_ copies: FetchedCopies, segments: Int = 4, from source: RepositorySource? = nil) -> FetchAhead {
+        FetchAhead(
+            FetchAhead.Options(
+                clusterName: "main", repositories: [source ?? self.source], destination: "main", segments: segments,
+                inFlight: 2, threads: 2),
+            into: copies, random: SystemRandomSource(), time: time, interruption: Interruption())
+    }
+
+    /// What archive-get makes of the spool alone; nil where it would ask the repositories.
+    func get(
+        _ name: String, _ copies: FetchedCopies, followed: TimelineHistory? = nil
+    ) throws(KedgeError) -> ArchiveGet.Outcome? {
+        var options = ArchiveGet.Options(
+            fileName: name, destination: fixture.path("fetched"), clusterName: "main",
+            dataDirectory: fixture.path("."), repositories: [], threads: 1, timeoutNanoseconds: 0, followed: followed)
+        options.fetchedAhead = copies
+        return try ArchiveGet(options, random: SystemRandomSource(), time: time, interruption: Interruption())
+            .runFromSpool()
+    }
+
+    func local(_ name: String) throws -> [UInt8] {
+        try FileDescriptor.open(fixture.path("pg_wal/" + name), .read).readAll(limit: 1 << 30)
+    }
+
+    func fetched() throws -> [UInt8] { try FileDescriptor.open(fixture.path("fetched"), .read).readAll(limit: 1 << 30) }
+
+    /// Fetches ahead of the first segment, and leaves it in the spool.
+    func fill() throws -> FetchedCopies {
+        let copies = try copies()
+        try fetchAhead(copies).runOnce(behind: names[0])
+        return copies
+    }
+
+    @Test("what the server asks for next is there, byte for byte, and no repository is asked")
+    func next() throws {
+        let copies = try fill()
+        let before = counting.operations.count
+        for name in names[1...4] {
+            #expect(try get(name, copies) == .fetchedAhead(repository: "main"))
+            #expect(try fetched() == local(name))
+        }
+        // Not asked for ahead, never there, and no segment at all: the repositories are asked.
+        for name in [names[5], names[0], "000000010000000000000099", "00000002.history"] {
+            #expect(try get(name, copies) == nil, "\(name)")
+        }
+        #expect(counting.operations.count == before)
+    }
+
+    @Test("one process follows the server to the end of the archive, asks for nothing twice, and removes what it made")
+    func follow() throws {
+        let copies = try copies()
+        try copies.noteAsked(names[0])
+        let (names, spool, fixture) = (names, spool, fixture)
+        let position = Monitor(0)
+        let counts = Monitor<[Int]>([])
+        let (counting, store) = (counting, store)
+        time.onSleep {
+            let number = position.update { number in
+                number += 1
+                return number
+            }
+            counts.update { $0.append(counting.operations.count) }
+            guard number < names.count else { return }
+            // The server gets the next one while nothing can be reached.
+            store.setReachable(false)
+            #expect(throws: Never.self) {
+                #expect(try get(names[number], copies) == .fetchedAhead(repository: "main"))
+                try copies.noteAsked(names[number])
+            }
+            store.setReachable(true)
+        }
+        #expect(try fetchAhead(copies, segments: 2).run() == 5)
+        // After the last one it asks once for what is behind it, and then only waits.
+        let tail = counts.update { Array($0.dropFirst(names.count + 1)) }
+        #expect(tail.count > 100 && Set(tail).count == 1)
+        #expect(try !FileSystem.exists(spool.directory.appending("fetched/\(copies.server.id)")))
+        #expect(try FileSystem.exists(fixture.path("fetched")))
+    }
+
+    @Test("no copy answers for another run of the server, another system or other repositories (lesson 28)")
+    func otherRun() throws {
+        let copies = try fill()
+        #expect(try get(names[1], copies) != nil)
+        #expect(try get(names[1], self.copies("another bucket")) == nil)
+        try fixture.write("postmaster.pid", Array("4711\n/data\n1795000001\n5432\n".utf8))
+        #expect(try get(names[1], self.copies()) == nil)
+        try fixture.write("postmaster.pid", Array("4711\n/data\n1795000000\n5433 ready\n".utf8))
+        #expect(try get(names[1], self.copies()) != nil)
+        try fixture.write(
+            "global/pg_control", ArchiveFixture.controlFile(system: SystemIdentifier(99), segmentSize: 1 << 20))
+        #expect(try get(names[1], self.copies()) == nil)
+        try FileSystem.removeFile(at: fixture.path("postmaster.pid"))
+        #expect(RecoveringServer(dataDirectory: fixture.path("."), destination: "main", time: time) == nil)
+    }
+
+    @Test("a copy that is damaged anywhere, cut, too long, misnamed or old is not used")
+    func damaged() throws {
+        let copies = try fill()
+        let directory = spool.directory.appending("fetched/\(copies.server.id)")
+        let whole = try FileDescriptor.open(directory.appending(names[1]), .read).readAll(limit: 1 << 30)
+        func attempt(_ bytes: [UInt8], _ what: String, as name: String? = nil) throws {
+            let path = directory.appending(name ?? names[1])
+            let file = try FileDescriptor.open(path, [.read, .write, .create])
+            try file.truncate(to: 0)
+            try file.write(bytes, at: 0)
+            #expect(try get(name ?? names[1], copies) == nil, "\(what)")
+        }
+        let random = SeededRandom(seed: testSeed())
+        let text = whole.firstIndex(of: 0) ?? 0
+        for index in Array(0..<text) + (0..<40).map({ _ in 4096 + random.next(below: whole.count - 4096) }) {
+            var changed = whole
+            changed[index] ^= UInt8(1 + random.next(below: 255))
+            try attempt(changed, "byte \(index)")
+        }
+        for length in [0, 100, 4095, 4096, 5000, whole.count - 1] { try attempt(Array(whole[..<length]), "\(length)") }
+        try attempt(whole + [0], "longer")
+        try attempt(whole, "misnamed", as: names[5])
+        try FileDescriptor.open(directory.appending(names[1]), [.read, .write, .create]).write(whole, at: 0)
+        #expect(try get(names[1], copies) != nil)
+        let now = time.now()
+        time.set(now.adding(seconds: -1))
+        #expect(try get(names[2], copies) == nil)
+        time.set(now.adding(seconds: 300))
+        #expect(try get(names[3], copies) == nil)
+    }
+
+    @Test("what lies behind a switch point is cut or refused when it is used, whatever was known when it was fetched")
+    func switchPoint() throws {
+        let copies = try fill()
+        // Segment 6 has LSN 0/600000 to 0/6FFFFF.
+        let history = try TimelineHistory(parsing: Array("1\t0/680000\tno reason\n".utf8), timeline: TimelineID(2))
+        #expect(try get(names[1], copies, followed: history) == .fetchedAhead(repository: "main"))
+        let bytes = try local(names[1])
+        #expect(try fetched() == bytes[..<0x80000] + [UInt8](repeating: 0, count: 0x80000))
+        #expect(failure { _ = try get(names[2], copies, followed: history) }?.code == .walForeign)
+        #expect(try get(names[1], copies) == .fetchedAhead(repository: "main"))
+        #expect(try fetched() == bytes)
+    }
+
+    @Test("it ends with the server, when the spool is removed, and when somebody else is at it")
+    func ends() throws {
+        let (fixture, spool) = (fixture, spool)
+        let copies = try copies()
+        try copies.noteAsked(names[0])
+        time.onSleep { #expect(throws: Never.self) { try FileSystem.removeFile(at: fixture.path("postmaster.pid")) } }
+        #expect(try fetchAhead(copies).run() == 4)
+        #expect(time.sleeps.count == 1)
+
+        try fixture.write("postmaster.pid", Array("4711\n/data\n1795000000\n5432\n".utf8))
+        try copies.noteAsked(names[0])
+        time.onSleep { #expect(throws: Never.self) { try spool.removeAll() } }
+        #expect(try fetchAhead(copies).run() == 4)
+        #expect(time.sleeps.count == 2)
+
+        try copies.noteAsked(names[0])
+        let other = fetchAhead(copies)
+        time.onSleep {
+            #expect(copies.isBeingFilled)
+            #expect(throws: KedgeError.self) { try other.run() }
+            #expect(throws: Never.self) { try spool.removeAll() }
+        }
+        #expect(try fetchAhead(copies).run() == 4)
+    }
+
+    @Test("what a killed one left for another server is removed, what somebody still fills is not")
+    func leftovers() throws {
+        let left = try fill()
+        try fixture.write("postmaster.pid", Array("4712\n/data\n1795000002\n5432\n".utf8))
+        let next = try fill()
+        #expect(try get(names[1], next) != nil)
+        #expect(try get(names[1], left) == nil)
+        let lock = try FileLock(
+            at: spool.directory.appending("fetched/\(next.server.id)/lock"), purpose: "a test", time: time)
+        try fixture.write("postmaster.pid", Array("4713\n/data\n1795000003\n5432\n".utf8))
+        _ = try fill()
+        #expect(try get(names[1], next) != nil)
+        _ = lock
+    }
+
+    @Test("a store that fails at any moment ends it without a copy that is not whole")
+    func faults() throws {
+        let secret = source.settings.secret
+        for number in 1...40 {
+            let faulty = FaultyStore(store, .failBefore, atOperation: number)
+            let copies = try copies()
+            do throws(KedgeError) {
+                try fetchAhead(copies, from: ArchiveFixture.source(faulty, secret: secret)).runOnce(behind: names[0])
+            } catch {
+                #expect(faulty.faultCount == 1)
+            }
+            for name in names where try get(name, copies) != nil { #expect(try fetched() == local(name)) }
+            try spool.removeAll()
+            if faulty.faultCount == 0 { break }
+        }
+    }
+}
