@@ -76,8 +76,8 @@ package struct ArchivePush: Sendable {
     }
 
     /// Throws `usage` for a name that is no WAL file's, `wal-foreign`, `wal-invalid`, `wal-suspect`,
-    /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, all were
-    /// tried, and the error names each. What is pushed ahead never throws.
+    /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, all
+    /// were tried, and the error names each. What is pushed ahead never throws.
     package func run() throws(KedgeError) -> Outcome {
         let file = try fileName()
         let local = try readChecked(file, at: options.path)
@@ -98,14 +98,17 @@ package struct ArchivePush: Sendable {
         let others = stored.map { "\"\($0.copy.repository)\"" }.joined(separator: ", ")
         let note = others.isEmpty ? nil : "It is durable in \(others); success takes all repositories."
         if let failure = failures.error("could not archive WAL file \"\(file.text)\"", note: note) { throw failure }
+        if let spool = options.spool {
+            do throws(KedgeError) {
+                try spool.tellGivenUp(to: archives)
+            } catch {
+                // The next push tells it; until then "kedge check" does.
+            }
+        }
         var outcome = Outcome(
             file: file, stored: stored.map { ($0.copy.repository, $0.outcome) }, suspect: local.facts?.suspect)
         outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)
         return outcome
-    }
-
-    private func told(_ error: KedgeError, _ file: WALFileName, _ repository: String) -> KedgeError {
-        error.wrapped("could not archive WAL file \"\(file.text)\" in repository \"\(repository)\"")
     }
 
     /// Does everything that a push does but storing: what it throws, a push would throw, as far as reading can tell.
@@ -364,7 +367,9 @@ extension ArchivePush {
                 }
                 copies.append(try store(local, in: archive, threads: threads, gate: gate).copy)
             } catch {
-                throw told(error, file, archive.cluster.repository.name)
+                throw error.wrapped(
+                    "could not archive WAL file \"\(file.text)\" in repository "
+                        + "\"\(archive.cluster.repository.name)\"")
             }
         }
         note(local, copies, spool, destination)

@@ -2,9 +2,10 @@
 //
 //   durable/<segment>           a note that this very file is durable in these repositories (PushNote.swift)
 //   fetched/<server>/<segment>  a segment that was fetched ahead for a recovering server (FetchedCopies.swift)
+//   given-up/<segment>          why a segment is missing, until every repository knows (QueueLimit.swift)
 //
 // 1. It is a cache and never the truth: every file of it may vanish at any moment, and is checked before it is used.
-//    Removing it costs time. So nothing here is synced, and no failure here is ever the failure of a command.
+//    Removing it costs time. So nothing here is synced (but given-up), and no failure here is that of a command.
 // 2. A record is followed by its checksum and appears by a rename: one that is torn, or was touched, is no record.
 // 3. It is bounded: what belongs to nothing that is still to be done is removed by whoever adds to it.
 // 4. Its directory belongs to the user that runs kedge, and nobody else can write to it: a forged note would lose WAL.
@@ -38,6 +39,7 @@ package struct Spool: Sendable {
     /// A directory of the spool.
     enum Part: String {
         case durable, fetched
+        case givenUp = "given-up"
     }
 
     /// Where a part lies.
@@ -68,6 +70,16 @@ package struct Spool: Sendable {
         try file.publishWithoutSync(as: RawPath(name))
     }
 
+    /// Writes, or replaces, a record, and makes it and the way to it durable.
+    func writeDurably(_ record: JSONValue, as name: String, in part: Part) throws(KedgeError) {
+        let file = try DurableFile(in: try open(part), mode: 0o600, random: random)
+        try file.file.write(Spool.sealed(record), at: 0)
+        _ = try file.publish(as: RawPath(name), replacing: true)
+        for level in levels.reversed() { try Directory.sync(level) }
+        try Directory.sync(levels[0].parent)
+        try Directory.sync(levels[0].parent.parent)
+    }
+
     /// The names of a part's records, sorted; empty where it can't be listed.
     func names(in part: Part) -> [String] {
         do throws(KedgeError) {
@@ -77,6 +89,9 @@ package struct Spool: Sendable {
             return []
         }
     }
+
+    /// How many notes of archived segments there are.
+    package var noteCount: Int { names(in: .durable).filter { WALFileName($0) != nil }.count }
 
     /// Removes records, as far as that is possible: what stays is checked before it is used.
     func remove(_ names: some Sequence<String>, in part: Part) {
@@ -89,13 +104,16 @@ package struct Spool: Sendable {
         }
     }
 
-    /// Forgets everything, as whoever makes a repository anew must.
+    /// Forgets what is durable and what was fetched, as whoever makes a repository anew must. What was given up stays
+    /// until it is told.
     package func removeAll() throws(KedgeError) {
-        do throws(KedgeError) {
-            guard try isSafe() else { return }
-            try Directory.removeTree(at: directory)
-        } catch  where error.code == .notFound {
-            // There was none.
+        guard try isSafe() else { return }
+        for part in [Part.durable, .fetched] {
+            do throws(KedgeError) {
+                try Directory.removeTree(at: path(part))
+            } catch  where error.code == .notFound {
+                // There was none.
+            }
         }
     }
 

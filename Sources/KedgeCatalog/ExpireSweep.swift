@@ -153,9 +153,10 @@ package struct ExpireSweep {
         }
         var old: [ObjectName] = []
         for gap in try archive.knownGaps() {
-            if let first = left.timeline(gap.timeline)?.runs.first?.lowerBound, first < gap.numbers.lowerBound {
-                continue
-            }
+            let first = left.timeline(gap.timeline)?.runs.first?.lowerBound
+            if let first, first < gap.numbers.lowerBound { continue }
+            // The first of a timeline that was given up: nothing else says that there was such a timeline.
+            if gap.reason == .givenUp, first == nil { continue }
             if let name = gap.name(segmentSize: size) { old.append(name) }
         }
         // What is left of them is of no use and no harm, and goes the next time.

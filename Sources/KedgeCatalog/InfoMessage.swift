@@ -91,6 +91,7 @@ package struct InfoMessage: Sendable {
                     .walSuspect, "not every segment after the newest backup was looked at for damage",
                     detail: "There are more than this command reads.", hint: "Take backups more often."))
         }
+        messages += givenUp(info)
         for timeline in info.inventory.timelines { messages += gaps(timeline, info) }
         return messages + info.conflicts.map(conflict)
     }
@@ -111,6 +112,28 @@ package struct InfoMessage: Sendable {
     /// What is wrong with the archived WAL alone, for commands that show health besides `info`.
     package static func aboutWAL(_ info: RepositoryInfo) -> [KedgeError] {
         (unreadable(info) + wal(info)).filter { [.walSuspect, .walGap, .archiveConflict, .damaged].contains($0.code) }
+    }
+
+    /// What archive-push gave up, also at the end of the archive, where no later segment shows that it is missing.
+    private static func givenUp(_ info: RepositoryInfo) -> [KedgeError] {
+        let first = info.backups.filter { $0.hasItsWAL != nil }.map(\.record.span.startLSN).min()
+        let start = (first?.position ?? 0) / info.inventory.segmentSize
+        return info.inventory.givenUp(info.knownGaps).flatMap { gap, missing in
+            missing.filter { $0.upperBound >= start }.map { run in
+                let names = [run.lowerBound, run.upperBound].map {
+                    WALSegment(timeline: gap.timeline, number: $0)
+                        .fileName(segmentSize: info.inventory.segmentSize)
+                }
+                return KedgeError(
+                    .walGap,
+                    "\(run.count) WAL segment(s) were given up on timeline \(gap.timeline): "
+                        + (run.count == 1 ? names[0] : "\(names[0]) to \(names[1])"),
+                    detail: "On host \"\(gap.hostName)\" at \(gap.createdAt) more waited to be archived than "
+                        + "archive-queue-limit allows.  No moment from there to the next backup can be reached.",
+                    hint: "Take a new backup now, and find out why WAL was not archived.  \"kedge info "
+                        + "--acknowledge-gap\" with one of these names ends this warning once later WAL is there.")
+            }
+        }
     }
 
     /// Gaps after the first backup: what is older is of no use anyway.

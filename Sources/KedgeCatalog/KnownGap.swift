@@ -1,5 +1,6 @@
 // Gaps in the archived WAL that somebody knows of: expire left them, or a person acknowledged that what is missing is
-// lost. `info` does not warn of them. Which moments can be reached is computed from what is there, whatever this says.
+// lost. `info` does not warn of them. What archive-push gave up is noted here too, and that `info` does tell, until
+// somebody acknowledges it. Which moments can be reached is computed from what is there, whatever this says.
 
 import KedgeCodec
 package import KedgeCore
@@ -13,6 +14,8 @@ package struct KnownGap: Hashable, Sendable {
         case expired
         /// They are lost, and somebody knows.
         case acknowledged
+        /// `archive-queue-limit` was exceeded, and `archive-push` gave them up. `info` does tell of these.
+        case givenUp = "given-up"
     }
 
     package var systemIdentifier: SystemIdentifier
@@ -44,7 +47,9 @@ package struct KnownGap: Hashable, Sendable {
     /// The relative name of its object.
     package func name(segmentSize: UInt64) -> ObjectName? {
         let (first, last) = (file(numbers.lowerBound, segmentSize), file(numbers.upperBound, segmentSize))
-        return ClusterLayout.gaps.appending("\(systemIdentifier)/\(first)-\(last)")
+        // Somebody may acknowledge the very same run later.
+        let end = reason == .givenUp ? "-\(reason.rawValue)" : ""
+        return ClusterLayout.gaps.appending("\(systemIdentifier)/\(first)-\(last)\(end)")
     }
 
     package func jsonValue(segmentSize: UInt64) -> JSONValue {
@@ -104,16 +109,35 @@ extension WALArchive {
 extension WALInventory.Timeline {
     /// The gaps less what is known to be missing.
     func gaps(unless known: [KnownGap]) -> [ClosedRange<UInt64>] {
-        let own = known.filter { $0.timeline == id }.map(\.numbers).sorted { $0.lowerBound < $1.lowerBound }
+        WALInventory.remainder(of: gaps, without: known.filter { $0.timeline == id }.map(\.numbers))
+    }
+}
+
+extension WALInventory {
+    /// What `archive-push` gave up, is not there, and nobody has acknowledged: runs of numbers with the record of each.
+    func givenUp(_ known: [KnownGap]) -> [(gap: KnownGap, missing: [ClosedRange<UInt64>])] {
+        known.filter { $0.reason == .givenUp }.compactMap { gap in
+            let settled = known.filter { $0.reason != .givenUp && $0.timeline == gap.timeline }.map(\.numbers)
+            let there = timeline(gap.timeline)?.runs ?? []
+            let missing = WALInventory.remainder(of: [gap.numbers], without: settled + there)
+            return missing.isEmpty ? nil : (gap, missing)
+        }
+    }
+
+    /// The numbers of `ranges` that lie in none of `others`.
+    static func remainder(
+        of ranges: [ClosedRange<UInt64>], without others: [ClosedRange<UInt64>]
+    ) -> [ClosedRange<UInt64>] {
+        let others = others.sorted { $0.lowerBound < $1.lowerBound }
         var left: [ClosedRange<UInt64>] = []
-        for gap in gaps {
-            var next = gap.lowerBound
-            for range in own where range.upperBound >= next && range.lowerBound <= gap.upperBound {
-                if range.lowerBound > next { left.append(next...range.lowerBound - 1) }
-                next = range.upperBound + 1
-                if next > gap.upperBound { break }
+        for range in ranges {
+            var next = range.lowerBound
+            for other in others where other.upperBound >= next && other.lowerBound <= range.upperBound {
+                if other.lowerBound > next { left.append(next...other.lowerBound - 1) }
+                next = other.upperBound + 1
+                if next > range.upperBound { break }
             }
-            if next <= gap.upperBound { left.append(next...gap.upperBound) }
+            if next <= range.upperBound { left.append(next...range.upperBound) }
         }
         return left
     }

@@ -58,6 +58,18 @@ enum ArchivePushCommand {
         {
             return result(outcome, context)
         }
+        if let spool, let limit = cluster.archiveQueueLimit.flatMap(UInt64.init(exactly:)) {
+            let queue = QueueLimit(
+                limitBytes: limit, spool: spool, hostName: context.surroundings.host.name,
+                time: context.surroundings.time)
+            do throws(KedgeError) {
+                if let given = try queue.giveUp(path, dataDirectory: dataDirectory) { return result(given, context) }
+            } catch {
+                context.log.warn(
+                    "more WAL waits than archive-queue-limit allows, and it could not be noted what would be given up: "
+                        + "\(error.message)")
+            }
+        }
         var options = ArchivePush.Options(
             path: path, clusterName: cluster.name, dataDirectory: dataDirectory,
             repositories: context.sources(of: cluster, in: configuration), threads: cluster.processMax,
@@ -69,6 +81,19 @@ enum ArchivePushCommand {
             options, random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)
         return result(try push.run(), context)
+    }
+
+    private static func result(_ given: GivenUpSegment, _ context: CommandContext) -> CommandResult {
+        context.log.warn(
+            "GAVE UP WAL file \"\(given.file)\": it is NOT archived, and nothing from there to the next backup can be "
+                + "recovered; \(HumanText.size(given.waitingBytes)) wait, and archive-queue-limit allows "
+                + "\(HumanText.size(given.limitBytes)); find out why WAL is not archived, and take a new backup")
+        return CommandResult(
+            lines: [],
+            json: [
+                "file": .string(given.file), "repositories": .array([]), "fromSpool": .bool(false),
+                "givenUp": .bool(true), "waitingBytes": .int(given.waitingBytes),
+            ])
     }
 
     private static func result(_ outcome: ArchivePush.Outcome, _ context: CommandContext) -> CommandResult {

@@ -1,4 +1,5 @@
 // `kedge check`.
+import KedgeArchive
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
@@ -33,11 +34,27 @@ enum CheckCommand {
                 try WorkDirectory.prepare(cluster.workDirectory, user: user)
             })
         options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
+        options.spool = context.spool(of: cluster).map(spoolState)
         let check = Check(
             options,
             random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)
         return result(try check.run(), cluster: cluster.name)
+    }
+
+    /// What the spool holds, and a warning of what was given up and no repository knows of.
+    private static func spoolState(_ spool: Spool) -> (text: String, untold: KedgeError?) {
+        let (segments, notes) = (spool.givenUpSegments(), spool.noteCount)
+        let text = notes == 0 ? "its spool is empty" : "its spool has notes of \(notes) archived segment(s)"
+        guard let first = segments.first, let last = segments.last else { return (text, nil) }
+        return (
+            text,
+            KedgeError(
+                .walGap, "\(segments.count) WAL segment(s) were given up, and no repository knows of it yet",
+                detail: "They are \(first.file) to \(last.file): more waited to be archived than archive-queue-limit "
+                    + "allows.  No moment from there to the next backup can be reached.",
+                hint: "Find out why WAL is not archived, and take a new backup when it is.")
+        )
     }
 
     /// What a check is to people and programs.

@@ -64,6 +64,8 @@ package struct ClusterConfiguration: Sendable {
     package let workDirectory: String
     package let archiveTimeout: Duration
     package let archiveGetTimeout: Duration
+    /// Bytes of WAL that may wait to be archived; nil: no limit.
+    package let archiveQueueLimit: Int64?
     /// How many segments are fetched ahead of a recovering server; 0 for none.
     package let archiveGetPrefetch: Int
     /// How many segments one archive-push stores besides its own.
@@ -368,6 +370,7 @@ extension ClusterConfiguration {
         workDirectory = section.text("work-directory") ?? "/tmp/kedge-\(facts.userID)"
         archiveTimeout = section.duration("archive-timeout")
         archiveGetTimeout = section.duration("archive-get-timeout")
+        archiveQueueLimit = section.integer("archive-queue-limit")
         archiveGetPrefetch = Int(section.integer("archive-get-prefetch") ?? 0)
         archivePushAhead = Int(section.integer("archive-push-ahead") ?? 0)
         refusesDamagedWAL = section.text("wal-damage") == "refuse"
@@ -379,6 +382,13 @@ extension ClusterConfiguration {
         verifyEvery = section.duration("verify-every")
         verifyRate = section.integer("verify-rate")
         drill = DrillConfiguration(section)
+        if archiveQueueLimit != nil, section.text("work-directory") == nil {
+            throw section.error(
+                "archive-queue-limit",
+                "work-directory is not set: what was given up is noted there, and /tmp does not "
+                    + "last",
+                hint: "Set work-directory to a directory that survives a restart of the host.", file)
+        }
         repositories = section.list("repositories") ?? known
         guard !repositories.isEmpty else {
             throw KedgeError(

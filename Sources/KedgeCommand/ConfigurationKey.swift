@@ -73,6 +73,11 @@ package struct ConfigurationKey: Sendable {
             "How many further segments one archive-push stores when more of them wait, several at once. The calls for "
                 + "them then only acknowledge. 0 stores each in its own call."),
         ConfigurationKey(
+            "archive-queue-limit", .cluster, .size(1 << 20...1 << 50), note: "no limit",
+            "How much WAL may wait to be archived. What waits beyond that is given up: archive-push says that it is "
+                + "archived, so that pg_wal does not fill, and info says that it is not. No moment from there to the "
+                + "next backup can be reached then. Needs work-directory."),
+        ConfigurationKey(
             "wal-damage", .cluster, .choice(["store", "refuse"]), default: "store",
             "What archive-push does with a segment whose records are damaged: store it and mark it as suspect, or "
                 + "refuse it, which fills pg_wal until somebody steps in."),

@@ -40,6 +40,8 @@ package struct Check: Sendable {
         package let prepareWorkDirectory: @Sendable () throws(KedgeError) -> Void
         /// What `kedge archive-push` would say about a file of pg_wal; nil where that can't be tried.
         package var explainPush: (@Sendable (String) -> String?)?
+        /// What the spool holds, in a few words, and what no repository knows of yet.
+        package var spool: (text: String, untold: KedgeError?)?
 
         package init(
             clusterName: String, dataDirectory: RawPath, database: DatabaseSettings,
@@ -78,7 +80,8 @@ package struct Check: Sendable {
     package func run() throws(KedgeError) -> Outcome {
         var report = CheckReport()
         if try report.attempt(.workDirectory, options.prepareWorkDirectory) != nil {
-            report.ok(.workDirectory, "can be used")
+            report.ok(.workDirectory, "can be used" + (options.spool.map { "; \($0.text)" } ?? ""))
+            if let untold = options.spool?.untold { report.warn(.workDirectory, untold) }
         }
         let control = try checkDataDirectory(&report)
         var opened: [ClusterRepository] = []

@@ -77,7 +77,7 @@ import Testing
         #expect(try harness.push(names[1]).isFromNote)
         // Where it can't even be written, as on a full disk.
         try harness.spool.removeAll()
-        try fixture.write("work/spool/main", [])
+        try fixture.write("work/spool/main/durable", [])
         #expect(try !harness.push(names[2]).isFromNote)
         #expect(try harness.archived(names[2]) == harness.local(names[2]))
     }

@@ -175,7 +175,8 @@ private func working(
         let lines = help.output.split(separator: "\n", omittingEmptySubsequences: false)
         #expect(lines.count <= 40)
         for command in CommandTable.all {
-            #expect(help.output.contains("  \(command.specification.name) "))
+            #expect(
+                help.output.contains("  \(command.specification.name) ") != command.specification.isInternal)
             let own = ToolRun(command.specification.words + ["--help"])
             #expect(own.output.hasPrefix("Usage: kedge \(command.specification.name) "))
             #expect(own.output == ToolRun(["help"] + command.specification.words).output)

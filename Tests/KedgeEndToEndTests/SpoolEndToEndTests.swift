@@ -58,10 +58,10 @@ struct SpoolEndToEndTests {
     func small() throws {
         let (cluster, names) = try backlog(3)
         _ = try push(cluster, names[0])
-        let spool = cluster.directory("work/spool")
-        #expect(access(spool, F_OK) == 0)
+        let notes = cluster.directory("work/spool/main/durable")
+        #expect(access(notes, F_OK) == 0)
         try cluster.kedge(["init"])
-        #expect(access(spool + "/main", F_OK) != 0)
+        #expect(access(notes, F_OK) != 0)
         #expect(try !push(cluster, names[0]).bool("fromSpool"))
     }
 
@@ -106,6 +106,57 @@ struct SpoolEndToEndTests {
         }
         #expect(acknowledged > 0 && fromSpool > 0)
         print("\(kills) kills, \(acknowledged) acknowledged, \(fromSpool) of them from the spool, seed \(testSeed())")
+    }
+
+    @Test("a recovering server replays what was fetched ahead, whoever fetches is killed, and nothing stays behind")
+    func recovery() throws {
+        let cluster = try ProtectedCluster()
+        try cluster.server.psql("create table t (n int)")
+        try cluster.kedge(["backup"])
+        let rows = PostgresInstallation.soakIsEnabled ? 300 : 25
+        for number in 0..<rows { try cluster.server.psql("insert into t values (\(number)); select pg_switch_wal()") }
+        try cluster.archiveEverything()
+        let random = SeededRandom(seed: testSeed())
+        var (kills, fromSpool) = (0, 0)
+        for round in 0..<(PostgresInstallation.soakIsEnabled ? 40 : 2) {
+            let copy = cluster.scratch("copy")
+            try cluster.kedge(["restore", "--pgdata", copy, "--archiving", "off"])
+            let server = try PostgresTestServer(dataDirectory: copy)
+            server.startArguments = [
+                "-c",
+                "restore_command=\(try KedgeBinary.path()) --config \(cluster.configuration) --log-level info "
+                    + "archive-get %f \"%p\"",
+            ]
+            try server.startWithoutWaiting()
+            func log() -> String { readTextFile(server.directory("log")) ?? "" }
+            let deadline = ContinuousClock.now + .seconds(120)
+            while !log().contains("database system is ready to accept connections"), ContinuousClock.now < deadline {
+                // Not too often: some of them have to get something done.
+                poll(nil, 0, Int32(random.next(below: 60)))
+                if round > 0 { for process in try fetchers(in: copy) where kill(process, SIGKILL) == 0 { kills += 1 } }
+            }
+            try server.wait(until: "select not pg_is_in_recovery()")
+            #expect(try server.value("select count(*) from t") == "\(rows)")
+            fromSpool += log().split(separator: "\n").filter { $0.contains("from the spool") }.count
+            try server.stop()
+            for _ in 0..<1000 where try !fetchers(in: copy).isEmpty { poll(nil, 0, 10) }
+            #expect(try fetchers(in: copy).isEmpty)
+            if round == 0 {
+                #expect(fromSpool > 0)
+                let left = try Directory.entries(at: RawPath(cluster.directory("work/spool/main/fetched")))
+                #expect(left.isEmpty, "\(left)")
+            }
+            try ServerUser.run(["rm", "-rf", copy])
+        }
+        print("\(kills) kills of what fetches ahead, \(fromSpool) segments from the spool, seed \(testSeed())")
+    }
+
+    /// The processes that fetch ahead for the server in a data directory.
+    private func fetchers(in directory: String) throws -> [pid_t] {
+        try ProcessTable.entries().filter { process in
+            process.workingDirectory == RawPath(directory)
+                && readTextFile("/proc/\(process.id)/cmdline")?.contains("archive-prefetch") == true
+        }.map(\.id)
     }
 
     private func content(_ path: String) throws -> ContentHash {

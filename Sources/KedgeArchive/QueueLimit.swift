@@ -1,0 +1,145 @@
+// Giving WAL up rather than let pg_wal fill the disk (archive-queue-limit), and telling everybody.
+//
+//   archive-push, too much waits ─▶ a record of the segment, durable on this host ─▶ "archived", and a loud warning
+//   a later archive-push that could store its file ─▶ the same records in every repository ─▶ the local ones go
+//
+// 1. Without a durable record nothing is given up: the push goes on as ever.
+// 2. All that waits counts, stored ahead or not (lesson 27), in segments of this cluster's size. What has to be asked
+//    of no repository works in an outage.
+// 3. Only segments that wait are given up; never a history, which is small, and never what somebody pushes by hand.
+// 4. The record says why something is missing. That it is missing says the archive itself: no moment behind it can be
+//    reached, whatever becomes of the record.
+
+import KedgeCatalog
+package import KedgeCore
+import KedgePostgres
+import KedgeRepository
+
+/// A segment that PostgreSQL was told is archived, and that is not.
+package struct GivenUpSegment: Sendable {
+    package let file: String
+    /// How many bytes of WAL waited, and how many may.
+    package let waitingBytes: UInt64
+    package let limitBytes: UInt64
+    let system: SystemIdentifier
+    let segmentSize: UInt64
+    let givenUpAt: Timestamp
+    let hostName: String
+
+    var jsonValue: JSONValue {
+        [
+            "kedge": "given-up", "file": .string(file), "systemIdentifier": .string(system.description),
+            "segmentSize": .int(segmentSize), "waitingBytes": .int(waitingBytes), "limitBytes": .int(limitBytes),
+            "givenUpAt": .string(givenUpAt.description), "hostName": .string(hostName),
+        ]
+    }
+
+    init(
+        file: String, waitingBytes: UInt64, limitBytes: UInt64, system: SystemIdentifier, segmentSize: UInt64,
+        givenUpAt: Timestamp, hostName: String
+    ) {
+        self.file = file
+        self.waitingBytes = waitingBytes
+        self.limitBytes = limitBytes
+        self.system = system
+        self.segmentSize = segmentSize
+        self.givenUpAt = givenUpAt
+        self.hostName = hostName
+    }
+
+    init(_ record: JSONRecord) throws(KedgeError) {
+        try record.expectType("given-up")
+        file = try record.string("file")
+        waitingBytes = try record.integer("waitingBytes")
+        limitBytes = try record.integer("limitBytes")
+        system = try record.parsed("systemIdentifier") { SystemIdentifier($0) }
+        segmentSize = try record.integer("segmentSize")
+        givenUpAt = try record.parsed("givenUpAt") { Timestamp(record: $0) }
+        hostName = try record.string("hostName")
+    }
+}
+
+/// The limit of what may wait.
+package struct QueueLimit: Sendable {
+    private let limitBytes: UInt64
+    private let spool: Spool
+    private let hostName: String
+    private let time: any TimeSource
+
+    package init(limitBytes: UInt64, spool: Spool, hostName: String, time: any TimeSource) {
+        self.limitBytes = limitBytes
+        self.spool = spool
+        self.hostName = hostName
+        self.time = time
+    }
+
+    /// Gives the segment at `path` up if more waits than may, and returns it; nil where it is to be stored. Throws
+    /// where more waits and the record could not be made durable: the segment is not given up then.
+    package func giveUp(_ path: RawPath, dataDirectory: RawPath) throws(KedgeError) -> GivenUpSegment? {
+        guard let name = path.lastComponent.text, case .segment? = WALFileName(name) else { return nil }
+        let ready = ReadyFiles(beside: path)
+        guard ready.names.contains(name) else { return nil }
+        let control = try ControlFile.read(dataDirectory: dataDirectory, time: time)
+        let size = UInt64(control.walSegmentSize)
+        guard WALSegment(fileName: name, segmentSize: size) != nil else { return nil }
+        let segments = ready.names.filter { if case .segment? = WALFileName($0) { true } else { false } }
+        let (waiting, overflow) = UInt64(segments.count).multipliedReportingOverflow(by: size)
+        guard overflow || waiting > limitBytes else { return nil }
+        let segment = GivenUpSegment(
+            file: name, waitingBytes: waiting, limitBytes: limitBytes, system: control.systemIdentifier,
+            segmentSize: size, givenUpAt: time.now(), hostName: hostName)
+        try spool.writeDurably(segment.jsonValue, as: name, in: .givenUp)
+        return segment
+    }
+}
+
+extension Spool {
+    /// The segments that were given up and that not every repository knows of, sorted by name.
+    package func givenUpSegments() -> [GivenUpSegment] {
+        names(in: .givenUp).compactMap { name in
+            guard let record = read(name, in: .givenUp) else { return nil }
+            do throws(KedgeError) {
+                let segment = try GivenUpSegment(record)
+                return segment.file == name ? segment : nil
+            } catch {
+                return nil
+            }
+        }
+    }
+
+    /// Tells all repositories, `archives`, of what was given up. Throws what storing throws; it is told again then.
+    func tellGivenUp(to archives: [WALArchive]) throws(KedgeError) {
+        let segments = givenUpSegments()
+        for run in Spool.runs(segments) {
+            guard let first = run.first, let last = run.last,
+                let from = WALSegment(fileName: first.file, segmentSize: first.segmentSize),
+                let to = WALSegment(fileName: last.file, segmentSize: first.segmentSize)
+            else { continue }
+            for archive in archives {
+                let registration = try archive.cluster.registration(of: first.system)
+                guard registration.walSegmentSize == first.segmentSize else { continue }
+                try WALArchive(archive.cluster, registration).put(
+                    KnownGap(
+                        systemIdentifier: first.system, timeline: from.timeline, numbers: from.number...to.number,
+                        reason: .givenUp, createdAt: first.givenUpAt, hostName: first.hostName))
+            }
+            remove(run.map(\.file), in: .givenUp)
+        }
+    }
+
+    /// Consecutive segments of one timeline, one system and one size together.
+    static func runs(_ segments: [GivenUpSegment]) -> [[GivenUpSegment]] {
+        var runs: [[GivenUpSegment]] = []
+        for segment in segments {
+            if let last = runs.last?.last, last.system == segment.system, last.segmentSize == segment.segmentSize,
+                let before = WALSegment(fileName: last.file, segmentSize: last.segmentSize),
+                WALSegment(fileName: segment.file, segmentSize: segment.segmentSize) == before.next
+            {
+                runs[runs.count - 1].append(segment)
+            } else {
+                runs.append([segment])
+            }
+        }
+        return runs
+    }
+}

@@ -1,0 +1,135 @@
+// That WAL is given up only above the limit, never without a durable record, and that everybody is told until somebody
+// acknowledges it.
+import KedgeArchive
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct QueueLimitTests {
+    let fixture: ArchiveFixture
+    let store = MemoryStore()
+    let names: [String]
+    let harness: SpoolHarness
+
+    init() throws {
+        fixture = try ArchiveFixture()
+        let secret = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+        let source = try fixture.makeRepository(in: store, secret: secret)
+        var harness = SpoolHarness(fixture, source)
+        harness.ahead.segments = 0
+        self.harness = harness
+        names = try fixture.writeSegments(count: 6)
+        try harness.makeReady(names)
+    }
+
+    func failure(_ body: () throws -> Void) -> KedgeError? { #expect(throws: KedgeError.self) { try body() } }
+
+    func giveUp(_ name: String, limit: UInt64, in spool: Spool? = nil) throws(KedgeError) -> GivenUpSegment? {
+        try QueueLimit(limitBytes: limit, spool: spool ?? harness.spool, hostName: "db1", time: harness.time)
+            .giveUp(fixture.path("pg_wal/" + name), dataDirectory: fixture.path("."))
+    }
+
+    func archive() throws -> WALArchive {
+        let cluster = try harness.source.openCluster("main", for: .write)
+        return WALArchive(cluster, cluster.newestRegistration)
+    }
+
+    func messages() throws -> [String] {
+        let survey = RepositorySurvey(cluster: try archive().cluster, interruption: Interruption())
+        return InfoMessage.aboutWAL(try survey.run()).map(\.message)
+    }
+
+    @Test("all that waits counts, in this cluster's segments, stored or not (lesson 27)")
+    func limit() throws {
+        _ = try harness.push(names[5])
+        #expect(try giveUp(names[0], limit: 6 << 20) == nil)
+        #expect(harness.spool.givenUpSegments().isEmpty)
+        let given = try #require(try giveUp(names[0], limit: (6 << 20) - 1))
+        #expect(given.file == names[0] && given.waitingBytes == 6 << 20)
+        try harness.makeDone(names[0])
+        #expect(try giveUp(names[1], limit: 5 << 20) == nil)
+        #expect(harness.spool.givenUpSegments().map(\.file) == [names[0]])
+    }
+
+    @Test("nothing but a segment that waits is given up")
+    func others() throws {
+        try fixture.write("pg_wal/00000002.history", Array("1\t0/600000\tx\n".utf8))
+        try fixture.write("pg_wal/\(names[5]).partial", harness.local(names[5]))
+        try harness.makeReady(["00000002.history", names[5] + ".partial"])
+        #expect(try giveUp("00000002.history", limit: 1 << 20) == nil)
+        #expect(try giveUp(names[5] + ".partial", limit: 1 << 20) == nil)
+        // Pushed by hand.
+        try harness.makeDone(names[4])
+        #expect(try giveUp(names[4], limit: 1 << 20) == nil)
+    }
+
+    @Test("without a durable record nothing is given up")
+    func noRecord() throws {
+        var unsafe = harness
+        unsafe.isSafe = false
+        try fixture.write("work", [])
+        #expect(failure { _ = try giveUp(names[0], limit: 1 << 20) } != nil)
+        #expect(failure { _ = try giveUp(names[0], limit: 1 << 20, in: unsafe.spool) } != nil)
+    }
+
+    @Test("the next push that works tells the repository, and info tells everybody until it is acknowledged")
+    func told() throws {
+        _ = try harness.push(names[0])
+        for name in names[1...2] + names[4...4] {
+            #expect(try giveUp(name, limit: 1 << 20) != nil)
+            try harness.makeDone(name)
+        }
+        try harness.spool.removeAll()
+        #expect(harness.spool.givenUpSegments().count == 3)
+        #expect(try messages() == [])
+        _ = try harness.push(names[3])
+        #expect(harness.spool.givenUpSegments().isEmpty)
+        #expect(try archive().knownGaps().map(\.reason) == [.givenUp, .givenUp])
+        let text = "given up on timeline 1"
+        // The last one too, behind which nothing was archived yet.
+        #expect(
+            try messages() == [
+                "2 WAL segment(s) were \(text): \(names[1]) to \(names[2])",
+                "1 WAL segment(s) were \(text): \(names[4])",
+            ])
+        _ = try harness.push(names[5])
+        #expect(try messages().count == 2)
+        // What is archived after all is not missing.
+        _ = try harness.push(names[2])
+        #expect(try messages().first == "1 WAL segment(s) were \(text): \(names[1])")
+        for name in [names[1], names[4]] {
+            let cluster = try archive().cluster
+            _ = try GapAcknowledgement.acknowledge(name, in: cluster, hostName: "db1", time: harness.time)
+        }
+        #expect(try messages() == [])
+    }
+
+    @Test("wherever the store fails or dies, what was given up is on this host or in the repository")
+    func faults() throws {
+        _ = try harness.push(names[0])
+        for fault in Fault.allCases {
+            for number in 1...60 {
+                let copy = store.copy()
+                let faulty = FaultyStore(copy, fault, atOperation: number)
+                try harness.spool.removeAll()
+                var failing = harness
+                failing.source = ArchiveFixture.source(faulty, secret: harness.source.settings.secret)
+                for name in names[1...2] { #expect(try giveUp(name, limit: 1 << 20) != nil) }
+                do throws(KedgeError) { _ = try failing.push(names[3]) } catch {}
+                copy.losePower()
+                let cluster = try ArchiveFixture.source(copy, secret: harness.source.settings.secret)
+                    .openCluster("main", for: .read)
+                let told = try WALArchive(cluster, cluster.newestRegistration).knownGaps().map(\.numbers)
+                let local = harness.spool.givenUpSegments()
+                #expect(local.count == 2 || told == [6...7], "\(fault) \(number)")
+                if faulty.faultCount == 0 {
+                    #expect(local.isEmpty && number > 10)
+                    break
+                }
+            }
+        }
+    }
+}
