@@ -8,8 +8,9 @@
 //   4. the intent still stands, and the parent and every pack are there
 //   5. commit record: now the backup exists; then 4 is looked at again (BackupCommit.swift)
 //   6. the intent goes
-// Whatever fails before 5 leaves no backup: the session ends, which ends the server's side of it, uploads are aborted,
-// and the intent is removed. Packs that were complete stay behind unreferenced.
+// Whatever fails before 5 leaves no backup: the session ends, which ends the server's side of it, and uploads are
+// aborted. Packs that were complete stay behind unreferenced, and with them the intent, so that the next backup takes
+// them over (InterruptedBackups.swift); without any the intent is removed.
 
 package import KedgeCatalog
 import KedgeCodec
@@ -214,6 +215,8 @@ package struct Backup: Sendable {
         let choice: ParentChoice
         /// Nil for a full backup.
         let parent: ParentBackup?
+        /// What is stored by now.
+        let packs = PackTally()
 
         var catalog: BackupCatalog { BackupCatalog(cluster) }
         var archive: WALArchive { WALArchive(cluster, server.registration) }
@@ -270,10 +273,23 @@ package struct Backup: Sendable {
         if let warning { tools.warn(warning) }
     }
 
+    /// What earlier backups of this cluster stored and never committed.
+    private func takenOver(_ session: Session) throws(KedgeError) -> TakenOverPacks? {
+        let interrupted = try InterruptedBackups(
+            in: session.catalog, besides: session.label, of: session.server.settings.systemIdentifier)
+        guard !interrupted.labels.isEmpty else { return nil }
+        tools.progress.begin("reading the packs of interrupted backups")
+        return try TakenOverPacks(
+            interrupted, in: session.cluster, workDirectory: options.workDirectory, unless: tools.interruption,
+            log: tools.warn)
+    }
+
     private func copy(_ session: Session) throws(KedgeError) -> BackupCopy {
         let copy = try BackupCopy(
-            session.server, startLSN: session.online.start.lsn, parent: session.parent, cluster: session.cluster,
-            options: options, tools: tools)
+            session.server, startLSN: session.online.start.lsn, parent: session.parent,
+            packs: ClusterPacks(
+                cluster: session.cluster, limits: options.packLimits, label: session.label, tally: session.packs),
+            takenOver: try takenOver(session), options: options, tools: tools)
         try warnOfLittleRoom(session, databaseBytes: copy.listing.totals.bytes)
         try copy.copyFiles()
         try copy.copyControlFile(session.online.start, time: tools.time)
@@ -328,8 +344,17 @@ package struct Backup: Sendable {
         }
     }
 
-    /// The error of a backup that failed, after its intent was removed.
+    /// The error of a backup that failed. Its intent is removed, unless it protects packs that the next one can use;
+    /// where the repository is full they must not keep an expire from making room.
     private func givenUp(_ session: Session, because error: KedgeError) -> KedgeError {
+        if session.packs.count > 0, error.code != .noSpace {
+            var error = error
+            let note =
+                "\(session.packs.bytes) bytes in \(session.packs.count) pack(s) were stored, which the next backup "
+                + "takes over where the data is still the same."
+            error.detail = error.detail.map { "\($0) \(note)" } ?? note
+            return error
+        }
         do throws(KedgeError) {
             try session.catalog.end(session.label)
             return error
@@ -375,7 +400,7 @@ package struct Backup: Sendable {
             sizes: CommitRecord.BackupSizes(
                 databaseBytes: root.bytes, storedBytes: copy.context.totals.storedBytes,
                 deltaBytes: copy.context.totals.rawBytes, files: root.files),
-            packs: root.packs, manifest: manifest,
+            takenOver: copy.context.takenOver?.takenOver ?? [], packs: root.packs, manifest: manifest,
             health: CommitRecord.BackupHealth(
                 damagedPages: damaged, damagedPageCount: damagedCount, walSuspect: wal.suspects,
                 fallbacks: fallbacks),

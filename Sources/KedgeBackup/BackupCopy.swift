@@ -10,18 +10,39 @@ import KedgeCodec
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
+import Synchronization
 
 /// Packs of a cluster in its repository.
 struct ClusterPacks: PackStore {
     let cluster: ClusterRepository
     let limits: PackLimits
+    let label: Label
+    let tally: PackTally
 
     func beginPack() throws(KedgeError) -> NewPack {
         let id = RandomID(from: cluster.repository.random)
         let name = ClusterLayout.pack(id)
-        let seal = try cluster.newSeal(.pack, name, frameSize: Int(CopyLimits.regionBytes))
+        let seal = try cluster.newSeal(
+            .pack, name, frameSize: Int(CopyLimits.regionBytes), backupLabel: label.text)
         let upload = try cluster.repository.store.beginUpload(cluster.name(name), expectedBytes: limits.storedBytes)
         return NewPack(id: id, seal: seal, upload: upload)
+    }
+
+    func stored(_ pack: RandomID, bytes: UInt64) { tally.add(bytes) }
+}
+
+/// Counts the packs of one backup that are stored. Any number of threads may add.
+final class PackTally: Sendable {
+    private let packs = Atomic<Int>(0)
+    private let stored = Atomic<UInt64>(0)
+
+    var count: Int { packs.load(ordering: .relaxed) }
+    /// As stored.
+    var bytes: UInt64 { stored.load(ordering: .relaxed) }
+
+    func add(_ bytes: UInt64) {
+        packs.wrappingAdd(1, ordering: .relaxed)
+        stored.wrappingAdd(bytes, ordering: .relaxed)
     }
 }
 
@@ -40,12 +61,12 @@ struct BackupCopy {
 
     /// Lists the data directory. The copy itself is `copyFiles` and what follows.
     init(
-        _ server: ServerCheck, startLSN: LSN, parent: ParentBackup?, cluster: ClusterRepository,
+        _ server: ServerCheck, startLSN: LSN, parent: ParentBackup?, packs: ClusterPacks, takenOver: TakenOverPacks?,
         options: Backup.Options, tools: Backup.Tools
     ) throws(KedgeError) {
         self.parent = parent
         tools.progress.begin("listing files")
-        let random = cluster.repository.random
+        let random = packs.cluster.repository.random
         let policy = FilePolicy(
             majorVersion: server.control.version.major, catalogVersion: server.control.version.catalogVersion)
         let walkOptions = FileWalk.Options(
@@ -62,7 +83,7 @@ struct BackupCopy {
             ? PageCheck(blockSize: server.control.blockSize, findings: findings, time: tools.time) : nil
         context = CopyContext(
             dataDirectory: options.dataDirectory, files: tools.files,
-            packs: ClusterPacks(cluster: cluster, limits: options.packLimits), limits: options.packLimits,
+            packs: packs, limits: options.packLimits,
             results: try CopyResults(entries: listing.totals.entries, in: options.workDirectory, random: random),
             delta: parent.map { parent in
                 DeltaCopy(
@@ -72,7 +93,7 @@ struct BackupCopy {
                         walSegmentSize: UInt64(server.control.walSegmentSize)),
                     blockSize: server.control.blockSize)
             },
-            pageCheck: pageCheck,
+            takenOver: takenOver, pageCheck: pageCheck,
             readRate: options.readRateBytes.map { ReadRate(bytesPerSecond: $0, time: tools.time) },
             progress: tools.progress, totals: PackTotals(), interruption: tools.interruption)
         last = FileCopier(context)
@@ -101,6 +122,7 @@ struct BackupCopy {
         try copyOnce()
         guard let delta = context.delta, delta.mustStartOver else { return }
         try context.results.removeAll()
+        context.takenOver?.startOver()
         findings.removeAll()
         context.progress.begin("copying files again", totalBytes: listing.totals.bytes)
         try copyOnce()
@@ -152,8 +174,8 @@ struct BackupCopy {
 
     /// Why something was stored whole that might have been taken from the parent, as sentences.
     var fallbacks: [String] {
-        guard let parent, let delta = context.delta else { return [] }
-        var reasons: [String] = []
+        var reasons = context.takenOver?.fallbacks ?? []
+        guard let parent, let delta = context.delta else { return reasons }
         if !parent.record.server.dataChecksums {
             reasons.append(
                 "Changed regions of 1 MiB were stored whole: without data checksums the LSNs of pages do not show "

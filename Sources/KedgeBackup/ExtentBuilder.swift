@@ -62,6 +62,16 @@ struct ExtentBuilder {
         lastPlace = nil
     }
 
+    /// Adds content that lies in a pack already.
+    mutating func append(takenOver place: TakenOverPacks.Place, length: Int) throws(KedgeError) {
+        let frame = FramePlace(pack: place.pack, frame: place.frame)
+        if place.isWholeFrame { return try append(frame: frame, length: length) }
+        try endReuse()
+        lastPlace = nil
+        extents.append(
+            Extent(length: UInt64(length), source: .pack(place.pack, frame: place.frame, offset: place.offset)))
+    }
+
     /// Adds a run of the parent's content.
     mutating func append(parent range: Range<UInt64>) throws(KedgeError) {
         if let reused, reused.upperBound == range.lowerBound {

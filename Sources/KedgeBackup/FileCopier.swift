@@ -2,6 +2,7 @@
 //
 //   region of 1 MiB ──▶ page check ──▶ XXH3 ──▶ all zero? ──▶ extent of zero bytes
 //                                             ├─▶ the parent's? (RegionPlan) ──▶ extents of the parent
+//                                             ├─▶ an interrupted backup's? (TakenOverPacks) ──▶ its frame
 //                                             └─▶ frame of its own; a small file or single pages: shares of the
 //                                                 common frame
 //
@@ -13,6 +14,7 @@ import Glibc
 package import KedgeCatalog
 import KedgeCodec
 package import KedgeCore
+import KedgeRepository
 import Synchronization
 
 /// A file to copy.
@@ -54,6 +56,8 @@ package struct CopyContext: Sendable {
     package let results: CopyResults
     /// Nil in a full backup.
     package let delta: DeltaCopy?
+    /// Nil where no interrupted backup left anything.
+    package let takenOver: TakenOverPacks?
     /// Nil for a cluster without data checksums.
     package let pageCheck: PageCheck?
     /// Nil: as fast as it goes.
@@ -64,8 +68,8 @@ package struct CopyContext: Sendable {
 
     package init(
         dataDirectory: RawPath, files: any FileSource, packs: any PackStore, limits: PackLimits = .standard,
-        results: CopyResults, delta: DeltaCopy? = nil, pageCheck: PageCheck?, readRate: ReadRate? = nil,
-        progress: WorkProgress, totals: PackTotals, interruption: Interruption
+        results: CopyResults, delta: DeltaCopy? = nil, takenOver: TakenOverPacks? = nil, pageCheck: PageCheck?,
+        readRate: ReadRate? = nil, progress: WorkProgress, totals: PackTotals, interruption: Interruption
     ) {
         self.dataDirectory = dataDirectory
         self.files = files
@@ -73,6 +77,7 @@ package struct CopyContext: Sendable {
         self.limits = limits
         self.results = results
         self.delta = delta
+        self.takenOver = takenOver
         self.pageCheck = pageCheck
         self.readRate = readRate
         self.progress = progress
@@ -106,10 +111,13 @@ package final class FileCopier {
     /// One region. Freed with the copier.
     private let region: UnsafeMutableRawBufferPointer
     private var shared = SharedFrame()
+    /// Reads back what is taken over.
+    private let reader: PackReader?
 
     package init(_ context: CopyContext) {
         self.context = context
         writer = PackWriter(context.packs, limits: context.limits)
+        reader = context.takenOver.map { PackReader($0.directories) }
         region = .allocate(byteCount: Int(CopyLimits.regionBytes), alignment: 4096)
     }
 
@@ -252,6 +260,7 @@ package final class FileCopier {
         switch plan {
         case .parent: try building.extents.append(parent: offset..<offset + UInt64(bytes.count))
         case .whole, .audit:
+            if try takeOver(bytes, checksum, &building) { return }
             if shares { return try share(bytes, of: file, at: offset, checksum, &building) }
             let source = PackSource(
                 path: file.path.bytes, offset: offset, length: UInt64(bytes.count), checksum: checksum)
@@ -272,8 +281,21 @@ package final class FileCopier {
         case .parent: try building.extents.append(parent: start..<start + UInt64(piece.range.count))
         case .stored:
             let bytes = UnsafeRawBufferPointer(rebasing: region[piece.range])
-            try share(bytes, of: file, at: start, ContentHash(of: bytes), &building)
+            let checksum = ContentHash(of: bytes)
+            if try takeOver(bytes, checksum, &building) { return }
+            try share(bytes, of: file, at: start, checksum, &building)
         }
+    }
+
+    /// Uses what an interrupted backup stored, if it stored just these bytes. Returns whether it did.
+    private func takeOver(
+        _ bytes: UnsafeRawBufferPointer, _ checksum: ContentHash, _ building: inout CopyInProgress
+    ) throws(KedgeError) -> Bool {
+        guard let packs = context.takenOver, let reader,
+            let place = try packs.place(of: bytes, checksum, with: reader)
+        else { return false }
+        try building.extents.append(takenOver: place, length: bytes.count)
+        return true
     }
 
     private func location(of file: CopyFile) -> RawPath {

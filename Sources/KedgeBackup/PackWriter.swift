@@ -15,6 +15,13 @@ package import KedgeRepository
 package protocol PackStore: Sendable {
     /// Begins a pack with a new id.
     func beginPack() throws(KedgeError) -> NewPack
+
+    /// Is told of each pack that is stored, with its length in bytes.
+    func stored(_ pack: RandomID, bytes: UInt64)
+}
+
+extension PackStore {
+    package func stored(_ pack: RandomID, bytes: UInt64) {}
 }
 
 /// A pack that is begun and empty.
@@ -116,7 +123,9 @@ package final class PackWriter {
                 .defect, "could not store pack \"\(open.new.id)\": the repository holds one of this name",
                 detail: "Pack ids are random and are used once.", hint: "Please report this.")
         }
-        storedBytes += open.tally.endFrame.objectLength
+        let length = open.tally.endFrame.objectLength
+        storedBytes += length
+        store.stored(open.new.id, bytes: length)
         pack = nil
     }
 

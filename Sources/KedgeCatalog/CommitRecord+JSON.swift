@@ -28,7 +28,10 @@ extension CommitRecord {
                 "durations",
                 .object(durations.map { JSONMember($0.phase, .int($0.milliseconds)) })),
         ]
-        return .object(identity + server.members + span.members + rest + health.members + origin)
+        // Few backups have it, and older readers need not meet it.
+        let resumed =
+            takenOver.isEmpty ? [] : [JSONMember("resumed", .array(takenOver.map(\.jsonValue)))]
+        return .object(identity + server.members + span.members + rest + health.members + resumed + origin)
     }
 
     /// The commit record that `record` describes. Throws `damaged`.
@@ -49,7 +52,9 @@ extension CommitRecord {
             dataDirectoryMode: try record.optionalInteger("dataDirectoryMode"),
             walDirectory: try record.optionalPath("walDirectory"),
             configurationFiles: try record.paths("configurationFiles"),
-            sizes: sizes, packs: try record.map("packs", PackUse.init),
+            sizes: sizes,
+            takenOver: record.value("resumed") == nil ? [] : try record.map("resumed", TakenOver.init),
+            packs: try record.map("packs", PackUse.init),
             manifest: ManifestSeal(
                 length: try manifest.integer("length"),
                 checksum: try manifest.parsed("checksum") { ContentHash(hex: $0) }),
@@ -154,6 +159,14 @@ extension CommitRecord.TimelineSwitch {
         self.init(
             timeline: try record.parsedTimeline("timeline"),
             switchLSN: try record.parsed("switchLSN") { LSN($0) })
+    }
+}
+
+extension CommitRecord.TakenOver {
+    package var jsonValue: JSONValue { ["label": .string(label.text), "bytes": .int(bytes)] }
+
+    fileprivate init(_ record: JSONRecord) throws(KedgeError) {
+        self.init(label: try record.parsed("label") { Label($0) }, bytes: try record.integer("bytes"))
     }
 }
 

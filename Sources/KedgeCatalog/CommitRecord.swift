@@ -21,6 +21,8 @@ package struct CommitRecord: Hashable, Sendable {
     /// Configuration files from outside the data directory that the backup holds as extra files.
     package var configurationFiles: [RawPath]
     package var sizes: BackupSizes
+    /// What interrupted backups had stored and this one uses, in the order of their labels.
+    package var takenOver: [TakenOver]
     /// Every pack that the manifest refers to, sorted by id.
     package var packs: [PackUse]
     package var manifest: ManifestSeal
@@ -35,9 +37,9 @@ package struct CommitRecord: Hashable, Sendable {
     package init(
         label: Label, type: BackupType, parent: Label?, clusterName: String, server: ServerFacts, span: BackupSpan,
         tablespaces: [Tablespace], dataDirectory: RawPath, dataDirectoryMode: UInt32? = nil,
-        walDirectory: RawPath? = nil, configurationFiles: [RawPath], sizes: BackupSizes, packs: [PackUse],
-        manifest: ManifestSeal, health: BackupHealth, keySlots: [JSONValue], hostName: String, createdBy: String,
-        durations: [PhaseDuration]
+        walDirectory: RawPath? = nil, configurationFiles: [RawPath], sizes: BackupSizes,
+        takenOver: [TakenOver] = [], packs: [PackUse], manifest: ManifestSeal, health: BackupHealth,
+        keySlots: [JSONValue], hostName: String, createdBy: String, durations: [PhaseDuration]
     ) {
         self.label = label
         self.type = type
@@ -51,6 +53,7 @@ package struct CommitRecord: Hashable, Sendable {
         self.walDirectory = walDirectory
         self.configurationFiles = configurationFiles
         self.sizes = sizes
+        self.takenOver = takenOver
         self.packs = packs
         self.manifest = manifest
         self.health = health
@@ -170,6 +173,18 @@ package struct CommitRecord: Hashable, Sendable {
             self.storedBytes = storedBytes
             self.deltaBytes = deltaBytes
             self.files = files
+        }
+    }
+
+    /// What was taken over from one interrupted backup.
+    package struct TakenOver: Hashable, Sendable {
+        package var label: Label
+        /// Raw bytes of files, not counted in `deltaBytes`.
+        package var bytes: UInt64
+
+        package init(label: Label, bytes: UInt64) {
+            self.label = label
+            self.bytes = bytes
         }
     }
 

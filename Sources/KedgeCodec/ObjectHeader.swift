@@ -32,6 +32,8 @@ package struct ObjectHeader: Sendable, Equatable {
 
         /// Which kedge wrote the object, such as `kedge 0.1.0`.
         package static let writerTag: UInt16 = 1
+        /// Of a pack: the label of the backup that made it.
+        package static let backupTag: UInt16 = 2
     }
 
     package static let magic: [UInt8] = [0x89, 0x4B, 0x45, 0x44, 0x47, 0x45, 0x0D, 0x0A]
@@ -58,6 +60,11 @@ package struct ObjectHeader: Sendable, Equatable {
         self.salt = salt
         self.checkValue = checkValue
         self.fields = fields
+    }
+
+    /// The label of the backup that made a pack, as text; nil where the header names none.
+    package var backupLabel: String? {
+        fields.first { $0.tag == Field.backupTag }.map { String(decoding: $0.bytes, as: UTF8.self) }
     }
 
     /// The header's bytes. The values must be within their limits.
@@ -143,7 +150,9 @@ package struct ObjectHeader: Sendable, Equatable {
             let tag = try reader.u16()
             let isRequired = try reader.u16() & 1 == 1
             let bytes = Array(try reader.bytes(Int(try reader.u32())))
-            guard !isRequired || tag == Field.writerTag else { throw unknown(what, "required header field \(tag)") }
+            guard !isRequired || tag == Field.writerTag || tag == Field.backupTag else {
+                throw unknown(what, "required header field \(tag)")
+            }
             fields.append(Field(tag: tag, isRequired: isRequired, bytes: bytes))
         }
         return fields

@@ -39,11 +39,11 @@ package struct ObjectSeal: Sendable {
 
     /// A seal for writing one new object: under `keyRing`'s cipher, with its newest key and a new salt.
     ///
-    /// `frameSize` is 1 to 16 MiB. Throws `key-missing`, `defect`.
+    /// `frameSize` is 1 to 16 MiB; `backupLabel` names the backup that a pack is of. Throws `key-missing`, `defect`.
     package init(
         writing kind: ObjectKind, name: ScopedName, compression: CompressionChoice,
         frameSize: Int = ObjectSeal.standardFrameSize, keyRing: KeyRing, random: any RandomSource,
-        writer: String = Version.writer
+        writer: String = Version.writer, backupLabel: String? = nil
     ) throws(KedgeError) {
         guard name.name.utf8.count <= ObjectSeal.maximumNameBytes else {
             throw KedgeError(
@@ -58,8 +58,10 @@ package struct ObjectSeal: Sendable {
             checkValue: try key.map { key throws(KedgeError) in try ObjectSeal.checkValue(of: key, salt: salt) }
                 ?? [UInt8](repeating: 0, count: ObjectHeader.checkValueBytes),
             fields: [
-                ObjectHeader.Field(tag: ObjectHeader.Field.writerTag, isRequired: false, bytes: Array(writer.utf8))
-            ])
+                (ObjectHeader.Field.writerTag, writer), (ObjectHeader.Field.backupTag, backupLabel),
+            ].compactMap { tag, text in
+                text.map { ObjectHeader.Field(tag: tag, isRequired: false, bytes: Array($0.utf8)) }
+            })
         headerBytes = header.encoded()
         self.name = name
         self.compression = compression

@@ -19,6 +19,8 @@ enum BackupCommand {
                 + "and its ancestors, its parent; it is restored like any other. Where no backup can be the parent, a "
                 + "full one is taken instead, and the reason is said and recorded. Pages are told apart by their LSNs, "
                 + "which takes data checksums; without them whole regions of 1 MiB are compared and stored.",
+            "What an interrupted backup had stored is taken over where the data is still the same, byte by byte, so "
+                + "that it need not be stored again.",
             "Data page checksums are checked on the way; damaged pages are listed, the backup is kept, and the exit "
                 + "status is then 3. So it is where WAL that the backup needs is suspect.",
         ],
@@ -46,6 +48,7 @@ enum BackupCommand {
             case "delta": .delta
             default: .auto(fullEvery: cluster.fullEvery)
             }
+        options.packLimits.storedBytes = UInt64(clamping: cluster.packSize)
         options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
         let backup = Backup(
             options,
@@ -84,7 +87,7 @@ enum BackupCommand {
         let isUnusable = record.health.walSuspect.contains { $0.lsn < record.span.stopLSN }
         let isDamaged = record.health.damagedPageCount > 0 || isUnusable
         return CommandResult(
-            lines: [summary(outcome)] + healthLines(record), json: json(outcome),
+            lines: [summary(outcome)] + takenOverLines(record) + healthLines(record), json: json(outcome),
             status: isDamaged ? ErrorCode.pageDamaged.exitStatus : 0)
     }
 
@@ -101,6 +104,12 @@ enum BackupCommand {
         guard record.sizes.storedBytes > 0 else { return "" }
         let tenths = (record.sizes.databaseBytes * 10 + record.sizes.storedBytes / 2) / record.sizes.storedBytes
         return " (1:\(tenths / 10).\(tenths % 10))"
+    }
+
+    private static func takenOverLines(_ record: CommitRecord) -> [String] {
+        record.takenOver.map {
+            "took over \(HumanText.size($0.bytes)) of the interrupted backup \($0.label)"
+        }
     }
 
     private static let listedPages = 10
@@ -151,6 +160,7 @@ enum BackupCommand {
             "label": .string(record.label.text), "type": .string(record.type.rawValue),
             "parent": .optional(record.parent?.text), "reason": .string(outcome.reason),
             "fallbacks": .array(record.health.fallbacks.map(JSONValue.string)),
+            "resumed": .array(record.takenOver.map(\.jsonValue)),
             "cluster": .string(record.clusterName), "repository": .string(outcome.repositoryName),
             "timeline": .int(record.span.timeline.number), "startLSN": .string(record.span.startLSN.description),
             "stopLSN": .string(record.span.stopLSN.description),

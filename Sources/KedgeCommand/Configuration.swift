@@ -75,6 +75,8 @@ package struct ClusterConfiguration: Sendable {
     package let onUnavailable: UnavailableAnswer?
     /// Bytes in a second; nil: no limit.
     package let readRate: Int64?
+    /// Bytes as stored.
+    package let packSize: Int64
     /// How long what verify has read need not be read again.
     package let verifyEvery: Duration
     /// Bytes in a second; nil: no limit.
@@ -376,6 +378,7 @@ extension ClusterConfiguration {
         refusesDamagedWAL = section.text("wal-damage") == "refuse"
         onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
         readRate = section.integer("read-rate")
+        packSize = section.integer("pack-size") ?? 256 << 20
         fullEvery = section.duration("full-every")
         retention = section.retention
         registeredName = section.text("registered-as") ?? section.name

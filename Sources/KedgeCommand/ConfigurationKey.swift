@@ -94,6 +94,10 @@ package struct ConfigurationKey: Sendable {
             "read-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
             "The most bytes that backup reads from the data directory in a second."),
         ConfigurationKey(
+            "pack-size", .cluster, .size(1 << 20...1 << 30), default: "256MB",
+            "How large the objects are that backup stores data in. Each of its processes fills one; what an "
+                + "interrupted backup has filled, the next one need not store again."),
+        ConfigurationKey(
             "verify-every", .cluster, .duration(.zero ... .seconds(3650 * 86_400)), default: "7d",
             "How long verify does not read again what it has read."),
         ConfigurationKey(

@@ -114,8 +114,13 @@ enum InfoText {
             guard case .success(let intent) = intent, !info.backups.contains(where: { $0.record.label == label }) else {
                 return nil
             }
-            return "under way: \(label), begun \(seconds(intent.startedAt)) by host \"\(intent.hostName)\", process "
-                + "\(intent.processID)" + (info.lease(for: label).map { progress($0.record, $0.renewedAt) } ?? "")
+            let begun =
+                "\(label), begun \(seconds(intent.startedAt)) by host \"\(intent.hostName)\", process "
+                + "\(intent.processID)"
+            guard let lease = info.lease(for: label) else {
+                return "interrupted, or under way without a lease: " + begun
+            }
+            return "under way: " + begun + progress(lease.record, lease.renewedAt)
         }
     }
 

@@ -140,11 +140,11 @@ package final class ClusterRepository: Sendable {
 
     /// A new seal, with a salt of its own: for one attempt to write one object.
     package func newSeal(
-        _ kind: ObjectKind, _ relative: ObjectName, frameSize: Int = 1 << 20
+        _ kind: ObjectKind, _ relative: ObjectName, frameSize: Int = 1 << 20, backupLabel: String? = nil
     ) throws(KedgeError) -> ObjectSeal {
         try ObjectSeal(
             writing: kind, name: scoped(relative), compression: repository.settings.compression, frameSize: frameSize,
-            keyRing: repository.keyRing, random: repository.random)
+            keyRing: repository.keyRing, random: repository.random, backupLabel: backupLabel)
     }
 
     // MARK: - Records

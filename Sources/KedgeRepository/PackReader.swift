@@ -60,7 +60,13 @@ package final class PackDirectories: Sendable {
         return (UInt32(place), UInt32(rest))
     }
 
-    private func read(_ pack: RandomID) throws(KedgeError) -> PackDirectory {
+    /// The directory of one pack with the sources of its frames. It is read each time, since sources take much memory.
+    /// Throws as `directory(of:)`.
+    package func directoryWithSources(of pack: RandomID) throws(KedgeError) -> PackDirectory {
+        try read(pack, keepingSources: true)
+    }
+
+    private func read(_ pack: RandomID, keepingSources: Bool = false) throws(KedgeError) -> PackDirectory {
         let relative = ClusterLayout.pack(pack)
         let name = cluster.name(relative)
         let store = cluster.repository.store
@@ -73,7 +79,7 @@ package final class PackDirectories: Sendable {
         let reader = try ObjectReader(
             kind: .pack, name: cluster.scoped(relative), keyRing: cluster.repository.keyRing, length: status.sizeBytes
         ) { (range) throws(KedgeError) in try store.read(name, range: range) }
-        return try reader.packDirectory(keepingSources: false)
+        return try reader.packDirectory(keepingSources: keepingSources)
     }
 }
 

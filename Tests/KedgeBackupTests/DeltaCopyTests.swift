@@ -42,7 +42,9 @@ private final class DeltaHarness {
         let limits = PackLimits(storedBytes: 1 << 20, tableBytes: 2 << 20)
         let context = CopyContext(
             dataDirectory: tree.dataDirectory, files: SystemFileSource(),
-            packs: ClusterPacks(cluster: cluster, limits: limits), limits: limits,
+            packs: ClusterPacks(
+                cluster: cluster, limits: limits, label: try #require(Label("20261121T020000Z-full-7k3q")),
+                tally: PackTally()), limits: limits,
             results: try CopyResults(
                 entries: listing.totals.entries, in: tree.workDirectory, random: SystemRandomSource()),
             delta: delta, pageCheck: nil, progress: WorkProgress(), totals: PackTotals(),

@@ -20,7 +20,8 @@ struct PackReaderTests {
 
     private static func makePack() throws -> Pack {
         let cluster = try MemoryRepository().cluster()
-        let writer = PackWriter(ClusterPacks(cluster: cluster, limits: .standard))
+        let label = try #require(Label("20261121T020000Z-full-7k3q"))
+        let writer = PackWriter(ClusterPacks(cluster: cluster, limits: .standard, label: label, tally: PackTally()))
         var (stream, starts): ([UInt8], [Int]) = ([], [])
         var id: RandomID?
         for (number, size) in sizes.enumerated() {

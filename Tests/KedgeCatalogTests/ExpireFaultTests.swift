@@ -226,6 +226,66 @@ private final class Turns: Sendable {
         }
     }
 
+    @Test("a backup that takes packs over and expires that give their backup up: once committed it restores")
+    func meetResuming() throws {
+        let harness = try prepared()
+        try PaperBackup(try harness.cluster()).archive(18...20)
+        let hasTakenOver = Monitor([false: 0, true: 0])
+        try meet(harness, sample: 40, expires: 3) { store in
+            do throws(KedgeError) {
+                let count = try Self.takeDelta(6, base: 5, resumes: true, harness, store)
+                hasTakenOver.update { $0[count > 0, default: 0] += 1 }
+                return nil
+            } catch {
+                return error
+            }
+        } check: { store, error, place in
+            harness.time.advance(seconds: 90_000)
+            try harness.expire(store)
+            let shown = try harness.shown(in: store)
+            #expect(shown.contains(ExpireHarness.label(6, .delta)) == (error == nil), "\(place)")
+        }
+        // The order decides; both must have been met.
+        #expect(hasTakenOver.update { $0 }.allSatisfy { $0.value > 0 })
+    }
+
+    @Test("interrupted are backups of this system that have an intent, no commit record and no lease")
+    func interrupted() throws {
+        let harness = try prepared()
+        let cluster = try harness.cluster()
+        let catalog = BackupCatalog(cluster)
+        func found(of system: UInt64 = 7) throws -> (labels: Set<Label>, packs: [RandomID], left: [String]) {
+            let interrupted = try InterruptedBackups(
+                in: catalog, besides: ExpireHarness.label(6), of: SystemIdentifier(system))
+            var packs: [RandomID] = []
+            let left = try interrupted.forEachPack(unless: Interruption()) { pack throws(KedgeError) in
+                packs.append(pack.id)
+            }
+            return (interrupted.labels, packs, left)
+        }
+        let (label, pack) = (ExpireHarness.label(9), RandomID(high: 0xDEAD, low: 9))
+        #expect(try found().labels == [label] && found().packs == [pack])
+        #expect(try found(of: 8).labels == [])
+        // Nobody's, and another's.
+        try PaperBackup(cluster).putPack(RandomID(high: 0xDEAD, low: 10), [[1]])
+        try PaperBackup(cluster).putPack(RandomID(high: 0xDEAD, low: 11), [[1]], label: ExpireHarness.label(8))
+        #expect(try found().packs == [pack])
+        harness.memory.store.damage(cluster.name(ClusterLayout.pack(pack))) { $0[$0.count - 5] ^= 1 }
+        #expect(try found().packs == [] && found().left.count == 1)
+        // Under way.
+        let process = ProcessIdentity(hostName: "db2", processID: 1, bootID: nil, namespace: nil, startTicks: nil)
+        let lease = try Lease.take(
+            LeaseRequest(operation: "backup", process: process, label: label.text), in: cluster,
+            progress: WorkProgress().snapshot, time: harness.time)
+        #expect(try found().labels == [])
+        try lease.release()
+        #expect(try found().labels == [label])
+        try catalog.commit(harness.record(9))
+        #expect(try found().labels == [])
+        try catalog.begin(harness.intent(6))
+        #expect(try found().labels == [])
+    }
+
     /// A backup that is paused for days in any of its steps, between its last look and its commit included.
     @Test("a delta that hangs for days while expires take it for dead: once committed it restores (lesson 24)")
     func meetHangingBackup() throws {
@@ -300,9 +360,12 @@ private final class Turns: Sendable {
     }
 
     /// The steps of a backup as the repository sees them (docs/design.md section 4, "Commit").
+    ///
+    /// Returns how many packs of interrupted backups it refers to.
+    @discardableResult
     private static func takeDelta(
-        _ number: UInt64, base: UInt64, _ harness: ExpireHarness, _ store: any ObjectStore
-    ) throws(KedgeError) {
+        _ number: UInt64, base: UInt64, resumes: Bool = false, _ harness: ExpireHarness, _ store: any ObjectStore
+    ) throws(KedgeError) -> Int {
         let cluster = try harness.cluster(store)
         let catalog = BackupCatalog(cluster)
         let label = ExpireHarness.label(number, .delta)
@@ -312,9 +375,18 @@ private final class Turns: Sendable {
             try catalog.end(label)
             throw KedgeError(.notFound, "cannot use the parent: \(why)", hint: "Take a full backup.")
         }
+        var taken: [RandomID] = []
+        if resumes {
+            let interrupted = try InterruptedBackups(in: catalog, besides: label, of: SystemIdentifier(7))
+            _ = try interrupted.forEachPack(unless: Interruption()) { pack throws(KedgeError) in
+                taken.append(pack.id)
+            }
+        }
         do {
             let extent = Extent(length: 1, source: .pack(RandomID(high: 0xDA7A, low: base), frame: 0, offset: 0))
-            let content = FileContent(size: 1, identity: nil, regions: [nil], extents: [extent])
+            let extents = [extent] + taken.map { Extent(length: 1, source: .pack($0, frame: 0, offset: 0)) }
+            let content = FileContent(
+                size: UInt64(extents.count), identity: nil, regions: [nil], extents: extents)
             let entries = PaperEntry.minimal() + [PaperEntry("shared", .content(content))]
             var paper = PaperBackup(cluster)
             paper.putCommitRecord = { (_, record) throws(KedgeError) in
@@ -328,5 +400,6 @@ private final class Turns: Sendable {
             throw KedgeError(.defect, "\(error)", hint: "This is a test.")
         }
         try catalog.end(label)
+        return taken.count
     }
 }

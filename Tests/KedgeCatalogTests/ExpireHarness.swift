@@ -65,7 +65,8 @@ struct ExpireHarness {
     func dieInBackup(_ number: UInt64) throws {
         let catalog = BackupCatalog(try cluster())
         try catalog.begin(intent(number))
-        try PaperBackup(try cluster()).putPack(RandomID(high: 0xDEAD, low: number), [[1, 2, 3]])
+        try PaperBackup(try cluster()).putPack(
+            RandomID(high: 0xDEAD, low: number), [[1, 2, 3]], label: Self.label(number))
         _ = try catalog.putManifest(
             ManifestRoot(label: Self.label(number), files: 0, directories: 0, links: 0, bytes: 0, parts: [], packs: []))
     }

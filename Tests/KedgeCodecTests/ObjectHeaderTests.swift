@@ -40,12 +40,12 @@ import Testing
     @Test("an unknown required field is refused, an unknown optional one is kept and ignored")
     func fields() throws {
         var header = Self.header
-        header.fields = [ObjectHeader.Field(tag: 2, isRequired: false, bytes: [9])]
+        header.fields = [ObjectHeader.Field(tag: 3, isRequired: false, bytes: [9])]
         #expect(try Self.decode(header.encoded()).header.fields == header.fields)
         header.fields[0].isRequired = true
         let error = errorOf { () throws(KedgeError) in try Self.decode(header.encoded()) }
         #expect(error?.code == .formatUnknown)
-        #expect(error?.detail == "It uses required header field 2, which this kedge does not know.")
+        #expect(error?.detail == "It uses required header field 3, which this kedge does not know.")
     }
 
     @Test(

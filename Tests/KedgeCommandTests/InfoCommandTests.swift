@@ -205,7 +205,8 @@ import Testing
                   20261121T030000Z-full-3333  full  2026-11-18T11:13:40Z    1.5 GB  400 MB         1  0/700190  \
                 1 damaged page(s)
 
-                  under way: 20261121T050000Z-full-5555, begun 2026-11-18T13:53:20Z by host "db1", process 42
+                  interrupted, or under way without a lease: 20261121T050000Z-full-5555, begun 2026-11-18T13:53:20Z \
+                by host "db1", process 42
 
                   recoverable  from                            to                              backups
                   timeline 1   2026-11-18T11:09:40Z  0/300190  2026-11-18T11:10:40Z  0/400070        1

@@ -141,8 +141,9 @@ struct SignalTests {
             // The archiver pushes meanwhile: what it writes at the moment is its own.
             let packs = try ServerUser.run(["find", cluster.repository + "/main/pack", "-name", ".kedge~*"])
             #expect(packs == "", "\(kind)")
+            // A backup that had stored packs leaves its intent with them, for the next one.
             let intents = try ServerUser.run(["find", cluster.repository + "/main/catalog", "-path", "*/intent/*"])
-            #expect(intents == "", "\(kind)")
+            #expect(intents == "" || kind.hasPrefix("backup"), "\(kind)")
             try cluster.server.wait(until: "select count(*) = 0 from pg_stat_activity where application_name = 'kedge'")
             switch kind {
             case "archive-get":

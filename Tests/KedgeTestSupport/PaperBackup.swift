@@ -158,10 +158,13 @@ package struct PaperBackup {
         }
     }
 
-    /// Stores a pack of these frames. `table` stands in for the one that describes them.
-    package func putPack(_ id: RandomID, _ frames: [[UInt8]], table forged: [UInt8]? = nil) throws {
+    /// Stores a pack of these frames. `table` stands in for the one that describes them, `label` is the backup's whose
+    /// pack it is.
+    package func putPack(
+        _ id: RandomID, _ frames: [[UInt8]], table forged: [UInt8]? = nil, label: Label? = nil
+    ) throws {
         let relative = ClusterLayout.pack(id)
-        let seal = try cluster.newSeal(.pack, relative)
+        let seal = try cluster.newSeal(.pack, relative, backupLabel: label?.text)
         let sealer = try FrameSealer(seal)
         var tally = ObjectTally(seal)
         var table = PackTableBuilder()
