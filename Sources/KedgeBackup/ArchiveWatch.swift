@@ -13,6 +13,8 @@ struct ArchiveWatch {
     let archive: WALArchive
     let connection: DatabaseConnection
     let dataDirectory: RawPath
+    /// The server whose archiver is waited for is another one than that of the data directory, or unknown.
+    let isOfStandby: Bool
     let timeout: Duration
     /// What kedge itself would say about a file that the archiver could not store; nil where nobody can tell.
     let explainPush: (@Sendable (String) -> String?)?
@@ -60,12 +62,26 @@ struct ArchiveWatch {
     }
 
     private func failure(_ missing: WALSegment, since start: ArchivingFacts) throws(KedgeError) -> KedgeError {
+        guard !isOfStandby else { return try standbyFailure(missing) }
         let diagnosis = ArchivingDiagnosis(
             segment: missing, segmentSize: archive.registration.walSegmentSize, before: start,
             now: try facts(about: missing), waitedSeconds: UInt64(max(0, timeout.components.seconds)),
             dataDirectory: dataDirectory)
         return diagnosis.error(
             archive.cluster.repository.name, explanation: diagnosis.failedPush.flatMap { explainPush?($0) })
+    }
+
+    /// Little is known of the archiver of another host.
+    private func standbyFailure(_ missing: WALSegment) throws(KedgeError) -> KedgeError {
+        let last = try connection.archiverStatistics().lastArchivedFile
+        let name = missing.fileName(segmentSize: archive.registration.walSegmentSize)
+        return KedgeError(
+            .archivingBroken,
+            "WAL segment \(name) did not arrive in repository \"\(archive.cluster.repository.name)\"",
+            detail: "It was waited for \(timeout.components.seconds) s without progress. "
+                + (last.map { "The file that the server archived last is \($0)." } ?? "The server archives nothing."),
+            hint: "Check archiving on the primary. With primary-host in the cluster's section kedge ends the segment "
+                + "there by itself; else run \"SELECT pg_switch_wal()\" on the primary.")
     }
 
     /// Checks that the history file of every timeline of the ancestry that has one is in the repository.

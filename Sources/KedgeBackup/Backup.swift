@@ -1,4 +1,5 @@
-// Takes one base backup, full or delta, of a running primary into one repository. `run()` reads as the list of steps.
+// Takes one base backup, full or delta, of a running primary, or a full one of a standby, into one repository. `run()`
+// reads as the list of steps.
 //
 // Order of writes (Catalog/FORMAT.md section 7):
 //   0. a delta's parent is chosen and read, so that a full backup is still possible
@@ -12,115 +13,14 @@
 // aborted. Packs that were complete stay behind unreferenced, and with them the intent, so that the next backup takes
 // them over (InterruptedBackups.swift); without any the intent is removed.
 
-package import KedgeCatalog
+import KedgeCatalog
 import KedgeCodec
 package import KedgeCore
-package import KedgePostgres
-package import KedgeRepository
+import KedgePostgres
+import KedgeRepository
 
 /// One backup.
 package struct Backup: Sendable {
-    /// What to back up, and where to.
-    package struct Options: Sendable {
-        package var clusterName: String
-        package var dataDirectory: RawPath
-        package var database: DatabaseSettings
-        package var repository: RepositorySource
-        /// An existing directory of our own, for scratch files and the lock.
-        package var workDirectory: RawPath
-        /// Directories of Kedge's own, which are not backed up should they lie inside the data directory.
-        package var ownDirectories: [RawPath]
-        package var workers: Int
-        /// How long to wait for WAL while none arrives.
-        package var archiveTimeout: Duration
-        /// Nil: no limit.
-        package var readRateBytes: UInt64?
-        package var hostName: String
-        package var processID: Int32
-        package var packLimits = PackLimits.standard
-        package var request = BackupRequest.full
-        /// Renews the lease and looks after the session; tests shorten it.
-        package var watching = Watching()
-        /// What `kedge archive-push` would say about a file of pg_wal; nil where that can't be tried.
-        package var explainPush: (@Sendable (String) -> String?)?
-        /// Who the lease says that we are; nil: this process.
-        package var leaseHolder: ProcessIdentity?
-
-        /// How often what runs beside the copy is done.
-        package struct Watching: Sendable {
-            var session = SessionWatch.Intervals()
-            /// How long the server may take for an answer once the backup was started.
-            var answerLimit = Duration.seconds(120)
-            /// Nil: the lease is not renewed.
-            package var leaseInterval: Duration? = LeaseKeeper.standardInterval
-        }
-
-        package init(
-            clusterName: String, dataDirectory: RawPath, database: DatabaseSettings, repository: RepositorySource,
-            workDirectory: RawPath, ownDirectories: [RawPath], workers: Int, archiveTimeout: Duration,
-            readRateBytes: UInt64?, hostName: String, processID: Int32
-        ) {
-            self.clusterName = clusterName
-            self.dataDirectory = dataDirectory
-            self.database = database
-            self.repository = repository
-            self.workDirectory = workDirectory
-            self.ownDirectories = ownDirectories
-            self.workers = workers
-            self.archiveTimeout = archiveTimeout
-            self.readRateBytes = readRateBytes
-            self.hostName = hostName
-            self.processID = processID
-        }
-    }
-
-    /// What a backup works with besides the server and the repository.
-    package struct Tools: Sendable {
-        package var time: any TimeSource
-        package var random: any RandomSource
-        package var interruption: Interruption
-        package var progress: WorkProgress
-        package var files: any FileSource
-        /// Takes sentences that matter now and not only at the end.
-        package var warn: @Sendable (String) -> Void
-
-        package init(
-            time: any TimeSource = SystemTimeSource(), random: any RandomSource = SystemRandomSource(),
-            interruption: Interruption, progress: WorkProgress = WorkProgress(),
-            files: any FileSource = SystemFileSource(), warn: @escaping @Sendable (String) -> Void = { _ in }
-        ) {
-            self.time = time
-            self.random = random
-            self.interruption = interruption
-            self.progress = progress
-            self.files = files
-            self.warn = warn
-        }
-    }
-
-    /// A committed backup.
-    package struct Outcome: Sendable {
-        package let record: CommitRecord
-        package let repositoryName: String
-        /// Why it is a full or a delta backup, as a sentence without its full stop.
-        package let reason: String
-        /// Sentences about what was left out of it.
-        package var warnings: [String]
-        /// Something is wrong after the commit that does not touch the backup.
-        package let afterCommit: KedgeError?
-
-        package init(
-            record: CommitRecord, repositoryName: String, reason: String = "it was asked for", warnings: [String] = [],
-            afterCommit: KedgeError? = nil
-        ) {
-            self.record = record
-            self.repositoryName = repositoryName
-            self.reason = reason
-            self.warnings = warnings
-            self.afterCommit = afterCommit
-        }
-    }
-
     private let options: Options
     private var tools: Tools
 
@@ -146,6 +46,7 @@ package struct Backup: Sendable {
         let server = try ServerCheck(
             connection, dataDirectory: options.dataDirectory, cluster: cluster, time: tools.time)
         let position = try connection.position()
+        let primary = try primary(of: server)
         let (choice, parent) = try parentSearch(cluster).run(server, at: position)
         let label = Label(
             time: position.time, type: parent == nil ? .full : .delta, random: tools.random)
@@ -154,7 +55,7 @@ package struct Backup: Sendable {
         do throws(KedgeError) {
             var outcome = try run(
                 Session(
-                    cluster: cluster, connection: connection, server: server,
+                    cluster: cluster, connection: connection, server: server, primary: primary,
                     online: OnlineBackup(on: connection, label: label.text), label: label, choice: choice,
                     parent: parent), &phases)
             outcome.warnings += lease.end()
@@ -187,13 +88,16 @@ package struct Backup: Sendable {
         phases.end("copy")
         tools.progress.begin("stopping the backup")
         let stop = try session.online.stop()
+        try checkTimeline(session, stop)
+        // Commits have the primary's times: none that the backup holds lies after this.
+        let stopTime = max(stop.after.time, try session.primary?.connection.position().time ?? stop.after.time)
         let root = try copy.finish(label: session.label, backupLabel: stop.labelBytes, at: stop.after.time)
         let manifest = try session.catalog.putManifest(root)
         phases.end("manifest")
         tools.progress.begin("waiting for WAL")
         let wal = try waitForWAL(session, stop)
         phases.end("wal")
-        let record = try record(session, copy, stop, root: root, manifest: manifest, wal: wal, phases: phases)
+        let record = try record(session, copy, stop, stopTime, root: root, manifest: manifest, wal: wal, phases: phases)
         try tools.interruption.checkpoint()
         // Somebody may have expired things meanwhile on another host (lesson 24).
         let doubt = try BackupCommit(session.catalog, label: session.label, parent: record.parent).put(record)
@@ -210,6 +114,8 @@ package struct Backup: Sendable {
         let cluster: ClusterRepository
         let connection: DatabaseConnection
         let server: ServerCheck
+        /// Only of a standby, where it is configured.
+        let primary: PrimaryServer?
         let online: OnlineBackup
         let label: Label
         let choice: ParentChoice
@@ -226,6 +132,18 @@ package struct Backup: Sendable {
         ParentSearch(
             request: options.request, catalog: BackupCatalog(cluster), dataDirectory: options.dataDirectory,
             tools: tools)
+    }
+
+    private func primary(of server: ServerCheck) throws(KedgeError) -> PrimaryServer? {
+        guard server.isStandby else { return nil }
+        guard let primary = options.primary else {
+            tools.warn(
+                "This is a standby, and no primary-host is set: when the files are copied the backup waits until the "
+                    + "primary has ended and archived the last segment by itself.")
+            return nil
+        }
+        return try PrimaryServer(
+            primary, of: server.settings, clusterName: options.clusterName, unless: tools.interruption)
     }
 
     private func takeLock() throws(KedgeError) -> FileLock {
@@ -248,6 +166,12 @@ package struct Backup: Sendable {
     /// that the backup needs is ended and waited for.
     private func checkArchiving(_ session: Session) throws(KedgeError) {
         tools.progress.begin("checking that WAL is archived")
+        if let primary = session.primary {
+            let segment = try primary.endSegment(segmentSize: session.server.registration.walSegmentSize)
+            return try watch(session).wait(for: segment...segment)
+        }
+        // Of a standby's WAL nobody knows when it comes.
+        guard !session.server.isStandby else { return }
         _ = try session.connection.switchWAL()
         let first = firstSegment(session)
         try watch(session).wait(for: first...first)
@@ -329,10 +253,40 @@ package struct Backup: Sendable {
         let last = WALSegment(timeline: timeline, containing: LSN(stop.lsn.position - 1), segmentSize: size)
         let segments = firstSegment(session)...last
         let watch = watch(session)
+        try session.primary?.end(last, segmentSize: size)
+        if session.server.isStandby, session.primary == nil,
+            let missing = try session.archive.firstMissing(from: segments.lowerBound, through: last)
+        {
+            tools.warn(
+                "The backup waits until WAL segments \(missing.fileName(segmentSize: size)) to "
+                    + "\(last.fileName(segmentSize: size)) are archived; \"SELECT pg_switch_wal()\" on the primary "
+                    + "ends the last one.")
+        }
         try watch.wait(for: segments)
-        let history = try TimelineHistory(ofServerIn: options.dataDirectory, timeline: timeline)
+        let history = try history(session, timeline)
         try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
         return NeededWAL(segments: segments, history: history, suspects: try watch.suspects(in: segments))
+    }
+
+    /// The ancestry of the backup's timeline. A standby may follow a timeline whose history it never kept.
+    private func history(_ session: Session, _ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
+        let known = try TimelineHistory(ofServerIn: options.dataDirectory, timeline: timeline)
+        guard session.server.isStandby, timeline.number > 1, known.entries.count < 2 else { return known }
+        return try session.archive.histories().read[timeline] ?? known
+    }
+
+    /// The label has the last word on a standby's timeline. All of the backup's WAL must be of one.
+    private func checkTimeline(_ session: Session, _ stop: OnlineBackup.Stop) throws(KedgeError) {
+        let start = session.online.start
+        guard start.isFromStandby else { return }
+        guard stop.after.isInRecovery, stop.label.startTimeline == start.timeline,
+            stop.after.timeline == start.timeline
+        else {
+            throw KedgeError(
+                .databaseRefused, "the backup has failed: the standby went to another timeline while it was taken",
+                detail: "It began on timeline \(start.timeline); the server is on timeline \(stop.after.timeline).",
+                hint: "Run the backup again.")
+        }
     }
 
     private func removeIntent(_ session: Session) -> KedgeError? {
@@ -344,10 +298,20 @@ package struct Backup: Sendable {
         }
     }
 
+    /// False only where it is known to be gone.
+    private func mayHaveIntent(_ session: Session) -> Bool {
+        do throws(KedgeError) {
+            _ = try session.catalog.intent(session.label)
+            return true
+        } catch {
+            return error.code != .notFound
+        }
+    }
+
     /// The error of a backup that failed. Its intent is removed, unless it protects packs that the next one can use;
     /// where the repository is full they must not keep an expire from making room.
     private func givenUp(_ session: Session, because error: KedgeError) -> KedgeError {
-        if session.packs.count > 0, error.code != .noSpace {
+        if session.packs.count > 0, error.code != .noSpace, mayHaveIntent(session) {
             var error = error
             let note =
                 "\(session.packs.bytes) bytes in \(session.packs.count) pack(s) were stored, which the next backup "
@@ -370,7 +334,8 @@ package struct Backup: Sendable {
 
     private func watch(_ session: Session) -> ArchiveWatch {
         ArchiveWatch(
-            archive: session.archive, connection: session.connection, dataDirectory: options.dataDirectory,
+            archive: session.archive, connection: session.primary?.connection ?? session.connection,
+            dataDirectory: options.dataDirectory, isOfStandby: session.server.isStandby,
             timeout: options.archiveTimeout, explainPush: options.explainPush, time: tools.time,
             interruption: tools.interruption)
     }
@@ -382,8 +347,8 @@ package struct Backup: Sendable {
     }
 
     private func record(
-        _ session: Session, _ copy: BackupCopy, _ stop: OnlineBackup.Stop, root: ManifestRoot,
-        manifest: CommitRecord.ManifestSeal, wal: NeededWAL, phases: Phases
+        _ session: Session, _ copy: BackupCopy, _ stop: OnlineBackup.Stop, _ stopTime: Timestamp,
+        root: ManifestRoot, manifest: CommitRecord.ManifestSeal, wal: NeededWAL, phases: Phases
     ) throws(KedgeError) -> CommitRecord {
         let (damaged, damagedCount) = copy.findings.verdict(stopLSN: stop.lsn)
         let repository = session.cluster.repository
@@ -394,8 +359,9 @@ package struct Backup: Sendable {
         return CommitRecord(
             label: session.label, type: session.label.type, parent: session.parent?.record.label,
             clusterName: options.clusterName,
-            server: facts(of: session.server), span: span(session, stop, wal), tablespaces: copy.walk.tablespaces,
-            dataDirectory: session.server.settings.dataDirectory, dataDirectoryMode: copy.walk.dataDirectoryMode,
+            server: facts(of: session.server), span: span(session, stop, stopTime, wal),
+            tablespaces: copy.walk.tablespaces, dataDirectory: session.server.settings.dataDirectory,
+            dataDirectoryMode: copy.walk.dataDirectoryMode,
             walDirectory: copy.walk.walDirectory, configurationFiles: copy.walk.extraFiles,
             sizes: CommitRecord.BackupSizes(
                 databaseBytes: root.bytes, storedBytes: copy.context.totals.storedBytes,
@@ -415,25 +381,26 @@ package struct Backup: Sendable {
     private func facts(of server: ServerCheck) -> CommitRecord.ServerFacts {
         CommitRecord.ServerFacts(
             systemIdentifier: server.settings.systemIdentifier, postgresVersion: server.control.version.major,
-            serverVersion: server.serverVersion, fromStandby: false, dataChecksums: server.control.hasDataChecksums,
-            blockSize: server.control.blockSize, walSegmentSize: UInt64(server.control.walSegmentSize),
+            serverVersion: server.serverVersion, fromStandby: server.isStandby,
+            dataChecksums: server.control.hasDataChecksums, blockSize: server.control.blockSize,
+            walSegmentSize: UInt64(server.control.walSegmentSize),
             relationSegmentBlocks: server.control.relationSegmentBlocks)
     }
 
     private func span(
-        _ session: Session, _ stop: OnlineBackup.Stop, _ wal: NeededWAL
+        _ session: Session, _ stop: OnlineBackup.Stop, _ stopTime: Timestamp, _ wal: NeededWAL
     ) -> CommitRecord.BackupSpan {
         let start = session.online.start
         let size = session.server.registration.walSegmentSize
         return CommitRecord.BackupSpan(
             timeline: start.timeline, startLSN: start.lsn, stopLSN: stop.lsn,
-            checkpointLSN: stop.label.checkpointLSN, startTime: start.time, stopTime: stop.after.time,
+            checkpointLSN: stop.label.checkpointLSN, startTime: start.time, stopTime: stopTime,
             walFrom: wal.segments.lowerBound.fileName(segmentSize: size),
             walTo: wal.segments.upperBound.fileName(segmentSize: size),
             history: wal.history.entries.compactMap { entry in
                 entry.end.map { CommitRecord.TimelineSwitch(timeline: entry.timeline, switchLSN: $0) }
             },
-            snapshot: stop.after.snapshot, afterStopTime: stop.after.time, afterStopLSN: stop.after.lsn)
+            snapshot: stop.after.snapshot, afterStopTime: stopTime, afterStopLSN: stop.after.lsn)
     }
 }
 

@@ -154,11 +154,16 @@ struct BackupCopy {
         let status = try FileStatus(at: path)
         let bytes = try ControlFile.readBytes(dataDirectory: context.dataDirectory, time: time)
         let control = try ControlFile(parsing: bytes)
-        guard control.redo >= start.lsn, control.timeline == start.timeline else {
+        guard control.timeline == start.timeline else {
+            throw KedgeError(
+                .databaseRefused, "the backup has failed: the server went to another timeline while it was taken",
+                detail: "It began on timeline \(start.timeline), and pg_control is of timeline \(control.timeline).",
+                hint: "Run the backup again.")
+        }
+        guard control.redo >= start.lsn else {
             throw KedgeError(
                 .databaseRefused, "cannot use file \"\(path)\" for a backup that starts at \(start.lsn)",
-                detail: "Its checkpoint begins at \(control.redo) on timeline \(control.timeline); the backup is on "
-                    + "timeline \(start.timeline).",
+                detail: "Its checkpoint begins at \(control.redo).",
                 hint: "Check that the server writes to this data directory, and run the backup again.")
         }
         let extents = try last.store(bytes, path: self.control.entry.path)

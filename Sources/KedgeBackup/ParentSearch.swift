@@ -18,6 +18,8 @@ struct ParentSearch {
         guard request != .full else {
             return (ParentChoice(parent: nil, reason: "it was asked for", isFallback: false), nil)
         }
+        // Its files are others than the primary's, and its backup starts at a restartpoint of long ago.
+        guard !server.isStandby else { return (.fallback("the server is a standby"), nil) }
         tools.progress.begin("reading the parent backup")
         let backups = try catalog.list().backups
         let choice = ParentChoice.decide(

@@ -7,6 +7,7 @@ import KedgeRepository
 /// What a backup needs to know of the server, read from the server and from its data directory, and found to agree.
 struct ServerCheck {
     let settings: ServerSettings
+    let isStandby: Bool
     let control: ControlFile
     let registration: Registration
     /// Such as "15.8 (Debian 15.8-0+deb12u1)".
@@ -18,16 +19,14 @@ struct ServerCheck {
 
     /// Asks `connection` and reads `pg_control` below `dataDirectory`.
     ///
-    /// Throws `not-supported` for a standby and for versions that kedge does not know, `configuration` where data
+    /// Whether a standby's WAL is archived is its primary's matter (PrimaryServer.swift).
+    ///
+    /// Throws `not-supported` for versions that kedge does not know, `configuration` where data
     /// directory and server are not the same, or archiving is off; `wal-foreign` for a system that is not registered.
     init(
         _ connection: DatabaseConnection, dataDirectory: RawPath, cluster: ClusterRepository, time: any TimeSource
     ) throws(KedgeError) {
-        guard try !connection.isInRecovery() else {
-            throw KedgeError(
-                .notSupported, "cannot back up a server that is in recovery",
-                detail: "This version of kedge backs up primaries only.", hint: "Run the backup on the primary.")
-        }
+        isStandby = try connection.isInRecovery()
         settings = try connection.settings()
         control = try ControlFile.read(dataDirectory: dataDirectory, time: time)
         try ServerCheck.checkSameCluster(settings, control, dataDirectory)
@@ -39,7 +38,7 @@ struct ServerCheck {
         }
         registration = try cluster.registration(of: settings.systemIdentifier)
         try ServerCheck.check(registration, against: control)
-        try ServerCheck.checkArchiving(settings, clusterName: cluster.clusterName)
+        if !isStandby { try ServerCheck.checkArchiving(settings, clusterName: cluster.clusterName) }
         serverVersion = try connection.row(
             "SELECT current_setting('server_version')", attempt: "ask the server for its version"
         ).required(0, "version")

@@ -21,6 +21,8 @@ enum BackupCommand {
                 + "which takes data checksums; without them whole regions of 1 MiB are compared and stored.",
             "What an interrupted backup had stored is taken over where the data is still the same, byte by byte, so "
                 + "that it need not be stored again.",
+            "On a standby it backs the standby up, always in full. primary-host says where the primary is, which ends "
+                + "the last WAL segment; without it the backup waits until the primary does so by itself.",
             "Data page checksums are checked on the way; damaged pages are listed, the backup is kept, and the exit "
                 + "status is then 3. So it is where WAL that the backup needs is suspect.",
         ],
@@ -48,6 +50,7 @@ enum BackupCommand {
             case "delta": .delta
             default: .auto(fullEvery: cluster.fullEvery)
             }
+        options.primary = cluster.primaryDatabase
         options.packLimits.storedBytes = UInt64(clamping: cluster.packSize)
         options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
         let backup = Backup(

@@ -55,6 +55,9 @@ package struct ClusterConfiguration: Sendable {
     package let port: Int?
     package let user: String?
     package let dbname: String?
+    /// Of a standby's primary.
+    package let primaryHost: String?
+    package let primaryPort: Int?
     package let binDirectory: String?
     /// The names of its repositories; at least one.
     package let repositories: [String]
@@ -367,6 +370,8 @@ extension ClusterConfiguration {
         port = section.integer("port").map { Int($0) }
         user = section.text("user")
         dbname = section.text("dbname")
+        primaryHost = section.text("primary-host")
+        primaryPort = section.integer("primary-port").map { Int($0) }
         binDirectory = section.text("bin-dir")
         processMax = section.integer("process-max").map { Int($0) } ?? min(8, max(1, facts.processors))
         workDirectory = section.text("work-directory") ?? "/tmp/kedge-\(facts.userID)"

@@ -42,6 +42,13 @@ package struct ConfigurationKey: Sendable {
                 + "here."),
         ConfigurationKey("dbname", .cluster, .text, note: "libpq's", "The database that kedge connects to."),
         ConfigurationKey(
+            "primary-host", .cluster, .text, note: "none",
+            "On the host of a standby: the host name of its primary, or the directory of its Unix socket. \"backup\" "
+                + "ends the last WAL segment there; without it, it waits until the primary does so."),
+        ConfigurationKey(
+            "primary-port", .cluster, .integer(1...65535), note: "libpq's",
+            "The primary's port. User and dbname are those of the standby."),
+        ConfigurationKey(
             "bin-dir", .cluster, .path, note: "none", "The directory of the server's programs, such as pg_waldump."),
         ConfigurationKey(
             "repositories", .cluster, .list, note: "all repositories of the file",

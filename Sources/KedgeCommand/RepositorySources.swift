@@ -115,6 +115,15 @@ extension ClusterConfiguration {
         settings.dbname = dbname
         return settings
     }
+
+    /// The primary, seen from a standby's host; nil where none is named.
+    package var primaryDatabase: DatabaseSettings? {
+        guard let primaryHost else { return nil }
+        var settings = database
+        settings.host = primaryHost
+        settings.port = primaryPort.map { String($0) }
+        return settings
+    }
 }
 
 extension Duration {
