@@ -79,6 +79,8 @@ package struct ArchivePush: Sendable {
     /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, all
     /// were tried, and the error names each. What is pushed ahead never throws.
     package func run() throws(KedgeError) -> Outcome {
+        // A secret that was being read when somebody stopped us is no repository's fault.
+        try interruption.checkpoint()
         let file = try fileName()
         let local = try readChecked(file, at: options.path)
         if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(file, suspect) }

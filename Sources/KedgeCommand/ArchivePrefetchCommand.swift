@@ -42,7 +42,7 @@ enum ArchivePrefetchCommand {
         let surroundings = context.surroundings
         return FetchAhead(
             FetchAhead.Options(
-                clusterName: cluster.name, repositories: try context.sources(of: cluster, in: configuration),
+                clusterName: cluster.name, repositories: context.sources(of: cluster, in: configuration),
                 destination: context.destination(of: cluster, in: configuration).text,
                 segments: max(1, cluster.archiveGetPrefetch),
                 inFlight: context.segmentsInFlight(of: cluster, in: configuration), threads: cluster.processMax),

@@ -1,4 +1,5 @@
 // Proves that a run of a pack is the same bytes whichever way it is read: lent frame by frame, or opened in place.
+import KedgeCatalog
 import KedgeCodec
 import KedgeCore
 import KedgeRepository
@@ -21,7 +22,8 @@ struct PackReaderTests {
     private static func makePack() throws -> Pack {
         let cluster = try MemoryRepository().cluster()
         let label = try #require(Label("20261121T020000Z-full-7k3q"))
-        let writer = PackWriter(ClusterPacks(cluster: cluster, limits: .standard, label: label, tally: PackTally()))
+        let writer = PackWriter(
+            ClusterPacks(cluster: cluster, limits: .standard, label: label, tally: PackTally()), limits: .standard)
         var (stream, starts): ([UInt8], [Int]) = ([], [])
         var id: RandomID?
         for (number, size) in sizes.enumerated() {
