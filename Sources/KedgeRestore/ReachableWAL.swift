@@ -11,6 +11,9 @@ struct ReachableWAL {
     /// In the order in which `archive-get` reads them.
     let archives: [WALArchive]
     let histories: [TimelineID: TimelineHistory]
+    /// Which repositories a recovery can ask; nil: all that it is configured to ask. One that can't be read now would
+    /// end the recovery at the first file that no other has, since absence takes all of them.
+    let readable: [String]?
     /// Histories, and repositories besides the backup's own, that could not be read.
     let unreadable: [UnreadableRecord]
     private let inventory: WALInventory
@@ -50,6 +53,7 @@ struct ReachableWAL {
             }
         }
         self.archives = archives
+        readable = archives.count == max(1, sources.count) ? nil : archives.map(\.cluster.repository.name)
         self.inventory = inventory ?? WALInventory(segmentSize: own.registration.walSegmentSize)
         self.histories = histories
         self.unreadable = unreadable.filter { record in

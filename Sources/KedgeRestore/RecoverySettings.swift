@@ -143,6 +143,12 @@ package struct RestoreCommandLine: Hashable, Sendable {
 
     package init(words: [String]) { self.words = words }
 
+    /// The same, asking these repositories alone; nil: all that the configuration names.
+    func reading(_ repositories: [String]?) -> RestoreCommandLine {
+        guard let repositories else { return self }
+        return RestoreCommandLine(words: words + ["--repositories", repositories.joined(separator: ",")])
+    }
+
     /// For `restore_command`: each word quoted for the shell, `%` doubled for the server
     /// (src/backend/access/transam/xlogarchive.c, BuildRestoreCommand).
     package var text: String {

@@ -15,6 +15,8 @@ struct RestorePreparation {
     let placements: [TablespacePlacement]
     let settings: RecoverySettings
     let unreadable: [UnreadableRecord]
+    /// The repositories that the recovery asks, where it does not ask all; nil where it does.
+    let recoveryReads: [String]?
     /// `PG_15_202209061`: the directory of this version in each tablespace (GetTablespaceVersionDirectory).
     let versionDirectory: String
     /// With --delta: what may be changed outside the data directory. Nil where there was nothing in it.
@@ -40,6 +42,8 @@ struct RestorePreparation {
         archive = WALArchive(cluster, try RestorePreparation.registration(of: system, wanted, cluster))
         let wal = try ReachableWAL(archive, walSources, random: random, interruption: interruption)
         unreadable = listing.unreadable + wal.unreadable
+        // A standby waits for a repository that is away; a recovery would end.
+        recoveryReads = options.request.standby ? nil : wal.readable
         do throws(KedgeError) {
             plan = try RestorePreparation.makePlan(options, backups, wal)
         } catch {
@@ -62,7 +66,8 @@ struct RestorePreparation {
             plan.backup.tablespaces, created: plan.tablespaces, mapping: options.mapping(of: plan.backup))
         settings = RecoverySettings(
             target: plan.target, timeline: plan.followed, action: options.action,
-            isStandby: options.request.standby, restoreCommand: options.restoreCommand.text,
+            isStandby: options.request.standby,
+            restoreCommand: options.restoreCommand.reading(recoveryReads).text,
             archiving: options.archiving ?? (isConfigured ? .keep : .off))
         grant = try TargetCheck(
             pgdata: options.pgdata, isConfigured: isConfigured, walDirectory: options.walDirectory,

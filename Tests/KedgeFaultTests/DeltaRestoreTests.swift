@@ -36,6 +36,24 @@ import Testing
         }
     }
 
+    @Test("a file with a second name elsewhere is made anew and not written through, whether it differs or not")
+    func hardLinks() throws {
+        let place = try DeltaPlace(large: false)
+        _ = try place.restore(delta: false)
+        let whole = try place.look()
+        for (name, content) in [("base/1/1259", [1, 2, 3]), ("base/5/16400", place.files["base/5/16400"] ?? [])] {
+            try place.run("rm", place.target + "/" + name)
+            let other = place.directory("victim/of-\(content.count)")
+            try place.write(other, content)
+            try #require(link(other, place.target + "/" + name) == 0)
+        }
+        let beside = try place.beside()
+        let delta = try #require(try place.restore(delta: true).delta)
+        #expect(delta.fetchedBytes == 8192 + (2 << 20) + 8192)
+        #expect(try place.look() == whole)
+        #expect(try place.beside() == beside)
+    }
+
     @Test("nothing is fetched for a directory that is right, and it stays as it is")
     func nothingToDo() throws {
         let place = try DeltaPlace()

@@ -14,7 +14,7 @@ struct CheckServerTests {
         let output = try cluster.normalized(outcome.outputText)
         #expect(
             output == """
-                ok       work-directory: can be used
+                ok       work-directory: can be used; its spool SPOOL
                 ok       pgdata: "DATA" is a PostgreSQL \(installation.version) cluster, system identifier SYSTEM
                 ok       repository main: opened repository directory "DIR/repository", id ID
                 ok       storage main: the store keeps all \(ObjectStoreContract.promises.count) promises
@@ -276,6 +276,7 @@ private struct CheckedCluster {
             .replacing(server.dataDirectory, with: "DATA").replacing(scratch.path, with: "DIR")
             .replacing(/\d{4}-\d\d-\d\dT[0-9:.]+Z/, with: "TIME").replacing(/[0-9A-F]{24}/, with: "SEGMENT")
             .replacing(/[0-9a-f]{32}/, with: "ID").replacing(/\d{17,20}/, with: "SYSTEM")
+            .replacing(/; its spool .*/, with: "; its spool SPOOL")
             .replacing(/is ready.*/, with: "is ready").replacing(/\d+ ms/, with: "N ms")
             .replacing(/\d+ (s\b|file|attempt)/) { "N \($0.output.1)" }
     }
