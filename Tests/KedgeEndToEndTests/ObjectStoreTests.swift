@@ -1,4 +1,5 @@
 // The main job with the repository in a real object store: archive, back up, restore, recover.
+import Glibc
 import KedgeCore
 import KedgeTestSupport
 import Testing
@@ -27,6 +28,47 @@ struct ObjectStoreTests {
         try server.start()
         try server.wait(until: "select not pg_is_in_recovery()")
         #expect(try server.value("select count(*) from t") == "20500")
+    }
+
+    @Test(
+        "under load: deltas, verify, a drill and expire, and what is left restores",
+        arguments: S3TestServer.all.prefix(1))
+    func wholeLife(_ store: S3TestServer) throws {
+        let cluster = try ProtectedCluster(store: store)
+        let connection = cluster.server.connectionArguments
+        try cluster.server.tool("pgbench", connection + ["-i", "-q", "-s", "2", "postgres"])
+        let load = try ServerUser.command(
+            [cluster.server.installation.program("pgbench")] + connection
+                + ["-n", "-c", "2", "-T", "3600", "-R", "200", "postgres"]
+        ).start(output: .discarded, errors: .discarded)
+        for type in ["full", "delta", "full"] {
+            let outcome = try cluster.kedge(["--json", "backup", "--type", type])
+            let found = try JSONRecord(parsing: outcome.utf8, what: "backup").string("type")
+            #expect(found == type, "\(outcome)")
+        }
+        load.kill(SIGKILL)
+        try cluster.server.wait(until: "select count(*) = 0 from pg_stat_activity where application_name = 'pgbench'")
+        try cluster.archiveEverything()
+        let rows = try cluster.server.value("select count(*) from pgbench_history")
+        #expect(try cluster.kedge(["verify"]).contains("restores"))
+        let drilled = try cluster.attempt(
+            [
+                "drill", "--drill-directory", cluster.scratch("drills"), "--bin-dir",
+                cluster.server.installation.binDirectory,
+            ])
+        #expect(drilled.status.isSuccess, "\(drilled.errorText)\(drilled.outputText)")
+        // The first full and its delta go, at once.
+        let rules = ["--keep-full", "1", "--expire-grace", "0s"]
+        try cluster.kedge(["expire"] + rules)
+        try cluster.kedge(["expire"] + rules)
+        let left = try cluster.kedge(["info"])
+        #expect(!left.contains("-delta-"), "\(left)")
+        let copy = cluster.scratch("copy")
+        try cluster.kedge(["restore", "--pgdata", copy])
+        let server = try PostgresTestServer(dataDirectory: copy)
+        try server.start()
+        try server.wait(until: "select not pg_is_in_recovery()")
+        #expect(try server.value("select count(*) from pgbench_history") == rows)
     }
 
     @Test("archive-get never calls absent what it can't look for", arguments: S3TestServer.all.prefix(1))
