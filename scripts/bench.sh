@@ -2,7 +2,7 @@
 # Holds kedge against pgBackRest on the same cluster, in turns, and prints medians, ratios and their spread
 # (docs/performance.md says how to read them).
 #   bench.sh            2 GB, every case, several codecs: about 25 minutes, and 20 GB below $TMPDIR (default /tmp)
-#   bench.sh --quick    less of everything: under five minutes on two cores
+#   bench.sh --quick    less of everything: some minutes (six on a busy machine of two cores)
 #   bench.sh --smoke    hardly anything, with every variant: shows that it works
 #   bench.sh --json     the figures as one JSON document on standard output, the rest on standard error
 #   bench.sh --pgbackrest PATH   another pgBackRest than Debian's; "none" leaves it out
