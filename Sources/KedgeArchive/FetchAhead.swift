@@ -161,8 +161,11 @@ package struct FetchAhead: Sendable {
     private func openArchives() throws(KedgeError) -> [WALArchive] {
         var archives: [WALArchive] = []
         var failure: KedgeError?
+        // One that does not answer must not hold up what another one has (decision 22).
+        let isHasty = options.repositories.count > 1
         for source in options.repositories {
             do throws(KedgeError) {
+                let source = isHasty ? source.hasty : source
                 let cluster = try source.openCluster(options.clusterName, for: .read, random: random)
                 archives.append(WALArchive(cluster, try cluster.registration(of: copies.server.system)))
             } catch {
@@ -187,7 +190,14 @@ package struct FetchAhead: Sendable {
                 let name = segments[number].fileName(segmentSize: copies.server.segmentSize)
                 for archive in archives {
                     // One that has it damaged, or twice, is not asked further: archive-get tells.
-                    guard let bytes = try archive.fetch(.segment(name), threads: threads) else { continue }
+                    let bytes: [UInt8]?
+                    do throws(KedgeError) {
+                        bytes = try archive.fetch(.segment(name), threads: threads)
+                    } catch {
+                        guard error.code.isRetryable, archives.count > 1 else { throw error }
+                        continue
+                    }
+                    guard let bytes else { continue }
                     try copies.write(bytes, name, from: archive.cluster.repository.name)
                     found.update { $0.append(segments[number]) }
                     return

@@ -39,11 +39,11 @@ import Testing
         return FetchedCopies(for: try #require(server), in: spool, time: time)
     }
 
-    func fetchAhead(_ copies: FetchedCopies, segments: Int = 4, from source: RepositorySource? = nil) -> FetchAhead {
+    func fetchAhead(_ copies: FetchedCopies, segments: Int = 4, from sources: RepositorySource...) -> FetchAhead {
         FetchAhead(
             FetchAhead.Options(
-                clusterName: "main", repositories: [source ?? self.source], destination: "main", segments: segments,
-                inFlight: 2, threads: 2),
+                clusterName: "main", repositories: sources.isEmpty ? [source] : sources, destination: "main",
+                segments: segments, inFlight: 2, threads: 2),
             into: copies, random: SystemRandomSource(), time: time, interruption: Interruption())
     }
 
@@ -165,7 +165,7 @@ import Testing
         #expect(try get(names[3], copies) == nil)
     }
 
-    @Test("what lies behind a switch point is cut or refused when it is used, whatever was known when it was fetched")
+    @Test("what lies behind a switch point is cut or left out when it is used, whatever was known when it was fetched")
     func switchPoint() throws {
         let copies = try fill()
         // Segment 6 has LSN 0/600000 to 0/6FFFFF.
@@ -173,9 +173,29 @@ import Testing
         #expect(try get(names[1], copies, followed: history) == .fetchedAhead(repository: "main"))
         let bytes = try local(names[1])
         #expect(try fetched() == bytes[..<0x80000] + [UInt8](repeating: 0, count: 0x80000))
-        #expect(failure { _ = try get(names[2], copies, followed: history) }?.code == .walForeign)
+        #expect(try get(names[2], copies, followed: history) == nil)
         #expect(try get(names[1], copies) == .fetchedAhead(repository: "main"))
         #expect(try fetched() == bytes)
+    }
+
+    @Test("a repository that is away does not hold up what another one has (decision 22)", arguments: [false, true])
+    func firstIsAway(_ onlyLater: Bool) throws {
+        let copies = try copies()
+        let isAway = Monitor(!onlyLater)
+        let error = KedgeError(.repositoryUnavailable, "it is away", hint: "Wait.")
+        let faulty = FaultyStore(store, code: .repositoryUnavailable) { operation in
+            // Opening reads no WAL.
+            if onlyLater, operation.name.contains("/wal/") { isAway.update { $0 = true } }
+            return isAway.update { $0 } ? .failBefore : nil
+        }
+        let patient = RepositorySource(
+            settings: source.settings, openStore: { () throws(KedgeError) in throw error },
+            createStore: { () throws(KedgeError) in throw error })
+        var away = patient
+        away.openHastyStore = { () throws(KedgeError) in faulty }
+        try fetchAhead(copies, from: away, source).runOnce(behind: names[0])
+        for name in names[1...4] { #expect(try get(name, copies) == .fetchedAhead(repository: "main")) }
+        #expect(isAway.update { $0 })
     }
 
     @Test("it ends with the server, when the spool is removed, and when somebody else is at it")
