@@ -106,7 +106,10 @@ let package = Package(
             ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "KedgeCore", "CTestSupport"]),
         tests(
             "KedgeCommandTests",
-            ["KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgeCodec", "KedgeCore"]),
+            [
+                "KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
+                "KedgeCore",
+            ]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic", "CTestSupport"]),
         tests(
             "KedgeDrillTests",

@@ -80,7 +80,7 @@ package struct ArchiveGet: Sendable {
     }
 
     /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `wal-foreign` for a segment of a branch that the
-    /// server does not follow, `damaged`, `archive-conflict`, `interrupted`, and what opening, reading and writing
+    /// server does not follow while that of its own is archived, `damaged`, `archive-conflict`, `interrupted`, and what opening, reading and writing
     /// throw. Nothing is at the destination then that was not there before.
     package func run() throws(KedgeError) -> Outcome {
         guard let file = WALFileName(options.fileName) else {
@@ -117,7 +117,7 @@ package struct ArchiveGet: Sendable {
     }
 
     /// Hands over a segment that was fetched ahead. Nil where the repositories have to be asked; never `absent`. Needs
-    /// no repository and no secret. Throws `wal-foreign` as they would.
+    /// no repository and no secret.
     package func runFromSpool() throws(KedgeError) -> Outcome? {
         guard let file = WALFileName(options.fileName), case .segment(let name) = file,
             let ahead = options.fetchedAhead, let copy = ahead.read(name)
@@ -132,9 +132,12 @@ package struct ArchiveGet: Sendable {
             ahead.remove(name)
             return nil
         }
-        let kept = try delivery.keptLength(of: file, segmentSize: UInt64(format.segmentSize))
         try interruption.checkpoint()
-        try delivery.write(copy.bytes, kept: kept)
+        switch delivery.share(of: file, segmentSize: UInt64(format.segmentSize)) {
+        case .whole: try delivery.write(copy.bytes)
+        case .start(let kept): try delivery.write(copy.bytes, kept: kept)
+        case .nothing: return nil
+        }
         return .fetchedAhead(repository: copy.repository)
     }
 
@@ -177,7 +180,7 @@ package struct ArchiveGet: Sendable {
                     }
                     return search
                 }
-                if search.hole == nil { search.hole = try hole(at: file, in: archive) }
+                if search.hole == nil { search.hole = try hole(at: wanted(file, archive), in: archive) }
             } catch {
                 guard error.code != .interrupted else { throw error }
                 search.failures.add(error, of: source.settings.name)
@@ -213,10 +216,41 @@ package struct ArchiveGet: Sendable {
 
     /// Fetches the file if this repository has it. Returns whether it had.
     private func fetch(_ file: WALFileName, from archive: WALArchive) throws(KedgeError) -> Bool {
+        let segmentSize = archive.registration.walSegmentSize
+        let share = delivery.share(of: file, segmentSize: segmentSize)
+        if case .nothing(let own) = share {
+            try refuseIfArchived(own, insteadOf: file, in: archive)
+            return false
+        }
         guard let bytes = try archive.fetch(file, threads: options.threads) else { return false }
-        let kept = try delivery.keptLength(of: file, segmentSize: archive.registration.walSegmentSize)
         try interruption.checkpoint()
-        try delivery.write(bytes, kept: kept)
+        if case .start(let kept) = share { try delivery.write(bytes, kept: kept) } else { try delivery.write(bytes) }
         return true
+    }
+
+    /// The server turns to an older timeline's segment after it was told that its own is absent, and takes a second
+    /// "absent" for the end of the WAL. So its own must not have been archived in between.
+    private func refuseIfArchived(
+        _ own: WALSegment, insteadOf file: WALFileName, in archive: WALArchive
+    ) throws(KedgeError) {
+        let name = own.fileName(segmentSize: archive.registration.walSegmentSize)
+        guard try !archive.find(.segment(name)).isEmpty else {
+            return options.warn(
+                "WAL file \"\(file.text)\" is of no use to the server: it follows timeline \(own.timeline) there, whose "
+                    + "\"\(name)\" is not archived. It ends there, unless recovery_target_timeline in "
+                    + "postgresql.auto.conf names the other one")
+        }
+        throw KedgeError(
+            .walForeign,
+            "cannot give out WAL file \"\(file.text)\": it belongs to a branch that the server does not follow",
+            detail: "Its own, \"\(name)\", is archived.",
+            hint: "If that was archived just now, start the server again.")
+    }
+
+    /// The file whose absence is to be looked into: of a segment that lies on a branch, that of the server's own history.
+    private func wanted(_ file: WALFileName, _ archive: WALArchive) -> WALFileName {
+        let segmentSize = archive.registration.walSegmentSize
+        guard case .nothing(let own) = delivery.share(of: file, segmentSize: segmentSize) else { return file }
+        return .segment(own.fileName(segmentSize: segmentSize))
     }
 }

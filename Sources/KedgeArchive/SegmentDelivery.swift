@@ -4,8 +4,8 @@
 // same number, and would replay all of it, also what lies behind the switch point and belongs to another branch
 // (xlogrecovery.c, XLogFileReadAnyTLI does not look at where a timeline was left). So where it is known which history
 // the server follows, it gets no byte from behind a switch point: that part of the segment is zero, as in the first
-// segment of a timeline that the server itself makes (xlog.c, XLogFileCopy), and a segment that lies there as a whole
-// is refused.
+// segment of a timeline that the server itself makes (xlog.c, XLogFileCopy). A segment that lies there as a whole has
+// nothing for it.
 //
 // The file is written beside its destination and renamed: PostgreSQL never sees a part of it.
 
@@ -19,30 +19,31 @@ struct SegmentDelivery {
     let followed: TimelineHistory?
     let random: any RandomSource
 
-    /// How many bytes of the segment belong to the history that the server follows; nil where it is all of them, or
-    /// nobody knows. Throws `wal-foreign` where it is none.
-    func keptLength(of file: WALFileName, segmentSize: UInt64) throws(KedgeError) -> Int? {
-        guard case .segment(let name) = file, let segment = WALSegment(fileName: name, segmentSize: segmentSize),
-            let history = followed, let limit = history.limit(of: segment.timeline)
-        else { return nil }
-        let start = segment.startLSN(segmentSize: segmentSize)
-        guard limit < segment.next.startLSN(segmentSize: segmentSize) else { return nil }
-        guard limit > start else {
-            throw KedgeError(
-                .walForeign,
-                "cannot give out WAL file \"\(name)\": it belongs to a branch that the server does not follow",
-                detail:
-                    "The server follows timeline \(history.timeline), which left timeline \(segment.timeline) at LSN "
-                    + "\(limit), before this segment begins.",
-                hint: "Nothing has to be done if the next segment of timeline \(history.timeline) is still to be "
-                    + "archived.  To recover along timeline \(segment.timeline), set recovery_target_timeline = "
-                    + "'\(segment.timeline)' in postgresql.auto.conf.")
-        }
-        return Int(limit - start)
+    /// What the history that the server follows has of a segment of one of its timelines.
+    enum Share: Hashable {
+        /// All of it, or nobody knows better.
+        case whole
+        /// This many first bytes.
+        case start(Int)
+        /// Nothing: it left that timeline before the segment begins, for this one, whose segment it should be.
+        case nothing(instead: WALSegment)
     }
 
-    /// Writes the file, with nothing but zeros behind its first `kept` bytes.
-    func write(_ bytes: [UInt8], kept: Int?) throws(KedgeError) {
+    func share(of file: WALFileName, segmentSize: UInt64) -> Share {
+        guard case .segment(let name) = file, let segment = WALSegment(fileName: name, segmentSize: segmentSize),
+            let history = followed, let limit = history.limit(of: segment.timeline)
+        else { return .whole }
+        let start = segment.startLSN(segmentSize: segmentSize)
+        guard limit < segment.next.startLSN(segmentSize: segmentSize) else { return .whole }
+        guard limit > start else {
+            return .nothing(
+                instead: WALSegment(timeline: history.timeline(containing: start), number: segment.number))
+        }
+        return .start(Int(limit - start))
+    }
+
+    /// Writes the file, with nothing but zeros behind its first `kept` bytes; nil: with all that it has.
+    func write(_ bytes: [UInt8], kept: Int? = nil) throws(KedgeError) {
         var bytes = bytes
         if let kept { for index in min(kept, bytes.count)..<bytes.count { bytes[index] = 0 } }
         let directory = try FileDescriptor.open(destination.parent, [.read, .directory])

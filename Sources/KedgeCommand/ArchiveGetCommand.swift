@@ -40,8 +40,9 @@ enum ArchiveGetCommand {
     ) throws(KedgeError) -> CommandResult {
         let fileName = context.arguments.positionals[0]
         let dataDirectory = context.dataDirectory(of: cluster)
-        let followed = FollowedTimeline(
-            context.surroundings, dataDirectory: dataDirectory, asked: WALFileName(fileName))
+        let followed = try FollowedTimeline(
+            context.surroundings, dataDirectory: dataDirectory, asked: WALFileName(fileName)
+        ).history()
         let copies = context.fetchedCopies(of: cluster, in: configuration)
         let log = context.log
         func get(_ repositories: [RepositorySource]) -> ArchiveGet {
@@ -49,7 +50,7 @@ enum ArchiveGetCommand {
                 fileName: fileName, destination: RawPath(context.arguments.positionals[1]),
                 clusterName: cluster.name, dataDirectory: dataDirectory, repositories: repositories,
                 threads: cluster.processMax, timeoutNanoseconds: cluster.archiveGetTimeout.nanoseconds,
-                followed: followed.history)
+                followed: followed)
             options.fetchedAhead = copies
             options.warn = { log.warn($0) }
             return ArchiveGet(

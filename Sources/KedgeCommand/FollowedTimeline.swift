@@ -28,36 +28,35 @@ struct FollowedTimeline {
         self.asked = asked
     }
 
-    /// The history; nil where it cannot be told.
-    var history: TimelineHistory? {
+    /// The history; nil where the data directory does not tell it. Throws what reading throws: a server whose history
+    /// is not known is given all there is, so what can't be read must not pass for what isn't there.
+    func history() throws(KedgeError) -> TimelineHistory? {
         let isStandby = surroundings.fileExists("standby.signal")
         guard isStandby || surroundings.fileExists("recovery.signal") else { return nil }
         // postgresql.auto.conf is read last, so it wins.
-        let files = ["postgresql.auto.conf", "postgresql.conf"].lazy.compactMap { read($0) }
-        let value = files.compactMap { FollowedTimeline.value(of: FollowedTimeline.setting, in: $0) }.first
+        var value: String?
+        for path in ["postgresql.auto.conf", "postgresql.conf"] where value == nil {
+            value = try read(path).flatMap { FollowedTimeline.value(of: FollowedTimeline.setting, in: $0) }
+        }
         switch value ?? (isStandby ? "latest" : "") {
-        case "latest": return newestHistory
+        case "latest": return try newestHistory()
         // A leading zero would make it octal (strtoul with base 0).
         case let value where value.hasPrefix("0") || value.hasPrefix("+"): return nil
-        case let value: return UInt32(value).flatMap { history(of: TimelineID($0)) }
+        case let value:
+            guard let number = UInt32(value) else { return nil }
+            return try history(of: TimelineID(number))
         }
     }
 
-    private func history(of timeline: TimelineID) -> TimelineHistory? {
-        guard let text = read("pg_wal/\(timeline.hex).history") else { return nil }
-        do throws(KedgeError) {
-            return try TimelineHistory(parsing: text, timeline: timeline)
-        } catch {
-            return nil
-        }
+    private func history(of timeline: TimelineID) throws(KedgeError) -> TimelineHistory? {
+        guard let text = try read("pg_wal/\(timeline.hex).history") else { return nil }
+        return try TimelineHistory(parsing: text, timeline: timeline)
     }
 
-    private func read(_ path: String) -> [UInt8]? {
-        do throws(KedgeError) {
-            return try surroundings.readFile(path, "file", 1 << 20).bytes
-        } catch {
-            return nil
-        }
+    /// Nil where there is no such file.
+    private func read(_ path: String) throws(KedgeError) -> [UInt8]? {
+        guard surroundings.fileExists(path) else { return nil }
+        return try surroundings.readFile(path, "file", 1 << 20).bytes
     }
 
     /// The last value of a setting in a configuration file (src/backend/utils/misc/guc-file.l); nil where it has none.
@@ -80,18 +79,22 @@ struct FollowedTimeline {
 
 extension FollowedTimeline {
     /// The newest history in pg_wal that the server can follow.
-    private var newestHistory: TimelineHistory? {
-        let timelines = (surroundings.listDirectory("pg_wal") ?? []).compactMap { name in
+    private func newestHistory() throws(KedgeError) -> TimelineHistory? {
+        guard let names = surroundings.listDirectory("pg_wal") else {
+            throw KedgeError(
+                .permission, "could not list directory \"pg_wal\"",
+                detail: "The histories in it tell which timeline the server follows.",
+                hint: "restore_command has to run in the data directory, as the server's own user.")
+        }
+        let timelines = names.compactMap { name in
             if case .history(let timeline)? = WALFileName(name) { timeline } else { nil }
         }
         guard !timelines.isEmpty else { return nil }
-        do throws(KedgeError) {
-            let control = try ControlFile.read(dataDirectory: dataDirectory, time: surroundings.time)
-            return timelines.sorted(by: >).lazy.compactMap(history)
-                .first { !isBehind($0, control) }
-        } catch {
-            return nil
+        let control = try ControlFile.read(dataDirectory: dataDirectory, time: surroundings.time)
+        for timeline in timelines.sorted(by: >) {
+            if let history = try history(of: timeline), !isBehind(history, control) { return history }
         }
+        return nil
     }
 
     /// Whether the server has replayed WAL that is not part of `history`, and so will not follow it.

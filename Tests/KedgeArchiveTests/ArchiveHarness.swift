@@ -1,6 +1,7 @@
 // Runs push and get against a fixture as PostgreSQL would.
 import KedgeArchive
 import KedgeCore
+import KedgePostgres
 import KedgeRepository
 import KedgeTestSupport
 
@@ -27,11 +28,13 @@ struct ArchiveHarness {
     }
 
     func get(
-        _ name: String, timeoutSeconds: UInt64 = 60, warn: (String) -> Void = { _ in }
+        _ name: String, timeoutSeconds: UInt64 = 60, followed: TimelineHistory? = nil,
+        warn: (String) -> Void = { _ in }
     ) throws(KedgeError) -> ArchiveGet.Outcome {
         var options = ArchiveGet.Options(
             fileName: name, destination: destination, clusterName: "main", dataDirectory: fixture.path("."),
-            repositories: repositories, threads: 2, timeoutNanoseconds: timeoutSeconds * 1_000_000_000)
+            repositories: repositories, threads: 2, timeoutNanoseconds: timeoutSeconds * 1_000_000_000,
+            followed: followed)
         let warnings = Monitor([String]())
         options.warn = { warning in warnings.update { $0.append(warning) } }
         defer { warnings.update { $0 }.forEach(warn) }

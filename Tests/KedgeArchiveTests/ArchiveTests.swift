@@ -2,6 +2,7 @@
 import KedgeArchive
 import KedgeCodec
 import KedgeCore
+import KedgePostgres
 import KedgeRepository
 import KedgeTestSupport
 import Testing
@@ -153,6 +154,25 @@ import Testing
         #expect(error?.code == .walGap)
         #expect(error?.detail?.contains(names[2]) == true)
         #expect(harness.time.monotonicNanoseconds() - start >= 30_000_000_000)
+    }
+
+    @Test("a segment behind the point where the server's timeline began is no end of it once its own is archived")
+    func otherBranch() throws {
+        let names = try harness.fixture.writeSegments(count: 3)
+        for name in names { _ = try harness.push(name) }
+        // Segment 6 begins at 0/600000.
+        let history = try TimelineHistory(parsing: Array("1\t0/600000\tno reason\n".utf8), timeline: TimelineID(2))
+        #expect(try harness.get(names[0], followed: history) == .fetched(repository: "main"))
+        var warnings: [String] = []
+        #expect(try harness.get(names[1], followed: history) { warnings.append($0) } == .absent)
+        #expect(warnings.count == 1 && warnings[0].contains("follows timeline 2 there"), "\(warnings)")
+        for name in try harness.fixture.writeSegments(count: 1, first: 6, timeline: 2) { _ = try harness.push(name) }
+        let error = #expect(throws: KedgeError.self) { try harness.get(names[1], followed: history) }
+        #expect(error?.code == .walForeign, "\(text(error))")
+        // Without its own segment 7, but with 8, there is a hole.
+        for name in try harness.fixture.writeSegments(count: 1, first: 8, timeline: 2) { _ = try harness.push(name) }
+        let hole = #expect(throws: KedgeError.self) { try harness.get(names[2], followed: history) }
+        #expect(hole?.code == .walGap, "\(text(hole))")
     }
 
     @Test("a hole that is filled while it is waited for is served")

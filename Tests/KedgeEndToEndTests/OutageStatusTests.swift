@@ -285,10 +285,10 @@ import Testing
             #expect(cut.count == size)
             #expect(cut[..<left] == whole[..<left])
             #expect(cut[left...].allSatisfy { $0 == 0 }, "\(line)")
-            // Segment 8 lies behind the switch point as a whole.
+            // Segment 8 lies behind the switch point as a whole, and of timeline 2 nothing is archived.
             let foreign = try archive.get(names[3], situation, nil)
-            #expect(foreign.status == .exited(situation.failure(nil)))
-            #expect(foreign.errorText.contains("it belongs to a branch that the server does not follow"))
+            #expect(foreign.status == .exited(1))
+            #expect(foreign.errorText.contains("is of no use to the server: it follows timeline 2 there"))
         }
         // Along timeline 1 itself, and where nobody can tell, a segment is what was archived.
         for (line, situation) in [

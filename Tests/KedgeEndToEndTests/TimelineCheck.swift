@@ -24,6 +24,7 @@ struct TimelineCheck {
     @discardableResult
     func run(_ target: TimelineTarget, archiving: String = "off") throws -> Verdict {
         let directory = world.scratch()
+        try world.waitForArchiver()
         let outcome = try world.cluster.attempt(
             [
                 "restore", "--json", "--pgdata", directory, "--archiving", archiving, "--target-action", "promote",

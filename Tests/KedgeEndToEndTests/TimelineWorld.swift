@@ -176,6 +176,14 @@ final class TimelineWorld {
         try note("switched")
     }
 
+    /// Waits until the present head has archived what it has filled: or else the answer to what can be reached depends
+    /// on the moment at which it is asked.
+    func waitForArchiver() throws {
+        guard head.server.processID != nil else { return }
+        try head.server.wait(
+            until: "select not exists (select from pg_ls_archive_statusdir() where name like '%.ready')")
+    }
+
     /// A full backup of the present head.
     func backUp() throws {
         let text = try cluster.kedge([
