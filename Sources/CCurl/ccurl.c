@@ -88,13 +88,12 @@ static size_t read_body(char *buffer, size_t size, size_t count, void *user)
     return handle->transfer->read(handle->transfer->context, buffer, size * count);
 }
 
-// libcurl sends a body again when a kept connection turns out to be closed.
-static int seek_body(void *user, curl_off_t offset, int origin)
+// libcurl would send a body again when a kept connection ends before the first byte of an answer. But the request may have
+// been carried out: who asked has to know that it was tried twice, or it takes its own object for somebody else's.
+static int refuse_to_seek(void *user, curl_off_t offset, int origin)
 {
-    ccurl_handle *handle = user;
-    if (origin != SEEK_SET || offset != 0) return CURL_SEEKFUNC_CANTSEEK;
-    handle->transfer->rewind(handle->transfer->context);
-    return CURL_SEEKFUNC_OK;
+    (void)user, (void)offset, (void)origin;
+    return CURL_SEEKFUNC_FAIL;
 }
 
 static size_t write_body(char *bytes, size_t size, size_t count, void *user)
@@ -175,8 +174,7 @@ static CURLcode set_options(ccurl_handle *handle, const ccurl_request *request, 
     SET(CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
     SET(CURLOPT_READFUNCTION, read_body);
     SET(CURLOPT_READDATA, handle);
-    SET(CURLOPT_SEEKFUNCTION, seek_body);
-    SET(CURLOPT_SEEKDATA, handle);
+    SET(CURLOPT_SEEKFUNCTION, refuse_to_seek);
     SET(CURLOPT_WRITEFUNCTION, write_body);
     SET(CURLOPT_WRITEDATA, handle);
     SET(CURLOPT_HEADERFUNCTION, take_header);

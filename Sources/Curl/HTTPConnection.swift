@@ -141,7 +141,6 @@ package struct HTTPConnection: ~Copyable {
                 guard let buffer else { return 0 }
                 return transferAt(context).read(into: UnsafeMutableRawBufferPointer(start: buffer, count: count))
             },
-            rewind: { transferAt($0).rewind() },
             write: { context, status, bytes, count in
                 transferAt(context).write(UnsafeRawBufferPointer(start: bytes, count: count), status: status) ? 0 : 1
             },
@@ -230,11 +229,6 @@ private final class Transfer {
             }
         }
         return count
-    }
-
-    func rewind() {
-        piece = 0
-        offset = 0
     }
 
     /// Whether there was room.

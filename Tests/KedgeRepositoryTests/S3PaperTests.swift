@@ -112,6 +112,65 @@ import Testing
         #expect(paper.objects.isEmpty && paper.unfinishedUploads == 0)
     }
 
+    // MARK: Lost answers
+
+    @Test("a put whose answer is lost on a kept connection is settled by reading back, not taken for somebody else's")
+    func lostAnswerToPut() throws {
+        let paper = try PaperObjectStore()
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(try retrying(store).put("first", ObjectBody([1]), .createOnly) == .created)
+        paper.habits.losesAnswer = { $0.method == "PUT" }
+        #expect(try retrying(store).put("second", ObjectBody([2]), .createOnly) == .created)
+        #expect(paper.habits.losesAnswer == nil, "no answer was lost")
+        paper.habits.losesAnswer = { $0.method == "PUT" }
+        #expect(try retrying(store).put("second", ObjectBody([3]), .createOnly) == .alreadyExists)
+        #expect(paper.objects["second"]?.bytes == [2])
+    }
+
+    @Test("an upload whose completion is answered too late is our own")
+    func lostAnswerToCompletion() throws {
+        let paper = try PaperObjectStore()
+        let whole = bytes(300_000, 4)
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        paper.habits.losesAnswer = { $0.method == "POST" && $0.target.contains("uploadId=") }
+        #expect(try upload(retrying(store), whole) == .created)
+        #expect(paper.habits.losesAnswer == nil, "no answer was lost")
+        #expect(paper.objects["large"]?.bytes == whole)
+    }
+
+    @Test("a completion that is carried out after it was given up, and refused the second time, is our own")
+    func completionTwice() throws {
+        let whole = bytes(300_000, 4)
+        let progress = Monitor((completions: 0, looks: 0))
+        let paper = try PaperObjectStore { request, _ in
+            progress.update { progress in
+                if request.method == "POST", request.target.contains("uploadId=") {
+                    progress.completions += 1
+                    return progress.completions == 2 ? self.error("PreconditionFailed", 412) : nil
+                }
+                guard request.method == "HEAD", progress.completions == 1 else { return nil }
+                progress.looks += 1
+                return progress.looks == 1 ? .answer(404) : nil
+            }
+        }
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        paper.habits.losesAnswer = { $0.method == "POST" && $0.target.contains("uploadId=") }
+        #expect(try upload(retrying(store), whole) == .created)
+        #expect(progress.update { $0.completions } == 2, "it was not tried twice")
+        #expect(paper.objects["large"]?.bytes == whole)
+    }
+
+    @Test("an error without a name in the answer to a removal is a failure of all of it")
+    func removalError() throws {
+        let document = "<DeleteResult><Error><Code>AccessDenied</Code><Message>m</Message></Error></DeleteResult>"
+        let paper = try PaperObjectStore { request, _ in
+            request.target.contains("delete") ? .answer(200, body: Array(document.utf8)) : nil
+        }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        let failure = error { () throws(KedgeError) in _ = try store.remove(["a"]) }
+        #expect(failure?.code == .permission)
+    }
+
     // MARK: Asking right
 
     /// Credentials of which the first have expired.

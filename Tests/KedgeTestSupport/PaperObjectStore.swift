@@ -25,6 +25,8 @@ package final class PaperObjectStore: Sendable {
         package var clockOffset: Int64 = 0
         /// Others are sent there with a status and the header x-amz-bucket-region.
         package var region: (name: String, status: Int)?
+        /// The first request of which it is true is carried out, and the connection ends instead of an answer.
+        package var losesAnswer: (@Sendable (LocalHTTPServer.Request) -> Bool)?
         /// The access key ids that are known; nil: all.
         package var knownKeys: Set<String>?
 
@@ -72,7 +74,12 @@ package final class PaperObjectStore: Sendable {
             }
             defer { state.update { $0.busy -= 1 } }
             if let reply = interfere(request, number) { return reply }
-            return state.update { PaperObjectStore.answer(request, number, &$0) }
+            return state.update { state in
+                let reply = PaperObjectStore.answer(request, number, &state)
+                guard state.habits.losesAnswer?(request) == true else { return reply }
+                state.habits.losesAnswer = nil
+                return .bytes([])
+            }
         }
     }
 

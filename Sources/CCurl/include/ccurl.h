@@ -19,8 +19,6 @@ typedef struct {
     void *context;
     /// Copies at most `count` next bytes of the request's body into `buffer`; returns how many.
     size_t (*read)(void *context, void *buffer, size_t count);
-    /// Goes back to the first byte of the request's body.
-    void (*rewind)(void *context);
     /// Takes bytes of the answer's body, whose HTTP status is `status`. Returns 0 to go on, else the request ends.
     int (*write)(void *context, long status, const void *bytes, size_t count);
     /// Takes one line of the answer's head, with its line end.

@@ -267,11 +267,14 @@ package final class S3Store: ObjectStore {
         let answer = try answer(response, root: "DeleteResult", attempt: request.attempt)
         var failures: [RemoveFailure] = []
         for element in answer.children("Error") where element.text(of: "Code") != "NoSuchKey" {
-            guard let name = element.text(of: "Key").flatMap({ client.location.name(of: $0) }) else { continue }
             // The status of one object's failure is not told; its code is.
             let failure = S3Failure(
                 status: 200, code: element.text(of: "Code") ?? "InternalError", message: element.text(of: "Message"),
                 requestID: response.header("x-amz-request-id"))
+            guard let name = element.text(of: "Key").flatMap({ client.location.name(of: $0) }) else {
+                // An error that names none of them may be about all.
+                throw failure.error(request.attempt, location: location)
+            }
             let error = failure.error("could not remove object \"\(name)\"", location: location)
             failures.append(RemoveFailure(name: name, error: try lockError(name, error) ?? error))
         }

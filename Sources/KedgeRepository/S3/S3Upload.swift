@@ -133,8 +133,11 @@ final class S3Upload: ObjectUpload {
             // It may be an error all the same (lesson 18), and the tag may be missing from a good one.
             _ = try store.answer(response, root: "CompleteMultipartUploadResult", attempt: request.attempt)
         case .failure(let failure) where failure.isTaken:
-            abort()
-            return .alreadyExists
+            // By an earlier attempt whose answer was lost, or by somebody else.
+            guard try isOurs() else {
+                abort()
+                return .alreadyExists
+            }
         case .failure(let failure) where failure.code == "NoSuchUpload":
             // An earlier attempt may have completed it.
             guard try isOurs() else { throw failure.error(request.attempt, location: store.location) }
