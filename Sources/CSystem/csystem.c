@@ -179,6 +179,9 @@ static int start_watch(const sigset_t *watched) {
 int csystem_catch_interruptions(void) {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     if (sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0) return -1;
+    // Where our caller ignored it, the exit statuses of our children would be lost (wait(2), ECHILD).
+    struct sigaction ordinary = {.sa_handler = SIG_DFL};
+    if (sigaction(SIGCHLD, &ordinary, NULL) != 0) return -1;
     sigset_t watched;
     sigemptyset(&watched);
     const int signals[] = {SIGINT, SIGTERM};

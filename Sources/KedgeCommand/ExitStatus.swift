@@ -123,14 +123,18 @@ package struct ForcedEnd: Hashable, Sendable {
     /// The exit status in place of death by SIGSEGV and its like; nil: let it die.
     package let crashStatus: Int32?
 
+    /// The exit status where even this cannot be set up; nil: that of the error. Of archive-get, 1 would be "absent".
+    package let failureStatus: Int32?
+
     /// The rule for the command line `words`, which may be wrong.
     package init(words: [String]) {
         switch words.first(where: { $0 == "archive-get" || $0 == "archive-push" }) {
         // The server waits for its end when it is shut down, and nothing is lost with it.
-        case "archive-get": (milliseconds, status, crashStatus) = (2_000, nil, nil)
+        case "archive-get": (milliseconds, status, crashStatus, failureStatus) = (2_000, nil, nil, 126)
         // Longer than the rest: the server archives what it can before it stops.
-        case "archive-push": (milliseconds, status, crashStatus) = (10_000, 1, 1)
-        default: (milliseconds, status, crashStatus) = (10_000, ErrorCode.interrupted.exitStatus, nil)
+        case "archive-push": (milliseconds, status, crashStatus, failureStatus) = (10_000, 1, 1, nil)
+        default:
+            (milliseconds, status, crashStatus, failureStatus) = (10_000, ErrorCode.interrupted.exitStatus, nil, nil)
         }
     }
 }

@@ -3,6 +3,7 @@ import KedgeArchive
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
+import KedgeRestore
 import KedgeSetup
 
 /// The command line of `init`.
@@ -74,13 +75,13 @@ enum InitCommand {
     private static func postgresSettings(
         _ context: CommandContext, _ configuration: Configuration, _ cluster: ClusterConfiguration, of count: Int
     ) -> [String] {
-        var command = context.surroundings.host.executable
+        var words = [context.surroundings.host.executable]
         if configuration.path != Configuration.defaultPath {
-            command += " --config \(context.absolute(configuration.path))"
+            words += ["--config", context.absolute(configuration.path)]
         }
-        if configuration.clusters.count > 1 { command += " --cluster \(cluster.name)" }
-        let quoted = "\(command) archive-push %p".split(separator: "'", omittingEmptySubsequences: false)
-            .joined(separator: "''")
+        if configuration.clusters.count > 1 { words += ["--cluster", cluster.name] }
+        let command = RestoreCommandLine(words: words).text(running: ["archive-push", "%p"])
+        let quoted = command.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
         return ["wal_level = replica", "archive_mode = on", "archive_command = '\(quoted)'"]
     }
 

@@ -149,11 +149,14 @@ package struct RestoreCommandLine: Hashable, Sendable {
         return RestoreCommandLine(words: words + ["--repositories", repositories.joined(separator: ",")])
     }
 
-    /// For `restore_command`: each word quoted for the shell, `%` doubled for the server
-    /// (src/backend/access/transam/xlogarchive.c, BuildRestoreCommand).
-    package var text: String {
+    /// For `restore_command`.
+    package var text: String { text(running: ["archive-get", "%f", "\"%p\""]) }
+
+    /// The words quoted for the shell, with `%` doubled for the server (src/backend/access/transam/xlogarchive.c,
+    /// BuildRestoreCommand; src/backend/archive/shell_archive.c), and then those of `command` as they are.
+    package func text(running command: [String]) -> String {
         let words = words.map { RestoreCommandLine.double("%", in: RestoreCommandLine.quoted($0)) }
-        return (words + ["archive-get", "%f", "\"%p\""]).joined(separator: " ")
+        return (words + command).joined(separator: " ")
     }
 
     /// The word as a POSIX shell reads it back.

@@ -16,7 +16,7 @@ struct Main {
             if let status = forced.crashStatus { Interruption.exitOnCrash(status: status) }
         } catch {
             for line in OutputRenderer.errorLines(error) { surroundings.writeErrorLine(line) }
-            exit(ExitStatus.other(error.code))
+            exit(forced.failureStatus ?? ExitStatus.other(error.code))
         }
         // CommandLine.arguments would repair what is not UTF-8, and so name other files.
         let words = UnsafeBufferPointer(start: CommandLine.unsafeArgv, count: Int(CommandLine.argc)).dropFirst()

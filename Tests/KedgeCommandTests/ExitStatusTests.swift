@@ -96,6 +96,8 @@ import Testing
         }
         let get = ForcedEnd(words: ["archive-get", "x", "y"])
         #expect(get.status == nil && get.crashStatus == nil && get.milliseconds == 2000)
+        // 1 would be "absent".
+        #expect(get.failureStatus == 126)
         let backup = ForcedEnd(words: ["backup"])
         #expect(backup.status == 130 && backup.crashStatus == nil && backup.milliseconds == 10_000)
     }
