@@ -161,19 +161,23 @@ import Testing
     func locked() throws {
         let until = SystemTimeSource().now().adding(seconds: 86_400)
         let paper = try PaperObjectStore { request, _ in
-            guard request.method == "POST", request.target.contains("delete") else { return nil }
-            return .answer(
-                200,
-                body: Array(
-                    "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code></Error></DeleteResult>".utf8))
+            let refusal = "<Error><Key>a</Key><Code>AccessDenied</Code></Error>"
+            if request.method == "POST", request.target.contains("delete") {
+                return .answer(200, body: Array("<DeleteResult>\(refusal)</DeleteResult>".utf8))
+            }
+            return request.method == "DELETE" && request.path.hasSuffix("/a")
+                ? .answer(403, body: Array(refusal.utf8)) : nil
         }
         let keeping = S3Keeping(lock: S3Keeping.Lock(mode: .governance, days: 1))
-        let store = S3Store(try paper.settings(), conditionalPut: true, keeping: keeping)
-        paper.plant("a", [1])
-        #expect(try store.remove(["a", "b"]).map(\.error.code) == [.permission])
-        paper.plant("a", [1], headers: ["x-amz-object-lock-retain-until-date": "\(until.description.prefix(19))Z"])
-        let failures = try store.remove(["a", "b"])
-        #expect(failures.map(\.error.code) == [.locked])
-        #expect(failures.first?.error.message.contains("until \(until.description.prefix(19))") == true)
+        for removesInBatches in [true, false] {
+            let store = S3Store(
+                try paper.settings(), conditionalPut: true, keeping: keeping, removesInBatches: removesInBatches)
+            paper.plant("a", [1])
+            #expect(try store.remove(["a", "b"]).map(\.error.code) == [.permission])
+            paper.plant("a", [1], headers: ["x-amz-object-lock-retain-until-date": "\(until.description.prefix(19))Z"])
+            let failures = try store.remove(["a", "b"])
+            #expect(failures.map(\.error.code) == [.locked])
+            #expect(failures.first?.error.message.contains("until \(until.description.prefix(19))") == true)
+        }
     }
 }

@@ -7,13 +7,22 @@ import KedgeTestSupport
 import Testing
 
 @Suite struct S3FaultTests {
-    /// Where the proxy leads: a store on paper, and the first of the real ones where there are some.
-    private enum Upstream: CaseIterable, CustomTestStringConvertible {
-        case paper, real
+    /// Where the proxy leads: a store on paper, and real ones with conditional put where there are some.
+    private enum Upstream: CustomTestStringConvertible {
+        case paper
+        case real(S3TestServer)
 
-        var testDescription: String { self == .paper ? "paper" : "a real store" }
+        var testDescription: String {
+            switch self {
+            case .paper: "paper"
+            case .real(let server): server.name
+            }
+        }
 
-        static var all: [Upstream] { S3TestServer.all.isEmpty ? [.paper] : [.paper, .real] }
+        static var all: [Upstream] {
+            let real = S3TestServer.all.filter(\.hasConditionalPut)
+            return [.paper] + real.prefix(S3FaultTests.isSoak ? real.count : 1).map { .real($0) }
+        }
     }
 
     private struct Bench {
@@ -30,15 +39,16 @@ import Testing
             policy.maximumAttempts = 8
             let directory = "faults-\(RandomID(from: SystemRandomSource()).hex)"
             var settings: S3ClientSettings
-            if upstream == .paper {
+            switch upstream {
+            case .paper:
                 let paper = try PaperObjectStore()
                 self.paper = paper
                 settings = try paper.settings(prefix: directory)
-            } else {
+            case .real(let server):
                 paper = nil
                 var access = S3TestServer.Access()
                 access.prefix = directory
-                settings = try S3TestServer.all[0].settings(access)
+                settings = try server.settings(access)
             }
             let port = try #require(settings.location.description.split(separator: ":").last.flatMap { UInt16($0) })
             proxy = try FaultProxy(to: port, seed: seed, percent: percent, faults: faults)
@@ -47,7 +57,7 @@ import Testing
                 endpoint: proxy.endpoint, region: settings.location.region, bucket: settings.location.bucket,
                 prefix: directory, uriStyle: .path)
             store = RetryingStore(
-                S3Store(settings, conditionalPut: true, partBytes: upstream == .paper ? 64 << 10 : 5 << 20),
+                S3Store(settings, conditionalPut: true, partBytes: paper == nil ? 5 << 20 : 64 << 10),
                 policy: policy, time: SystemTimeSource(), random: SeededRandom(seed: seed),
                 interruption: Interruption())
         }

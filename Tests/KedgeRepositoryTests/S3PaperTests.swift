@@ -148,7 +148,7 @@ import Testing
                     progress.completions += 1
                     return progress.completions == 2 ? self.error("PreconditionFailed", 412) : nil
                 }
-                guard request.method == "HEAD", progress.completions == 1 else { return nil }
+                guard request.header("range") == "bytes=0-0", progress.completions == 1 else { return nil }
                 progress.looks += 1
                 return progress.looks == 1 ? .answer(404) : nil
             }
@@ -166,7 +166,7 @@ import Testing
         let paper = try PaperObjectStore { request, _ in
             request.target.contains("delete") ? .answer(200, body: Array(document.utf8)) : nil
         }
-        let store = S3Store(try paper.settings(), conditionalPut: true)
+        let store = S3Store(try paper.settings(), conditionalPut: true, removesInBatches: true)
         let failure = error { () throws(KedgeError) in _ = try store.remove(["a"]) }
         #expect(failure?.code == .permission)
     }
@@ -292,6 +292,32 @@ import Testing
         }
     }
 
+    @Test("an answer that was cut on its way is tried again; only the object's own size makes it too short")
+    func cutAnswers() throws {
+        let answers = Monitor([LocalHTTPServer.Reply]())
+        let paper = try PaperObjectStore { request, _ in
+            request.method == "GET" ? answers.update { $0.popLast() } : nil
+        }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        paper.plant("a", bytes(1000, 1))
+        let cut: [LocalHTTPServer.Reply] = [
+            .answer(206, headers: [("Content-Range", "bytes 0-999/1000")], body: bytes(7, 1)),
+            .answer(206, headers: [("Content-Range", "bytes 0-6/1000")], body: bytes(7, 1)),
+            .answer(200, body: []), .bytes(Array("HTTP/1.1 200 OK\r\nx-amz-".utf8)),
+        ]
+        let range: Range<UInt64> = 0..<1000
+        for answer in cut {
+            answers.update { $0 = [answer] }
+            let found = error { () throws(KedgeError) in _ = try store.read("a", range: range) }
+            #expect(found?.code == .repositoryUnavailable, "\(answer): \(String(describing: found))")
+            answers.update { $0 = [answer] }
+            #expect(try retrying(store).read("a", range: range) == bytes(1000, 1), "\(answer)")
+        }
+        for range in [UInt64(990)..<1001, 1000..<1010, 2000..<2001] {
+            #expect(error { () throws(KedgeError) in _ = try store.read("a", range: range) }?.code == .damaged)
+        }
+    }
+
     @Test("an absent object is only what the store calls NoSuchKey; every error names its request")
     func errors() throws {
         let reply = Monitor(LocalHTTPServer.Reply?.none)
@@ -305,7 +331,9 @@ import Testing
                 error { () throws(KedgeError) in _ = try store.readPrefix("a", limit: 10) },
                 error { () throws(KedgeError) in _ = try store.put("a", ObjectBody([1]), .createOnly) },
                 error { () throws(KedgeError) in _ = try store.list(below: nil, after: nil, limit: 1) },
-                error { () throws(KedgeError) in _ = try store.remove(["a"]) },
+                error { () throws(KedgeError) in
+                    if let refused = try store.remove(["a"]).first { throw refused.error }
+                },
                 error { () throws(KedgeError) in _ = try store.removeAbandonedWrites(before: Timestamp(microseconds: 0))
                 },
                 error { () throws(KedgeError) in _ = try upload(store, bytes(9 << 20, 1), piece: 1 << 20) },
@@ -314,6 +342,36 @@ import Testing
                 #expect(failure?.detail?.contains("REQ") == true, "\(code), \(number): \(failure?.description ?? "")")
             }
         }
+    }
+
+    @Test("without TLS what is removed is named in what is signed, never in a body that a store may not check")
+    func removal() throws {
+        for removesInBatches in [nil, true] as [Bool?] {
+            let paper = try PaperObjectStore()
+            let store = S3Store(
+                try paper.settings(prefix: "p"), conditionalPut: true, removesInBatches: removesInBatches)
+            let names = (0..<1100).compactMap { ObjectName("d/\($0)") }
+            for name in names { paper.plant("p/\(name)", [1]) }
+            paper.plant("p/e", [1])
+            #expect(try store.remove(names + ["absent"]).isEmpty)
+            #expect(paper.objects.keys.sorted() == ["p/e"])
+            let batches = paper.requests.filter { $0.hasPrefix("POST") }.count
+            #expect(batches == (removesInBatches == true ? 2 : 0))
+        }
+    }
+
+    @Test("a removal that finds nobody there is an error, and one that concerns the bucket as well")
+    func removalFailures() throws {
+        let paper = try PaperObjectStore { request, _ in
+            request.path.hasSuffix("/busy")
+                ? self.error("SlowDown", 503) : request.path.hasSuffix("/lost") ? self.error("NoSuchBucket", 404) : nil
+        }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        for name in ["busy", "lost", "a"] { paper.plant(name, [1]) }
+        let failures = try store.remove(["a", "busy"])
+        #expect(failures.map(\.name) == ["busy"] && failures.map(\.error.code) == [.repositoryUnavailable])
+        #expect(paper.objects["a"] == nil && paper.objects["busy"] != nil)
+        #expect(error { () throws(KedgeError) in _ = try store.remove(["lost"]) }?.code == .configuration)
     }
 
     @Test("a listing that never ends is an error, and one that shows more than was asked for is cut (lesson 19)")

@@ -76,9 +76,13 @@ import Testing
         #expect(try store.list(below: nil, after: nil, limit: 10).entries.isEmpty)
     }
 
-    @Test("more than a thousand objects are listed once each and removed", arguments: S3TestServer.all)
-    func manyObjects(_ server: S3TestServer) throws {
-        let store = retrying(try server.store())
+    // In batches over TLS, and one by one without.
+    @Test(
+        "more than a thousand objects are listed once each and removed", arguments: S3TestServer.all, [false, true])
+    func manyObjects(_ server: S3TestServer, isSecure: Bool) throws {
+        var access = S3TestServer.Access()
+        access.isSecure = isSecure
+        let store = retrying(try server.store(access))
         let directory = server.newDirectory()
         let names = (0..<1105).compactMap { directory.appending("d\($0 % 3)/\($0)") }
         try parallelFor(count: names.count, threads: 8, name: "put") {

@@ -23,6 +23,8 @@ package final class FaultProxy: Sendable {
         case wrongLength
         case expiredToken
         case skewedClock
+        /// A bit of what is to be stored is another one when it arrives.
+        case flippedRequestBit
         /// A bit of the answer's body is another one.
         case flippedBit
     }
@@ -30,6 +32,7 @@ package final class FaultProxy: Sendable {
     private struct State {
         var number = 0
         var hits: [Fault: Int] = [:]
+        var requests: [String: Int] = [:]
         var isCalm = false
     }
 
@@ -46,6 +49,7 @@ package final class FaultProxy: Sendable {
         server = try LocalHTTPServer { request in
             let fault = state.update { state -> Fault? in
                 state.number += 1
+                state.requests[FaultProxy.kind(of: request), default: 0] += 1
                 guard !state.isCalm, !faults.isEmpty, random.next(below: 100) < percent else { return nil }
                 let fault = faults[random.next(below: faults.count)]
                 state.hits[fault, default: 0] += 1
@@ -59,6 +63,13 @@ package final class FaultProxy: Sendable {
 
     /// How often each fault was made.
     package var hits: [Fault: Int] { state.update { $0.hits } }
+
+    /// How many requests of each method came; those for listings are `LIST`.
+    package var requests: [String: Int] { state.update { $0.requests } }
+
+    private static func kind(of request: LocalHTTPServer.Request) -> String {
+        request.target.contains("list-type=2") ? "LIST" : request.method
+    }
 
     /// From here on all goes well, or not any more.
     package func setCalm(_ isCalm: Bool) { state.update { $0.isCalm = isCalm } }
@@ -85,7 +96,13 @@ package final class FaultProxy: Sendable {
         case .skewedClock: return failure(403, "RequestTimeTooSkewed", "Sat, 01 Jan 2022 00:00:00 GMT")
         default: break
         }
-        guard let answer = forward(request, port) else { return .bytes([], reset: true) }
+        var raw = request.raw
+        if fault == .flippedRequestBit, !request.body.isEmpty,
+            request.method == "PUT" || request.target.contains("?delete")
+        {
+            raw[raw.count - 1 - random.next(below: request.body.count)] ^= UInt8(1 << random.next(below: 8))
+        }
+        guard let answer = forward(raw, port) else { return .bytes([], reset: true) }
         let head = headLength(answer)
         switch fault {
         case .delay:
@@ -122,7 +139,7 @@ package final class FaultProxy: Sendable {
     }
 
     /// The store's whole answer, which ends with its connection; nil where it has none.
-    private static func forward(_ request: LocalHTTPServer.Request, _ port: UInt16) -> [UInt8]? {
+    private static func forward(_ request: [UInt8], _ port: UInt16) -> [UInt8]? {
         let connection = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard connection >= 0 else { return nil }
         defer { close(connection) }
@@ -137,8 +154,8 @@ package final class FaultProxy: Sendable {
         }
         guard connected == 0 else { return nil }
         // Behind the first line: no header that is signed.
-        let firstLine = request.raw.prefix { $0 != 0x0A } + [0x0A]
-        let bytes = firstLine + Array("Connection: close\r\n".utf8) + request.raw.dropFirst(firstLine.count)
+        let firstLine = request.prefix { $0 != 0x0A } + [0x0A]
+        let bytes = firstLine + Array("Connection: close\r\n".utf8) + request.dropFirst(firstLine.count)
         guard LocalHTTPServer.send(Array(bytes), connection) else { return nil }
         var answer: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 1 << 16)

@@ -27,6 +27,8 @@ package final class S3Store: ObjectStore {
     let warn: @Sendable (String) -> Void
     /// The store was seen to keep an object as it was asked to.
     let isKeepingConfirmed = Atomic(false)
+    /// Whether many objects are removed by one request. TLS has to guard what it names on its way.
+    let removesInBatches: Bool
     /// How many parts of uploads are held, of all uploads together.
     private let partsHeld = Monitor(0)
 
@@ -45,12 +47,14 @@ package final class S3Store: ObjectStore {
 
     func givePartSlot() { partsHeld.update { $0 -= 1 } }
 
-    /// `conditionalPut`: whether the store honours `If-None-Match: *`, which `check` finds out.
+    /// `conditionalPut`: whether the store honours `If-None-Match: *`, which `check` finds out. `removesInBatches`: by
+    /// default only over TLS.
     package init(
         _ settings: S3ClientSettings, conditionalPut: Bool, keeping: S3Keeping = S3Keeping(),
-        partBytes: Int = 8 << 20, warn: @escaping @Sendable (String) -> Void = { _ in }
+        partBytes: Int = 8 << 20, removesInBatches: Bool? = nil, warn: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         client = S3Client(settings)
+        self.removesInBatches = removesInBatches ?? (settings.location.scheme == "https")
         capabilities = StoreCapabilities(hasConditionalPut: conditionalPut)
         self.keeping = keeping
         self.warn = warn
@@ -137,7 +141,9 @@ package final class S3Store: ObjectStore {
                 throw wrongRange(request.attempt, response)
             }
             guard response.bodyBytes == buffer.count else {
-                throw objectTooShort(name, location: location, end: end)
+                // Only the object's own size makes it too short: the answer may have been cut on its way.
+                if let range, range.objectBytes < end { throw objectTooShort(name, location: location, end: end) }
+                throw wrongRange(request.attempt, response)
             }
         case .failure(let failure) where failure.isAbsentObject: throw objectNotFound(name, location: location)
         case .failure(let failure) where failure.isOutOfRange:
@@ -240,60 +246,6 @@ package final class S3Store: ObjectStore {
     package func makeDurable(_ name: ObjectName) throws(KedgeError) {
         // What an object store shows is durable.
         guard try status(of: name) != nil else { throw objectNotFound(name, location: location) }
-    }
-
-    // MARK: Removing
-
-    package func remove(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
-        var failures: [RemoveFailure] = []
-        for start in stride(from: 0, to: names.count, by: S3Store.removeBatch) {
-            failures += try removeBatch(Array(names[start..<min(start + S3Store.removeBatch, names.count)]))
-        }
-        return failures.sorted { $0.name < $1.name }
-    }
-
-    /// The most names in one request (Amazon S3 API reference, DeleteObjects).
-    private static let removeBatch = 1000
-
-    private func removeBatch(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
-        // Names have no character that XML would have to escape.
-        let objects = names.map { "<Object><Key>\(client.location.key(of: $0))</Key></Object>" }.joined()
-        let document =
-            "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>\(objects)</Delete>"
-        let request = S3Client.Request(
-            method: .post, key: nil, query: [("delete", "")], body: [Array(document.utf8)],
-            sink: .bytes(limit: 8 << 20), attempt: "could not remove \(names.count) object(s)")
-        let response = try client.expect(request)
-        let answer = try answer(response, root: "DeleteResult", attempt: request.attempt)
-        var failures: [RemoveFailure] = []
-        for element in answer.children("Error") where element.text(of: "Code") != "NoSuchKey" {
-            // The status of one object's failure is not told; its code is.
-            let failure = S3Failure(
-                status: 200, code: element.text(of: "Code") ?? "InternalError", message: element.text(of: "Message"),
-                requestID: response.header("x-amz-request-id"))
-            guard let name = element.text(of: "Key").flatMap({ client.location.name(of: $0) }) else {
-                // An error that names none of them may be about all.
-                throw failure.error(request.attempt, location: location)
-            }
-            let error = failure.error("could not remove object \"\(name)\"", location: location)
-            failures.append(RemoveFailure(name: name, error: try lockError(name, error) ?? error))
-        }
-        return failures
-    }
-
-    /// What to say where a lock of the store is the reason: until when. Nil where it is not.
-    private func lockError(_ name: ObjectName, _ error: KedgeError) throws(KedgeError) -> KedgeError? {
-        guard error.code == .permission else { return nil }
-        let request = S3Client.Request(
-            method: .get, key: client.location.key(of: name), headers: [("Range", "bytes=0-0")],
-            sink: .bytes(limit: 1), attempt: error.message)
-        guard case .good(let response) = try client.send(request),
-            let text = response.header("x-amz-object-lock-retain-until-date"),
-            let until = Timestamp(record: "\(text.prefix(19))Z"), until > client.now
-        else { return nil }
-        return KedgeError(
-            .locked, "could not remove object \"\(name)\" yet: the store keeps it locked until \(until)",
-            detail: error.detail, hint: "Nothing has to be done: a later \"kedge expire\" removes it.")
     }
 
     /// The document of an answer whose status was good. Throws what it says if it is an error all the same (lesson 18).
