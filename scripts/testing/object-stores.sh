@@ -36,11 +36,14 @@ case $action in
 start)
     mkdir -p "$directory" "$cache"
     directory=$(cd "$directory" && pwd -P)
+    # One start at a time: two would find the same ports free, and one serve the other's tests. Servers do not inherit it.
+    exec 8>"$cache/start.lock"
+    flock -w 600 8 || { echo "object-stores.sh: another start holds $cache/start.lock" >&2 && exit 1; }
     for name in "$@"; do
         conditional=yes
         [ "$name" != rclone ] || conditional=no
         (
-            settings=$(script "$name" start)
+            settings=$(script "$name" start 8>&-)
             eval "$settings"
             echo "$name $S3_ENDPOINT $S3_REGION $S3_BUCKET $S3_ACCESS_KEY $S3_SECRET_KEY $conditional" \
                 "$S3_TLS_ENDPOINT $S3_CA_FILE"

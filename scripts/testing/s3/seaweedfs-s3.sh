@@ -22,7 +22,8 @@ bucket=${SEAWEED_BUCKET:-pgtest}
 region=us-east-1
 vhost=s3.localhost
 
-up() { [ "$(http_code "http://127.0.0.1:$port/")" = 403 ]; } # anonymous is refused
+# Our own process, not one of another that took the port meanwhile; anonymous is refused.
+up() { pid_of weed "$dir/data" >/dev/null && [ "$(http_code "http://127.0.0.1:$port/")" = 403 ]; }
 
 start() {
     enter_dir create
