@@ -10,6 +10,12 @@ import Testing
         if: PostgresInstallation.serversAreEnabled && !S3TestServer.all.isEmpty,
         "needs PostgreSQL and object stores: scripts/test.sh"))
 struct ObjectStoreTests {
+    /// The first; in the long tests all that honour conditional puts.
+    private static var some: [S3TestServer] {
+        PostgresInstallation.soakIsEnabled
+            ? S3TestServer.all.filter(\.hasConditionalPut) : Array(S3TestServer.all.prefix(1))
+    }
+
     @Test("a cluster is backed up, its WAL archived, and both restored", arguments: S3TestServer.all)
     func mainJob(_ store: S3TestServer) throws {
         let cluster = try ProtectedCluster(store: store)
@@ -32,7 +38,7 @@ struct ObjectStoreTests {
 
     @Test(
         "under load: deltas, verify, a drill and expire, and what is left restores",
-        arguments: S3TestServer.all.prefix(1))
+        arguments: some)
     func wholeLife(_ store: S3TestServer) throws {
         let cluster = try ProtectedCluster(store: store)
         let connection = cluster.server.connectionArguments
@@ -71,7 +77,7 @@ struct ObjectStoreTests {
         #expect(try server.value("select count(*) from pgbench_history") == rows)
     }
 
-    @Test("archive-get never calls absent what it can't look for", arguments: S3TestServer.all.prefix(1))
+    @Test("archive-get never calls absent what it can't look for", arguments: some)
     func outage(_ store: S3TestServer) throws {
         let cluster = try ProtectedCluster(store: store)
         let segment = "000000010000000000000099"
