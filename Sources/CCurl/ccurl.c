@@ -88,14 +88,6 @@ static size_t read_body(char *buffer, size_t size, size_t count, void *user)
     return handle->transfer->read(handle->transfer->context, buffer, size * count);
 }
 
-// libcurl would send a body again when a kept connection ends before the first byte of an answer. But the request may have
-// been carried out: who asked has to know that it was tried twice, or it takes its own object for somebody else's.
-static int refuse_to_seek(void *user, curl_off_t offset, int origin)
-{
-    (void)user, (void)offset, (void)origin;
-    return CURL_SEEKFUNC_FAIL;
-}
-
 static size_t write_body(char *bytes, size_t size, size_t count, void *user)
 {
     ccurl_handle *handle = user;
@@ -174,7 +166,8 @@ static CURLcode set_options(ccurl_handle *handle, const ccurl_request *request, 
     SET(CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
     SET(CURLOPT_READFUNCTION, read_body);
     SET(CURLOPT_READDATA, handle);
-    SET(CURLOPT_SEEKFUNCTION, refuse_to_seek);
+    // No CURLOPT_SEEKFUNCTION: without one libcurl can't send a body again when a kept connection breaks before any
+    // answer. The server may have done what it was asked to, so whoever asks has to know.
     SET(CURLOPT_WRITEFUNCTION, write_body);
     SET(CURLOPT_WRITEDATA, handle);
     SET(CURLOPT_HEADERFUNCTION, take_header);

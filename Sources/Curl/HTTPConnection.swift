@@ -113,7 +113,7 @@ package struct HTTPConnection: ~Copyable {
 
     deinit { ccurl_free(handle) }
 
-    /// Sends the request and waits for the whole answer.
+    /// Sends the request, and its body not more than once, and waits for the whole answer.
     package borrowing func perform(
         _ request: HTTPRequest, into sink: HTTPSink, unless interruption: Interruption
     ) throws(HTTPFailure) -> HTTPResponse {

@@ -116,8 +116,9 @@ import Testing
                         expected[name] = Expected(possible: known.filter { $0 != nil })
                     }
                 case 2:
-                    let isReal = bench.paper == nil
-                    let body = bytes(isReal ? 6 << 20 : 200_000, UInt64(number))
+                    // Parts of real stores have 5 MiB at least: in the long tests a few such objects are enough.
+                    let isLarge = !Self.isSoak || random.next(below: 4) == 0
+                    let body = bytes(bench.paper != nil ? 200_000 : isLarge ? 6 << 20 : 50_000, UInt64(number))
                     expected[name] = Expected(possible: known + [body])
                     let upload = try bench.store.beginUpload(name, expectedBytes: 0)
                     for start in stride(from: 0, to: body.count, by: 1 << 20) {

@@ -360,6 +360,26 @@ import Testing
         }
     }
 
+    @Test("a body is not sent again behind our back when a kept connection breaks: what came of it is looked up")
+    func silentRepetition() throws {
+        let store = Monitor(PaperObjectStore?.none)
+        // The first request leaves its connection open; the second is done, and its answer lost.
+        let paper = try PaperObjectStore { request, number in
+            guard number == 2 else { return nil }
+            store.update { $0 }?.plant("a", request.body)
+            return .bytes([], reset: true)
+        }
+        store.update { $0 = paper }
+        defer { store.update { $0 = nil } }
+        let direct = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(try direct.status(of: "a") == nil)
+        #expect(
+            error { () throws(KedgeError) in _ = try direct.put("a", ObjectBody(bytes(9000, 1)), .createOnly) }?.code
+                == .repositoryUnavailable)
+        #expect(paper.requests.count == 2)
+        #expect(try direct.put("a", ObjectBody(bytes(9000, 1)), .createOnly) == .alreadyExists)
+    }
+
     @Test("a removal that finds nobody there is an error, and one that concerns the bucket as well")
     func removalFailures() throws {
         let paper = try PaperObjectStore { request, _ in
