@@ -21,7 +21,8 @@ struct ArchiveWatch {
     let time: any TimeSource
     let interruption: Interruption
 
-    private static let pollNanoseconds: UInt64 = 250_000_000
+    /// A segment is mostly there within some hundredths of a second. What takes longer is looked for less often.
+    private static let pollNanoseconds: (first: UInt64, last: UInt64) = (10_000_000, 250_000_000)
 
     /// Waits until every segment of `segments`, which are of one timeline, is in the repository.
     ///
@@ -33,6 +34,7 @@ struct ArchiveWatch {
         var lastProgress = time.monotonicNanoseconds()
         let start = try facts(about: missing)
         var before = start.statistics
+        var pause = ArchiveWatch.pollNanoseconds.first
         while true {
             let next = try archive.firstMissing(from: missing, through: segments.upperBound)
             guard let next else { return }
@@ -40,7 +42,8 @@ struct ArchiveWatch {
             if next != missing || isCatchingUp(to: next, before, now) { lastProgress = time.monotonicNanoseconds() }
             (missing, before) = (next, now)
             guard time.monotonicNanoseconds() - lastProgress < limit else { throw try failure(missing, since: start) }
-            try time.sleep(nanoseconds: ArchiveWatch.pollNanoseconds, unless: interruption)
+            try time.sleep(nanoseconds: pause, unless: interruption)
+            pause = min(pause + pause / 2, ArchiveWatch.pollNanoseconds.last)
         }
     }
 
