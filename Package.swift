@@ -70,7 +70,7 @@ let package = Package(
         owner("Zlib", of: "CZlib"),
         owner("LZ4", of: "CLZ4"),
         owner("Zstd", of: "CZstd"),
-        owner("XXHash", of: "CXXHash"),
+        .target(name: "XXHash", dependencies: ["CXXHash", "CArithmetic", "KedgeCore"], swiftSettings: strict),
         // C
         .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
@@ -103,7 +103,7 @@ let package = Package(
         tests("KedgeCatalogTests", ["KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec", "KedgeCore"]),
         tests(
             "KedgeCodecTests",
-            ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "KedgeCore", "CTestSupport"]),
+            ["KedgeCodec", "OpenSSL", "Zlib", "LZ4", "Zstd", "XXHash", "CArithmetic", "KedgeCore", "CTestSupport"]),
         tests(
             "KedgeCommandTests",
             [

@@ -1,4 +1,8 @@
 // XXH3-128, the checksum of content and of frames that no key seals.
+//
+// One piece is hashed with the widest instructions that the processor has (CArithmetic), pieces with what libxxhash was
+// built for.
+import CArithmetic
 import CXXHash
 package import KedgeCore
 
@@ -6,7 +10,8 @@ package import KedgeCore
 package enum XXH3 {
     /// The hash of `bytes`.
     package static func hash(_ bytes: UnsafeRawBufferPointer, seed: UInt64 = 0) -> ContentHash {
-        ContentHash(XXH3_128bits_withSeed(bytes.baseAddress, bytes.count, seed))
+        let hash = carithmetic_xxh3(bytes.baseAddress, bytes.count, seed)
+        return ContentHash(high: hash.high, low: hash.low)
     }
 }
 

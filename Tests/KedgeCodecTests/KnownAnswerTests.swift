@@ -1,5 +1,6 @@
 // Proves that the crypto and checksum owners compute what the standards print, so that other software can read what we
 // write.
+import CArithmetic
 import KedgeCore
 import OpenSSL
 import Testing
@@ -112,6 +113,31 @@ import XXHash
         let state = XXH3State()
         for byte in bytes { [byte].withBytes { state.update($0) } }
         #expect(state.hash().hex == expected)
+    }
+
+    @Test("both variants of XXH3 give what libxxhash gives, for every length, alignment and seed")
+    func xxh3Variants() {
+        let bytes = (0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* 31 ^ $0 >> 5 ^ $0 >> 11) }
+        typealias Variant = (UnsafeRawPointer?, Int, UInt64) -> carithmetic_hash128
+        var variants: [Variant] = [carithmetic_xxh3, carithmetic_xxh3_portable]
+        if carithmetic_xxh3_has_avx2() { variants.append(carithmetic_xxh3_avx2) }
+        // Up to 16, 128 and 240 bytes have code of their own; then come stripes of 64 bytes and blocks of 1024.
+        let lengths = Array(0...1300) + [2047, 2048, 2049, 4096, 8192, 16_383, 65_536, 65_537, 69_900]
+        for seed: UInt64 in [0, 0x1234_5678_9ABC_DEF0] {
+            let state = XXH3State(seed: seed)
+            bytes.withUnsafeBytes { all in
+                for (number, length) in lengths.enumerated() {
+                    let start = number % 65
+                    let piece = UnsafeRawBufferPointer(rebasing: all[start..<start + length])
+                    state.reset()
+                    state.update(piece)
+                    for variant in variants {
+                        let hash = variant(piece.baseAddress, length, seed)
+                        #expect(ContentHash(high: hash.high, low: hash.low) == state.hash(), "\(length) bytes")
+                    }
+                }
+            }
+        }
     }
 
     @Test("an XXH3 state fed in pieces gives what one piece gives, also with a seed and after a reset")

@@ -1,6 +1,7 @@
-// Checksums that are worth processor-specific code: CRC32C (WAL records, pg_control, files) and PostgreSQL's page
-// checksum. Each function looks once at what the processor offers; all variants give the same result.
+// Checksums that are worth processor-specific code: CRC32C (WAL records, pg_control, files), PostgreSQL's page
+// checksum and XXH3. Each function looks at what the processor offers; all variants give the same result.
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,3 +20,14 @@ uint32_t carithmetic_wal_record_crc32c(const void *record, size_t total_length);
 uint16_t carithmetic_page_checksum(const void *page, size_t size, uint32_t block);
 // The same without processor-specific instructions, for tests.
 uint16_t carithmetic_page_checksum_portable(const void *page, size_t size, uint32_t block);
+
+struct carithmetic_hash128 {
+    uint64_t low, high;
+};
+
+// XXH3-128 of `data`. XXH128_canonicalFromHash prints the high half first.
+struct carithmetic_hash128 carithmetic_xxh3(const void *data, size_t length, uint64_t seed);
+// Its two variants, for tests. The second only where the processor has the instructions.
+struct carithmetic_hash128 carithmetic_xxh3_portable(const void *data, size_t length, uint64_t seed);
+struct carithmetic_hash128 carithmetic_xxh3_avx2(const void *data, size_t length, uint64_t seed);
+bool carithmetic_xxh3_has_avx2(void);
