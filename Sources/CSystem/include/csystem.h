@@ -42,6 +42,9 @@ int csystem_open_unnamed(int directory, const char *path, mode_t mode);
 // tuple, and telling the end from an error needs errno cleared just before readdir(3).
 int csystem_next_entry(DIR *directory, const char **name, unsigned char *type);
 
+// How many pages of a range of a file the page cache holds (cachestat(2), Linux 6.5): -1 and ENOSYS from older kernels, EPERM
+// for a file of others.
+int64_t csystem_cached_pages(int descriptor, uint64_t offset, uint64_t length);
 // Starts writing dirty pages of a range (sync_file_range(2) is hidden); `wait` also waits for them. No durability.
 int csystem_start_writeback(int descriptor, off_t offset, off_t count, bool wait);
 // syncfs(2) is hidden: makes all of a file system durable, one call for a restored data directory.
