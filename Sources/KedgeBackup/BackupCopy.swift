@@ -91,7 +91,7 @@ struct BackupCopy {
                     pages: PageScan(
                         parentStart: parent.record.span.startLSN,
                         walSegmentSize: UInt64(server.control.walSegmentSize)),
-                    blockSize: server.control.blockSize)
+                    blockSize: server.control.blockSize, parentStart: parent.record.span.startLSN)
             },
             takenOver: takenOver, pageCheck: pageCheck,
             readRate: options.readRateBytes.map { ReadRate(bytesPerSecond: $0, time: tools.time) },

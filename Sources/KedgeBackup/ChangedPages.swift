@@ -21,8 +21,9 @@ package protocol ChangedPages: Sendable {
 
     /// Whether this page, as it was read now, has the content that it had when the parent began.
     ///
-    /// `block` counts from the start of the fork. False wherever that is not certain.
-    func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath) -> Bool
+    /// `block` counts from the start of the fork. `isValid`: its checksum was found to fit just now. False wherever it
+    /// is not certain that nothing changed.
+    func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath, isValid: Bool) -> Bool
 }
 
 /// The page scan: a page whose LSN lies before the parent's start was not changed since.
@@ -46,11 +47,11 @@ package struct PageScan: ChangedPages {
 
     package func limitBlock(of path: ManifestPath) -> UInt32? { nil }
 
-    package func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath) -> Bool {
+    package func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath, isValid: Bool) -> Bool {
         let lsn = page.lsn
         guard !page.isNew, lsn >= logBegin, lsn < parentStart else { return false }
         // The LSN of a damaged page may be damaged.
-        return page.verdict(block: block) == .valid
+        return isValid || page.verdict(block: block) == .valid
     }
 }
 
@@ -59,10 +60,13 @@ package struct ParentFile: Hashable, Sendable {
     package let content: FileContent
     /// Whether single pages may come from the parent, if the file turns out to be the same.
     package let trustsPages: Bool
+    /// Whether the parent checked the pages of the file, found none damaged, and would have listed one.
+    package let hasVerifiedPages: Bool
 
-    package init(content: FileContent, trustsPages: Bool) {
+    package init(content: FileContent, trustsPages: Bool, hasVerifiedPages: Bool) {
         self.content = content
         self.trustsPages = trustsPages
+        self.hasVerifiedPages = hasVerifiedPages
     }
 
     /// Whether the file that was opened is the one that the parent copied. Where the file system keeps no birth time
@@ -111,11 +115,14 @@ package enum RegionPlan: Hashable, Sendable {
         /// Of the file, counted from the start of the fork.
         package let firstBlock: UInt32
         package let blockSize: Int
+        /// Whether all of its pages were checked just now, and none failed.
+        package let hasValidPages: Bool
 
         package init(
             path: ManifestPath, offset: UInt64, checksum: ContentHash, parent: FileContent,
-            pages: (any ChangedPages)?, firstBlock: UInt32, blockSize: Int
+            pages: (any ChangedPages)?, firstBlock: UInt32, blockSize: Int, hasValidPages: Bool = false
         ) {
+            self.hasValidPages = hasValidPages
             self.path = path
             self.offset = offset
             self.checksum = checksum
@@ -132,17 +139,30 @@ package enum RegionPlan: Hashable, Sendable {
 
     /// Decides. `region` are the bytes that were read; not empty, and not all zero.
     package static func decide(_ region: UnsafeRawBufferPointer, _ facts: Circumstances) -> RegionPlan {
-        let (parent, index) = (facts.parent, Int(facts.offset / regionSize))
-        guard facts.offset % regionSize == 0, facts.offset < parent.size, index < parent.regions.count,
-            let known = parent.regions[index]
-        else { return .whole }
-        let parentBytes = Int(min(parent.size - facts.offset, regionSize))
+        guard let (known, parentBytes) = recorded(facts.parent, at: facts.offset) else { return .whole }
         if parentBytes == region.count && known == facts.checksum { return .parent }
         guard let pages = facts.pages, region.count >= facts.blockSize else { return .whole }
         let pieces = split(region, facts, pages, parentBlocks: parentBytes / facts.blockSize)
         guard pieces.contains(where: { $0.source != .parent }) || parentBytes != region.count else { return .audit }
         let stored = pieces.reduce(0) { $0 + ($1.source == .stored ? $1.range.count : 0) }
         return stored * 4 >= region.count * wholeFromQuarters ? .whole : .pieces(pieces)
+    }
+
+    /// Whether the region of `count` bytes at `offset` is the parent's, by its checksum.
+    package static func isParents(
+        _ parent: FileContent, at offset: UInt64, _ count: Int, _ checksum: ContentHash
+    ) -> Bool {
+        guard let (known, parentBytes) = recorded(parent, at: offset) else { return false }
+        return parentBytes == count && known == checksum
+    }
+
+    /// What the parent recorded of the region at `offset`, and how many bytes it has there. Nil where it recorded none.
+    private static func recorded(_ parent: FileContent, at offset: UInt64) -> (checksum: ContentHash, bytes: Int)? {
+        let index = Int(offset / regionSize)
+        guard offset % regionSize == 0, offset < parent.size, index < parent.regions.count,
+            let known = parent.regions[index]
+        else { return nil }
+        return (known, Int(min(parent.size - offset, regionSize)))
     }
 
     private static func split(
@@ -164,7 +184,8 @@ package enum RegionPlan: Hashable, Sendable {
                 if page.isAllZero {
                     source = .zeros
                 } else if number < usable,
-                    pages.isUnchanged(page, block: first &+ UInt32(number), of: facts.path)
+                    pages.isUnchanged(
+                        page, block: first &+ UInt32(number), of: facts.path, isValid: facts.hasValidPages)
                 {
                     source = .parent
                 }

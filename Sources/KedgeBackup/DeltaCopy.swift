@@ -1,7 +1,7 @@
 // What the workers of a delta backup share: the parent's packs, the source of changed pages, and what came of it.
 
 import KedgeCatalog
-import KedgeCore
+package import KedgeCore
 import KedgePostgres
 package import KedgeRepository
 import Synchronization
@@ -12,14 +12,17 @@ package final class DeltaCopy: Sendable {
     let directories: PackDirectories
     private let pages: any ChangedPages
     private let blockSize: Int
+    private let parentStart: LSN
     private let isTrusted = Atomic(true)
     private let hasUsedPages = Atomic(false)
     private let audits = Atomic<UInt64>(0)
 
-    package init(directories: PackDirectories, pages: any ChangedPages, blockSize: UInt32) {
+    /// `parentStart` is where the parent backup began.
+    package init(directories: PackDirectories, pages: any ChangedPages, blockSize: UInt32, parentStart: LSN) {
         self.directories = directories
         self.pages = pages
         self.blockSize = Int(blockSize)
+        self.parentStart = parentStart
     }
 
     /// Regions that differed though no page of them seemed to have changed.
@@ -31,10 +34,20 @@ package final class DeltaCopy: Sendable {
         !isTrusted.load(ordering: .acquiring) && hasUsedPages.exchange(false, ordering: .acquiringAndReleasing)
     }
 
-    /// What becomes of a region of `file`, which is opened and has this identity.
+    /// Where the parent began, if it holds this very region of `file`, `count` bytes long, and has checked its pages
+    /// without a finding; else nil. Pages with newer LSNs may have failed: replay was to write them anew.
+    func verified(_ file: CopyFile, at offset: UInt64, _ count: Int, _ checksum: ContentHash) -> LSN? {
+        guard let parent = file.parent, parent.hasVerifiedPages,
+            RegionPlan.isParents(parent.content, at: offset, count, checksum)
+        else { return nil }
+        return parentStart
+    }
+
+    /// What becomes of a region of `file`, which is opened and has this identity. `hasValidPages`: all of its pages
+    /// were checked just now, and none failed.
     func plan(
         _ region: UnsafeRawBufferPointer, of file: CopyFile, at offset: UInt64, _ checksum: ContentHash,
-        identity: FileIdentity?
+        hasValidPages: Bool, identity: FileIdentity?
     ) -> RegionPlan {
         guard let parent = file.parent else { return .whole }
         var firstBlock: UInt32 = 0
@@ -48,7 +61,7 @@ package final class DeltaCopy: Sendable {
             region,
             RegionPlan.Circumstances(
                 path: file.path, offset: offset, checksum: checksum, parent: parent.content, pages: pages,
-                firstBlock: firstBlock, blockSize: blockSize))
+                firstBlock: firstBlock, blockSize: blockSize, hasValidPages: hasValidPages))
         switch plan {
         case .audit:
             audits.wrappingAdd(1, ordering: .relaxed)

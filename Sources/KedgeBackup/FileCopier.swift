@@ -1,6 +1,6 @@
 // One worker's copying: reads files, checks pages, identifies regions, and fills frames.
 //
-//   region of 1 MiB ──▶ page check ──▶ XXH3 ──▶ all zero? ──▶ extent of zero bytes
+//   region of 1 MiB ──▶ XXH3, page check ──▶ all zero? ──▶ extent of zero bytes
 //                                             ├─▶ the parent's? (RegionPlan) ──▶ extents of the parent
 //                                             ├─▶ an interrupted backup's? (TakenOverPacks) ──▶ its frame
 //                                             └─▶ frame of its own; a small file or single pages: shares of the
@@ -223,14 +223,13 @@ package final class FileCopier {
                 break
             }
             let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
-            if case .relation(let firstBlock) = file.nature {
-                try context.pageCheck?.check(bytes, of: opened, path: file.path, at: offset, firstBlock: firstBlock)
-            }
+            let identified = try identify(bytes, of: opened, file, at: offset)
             opened.release(regionAt: offset)
             context.progress.advance(count)
             let isLast = count < wanted
             let isWholeSmallFile = isSmall && offset == 0 && (isLast || UInt64(count) == end)
-            try add(UnsafeRawBufferPointer(bytes), of: file, at: offset, shares: isWholeSmallFile, &building)
+            try add(
+                UnsafeRawBufferPointer(bytes), identified, of: file, at: offset, shares: isWholeSmallFile, &building)
             offset += UInt64(count)
             if isLast {
                 building.result.isCut = true
@@ -246,17 +245,43 @@ package final class FileCopier {
         }
     }
 
+    /// What is known of a region that was read.
+    private struct Identified {
+        var checksum: ContentHash
+        /// Every page of it was checked now, and is valid.
+        var hasValidPages = false
+    }
+
+    /// Checks the pages of a region, and identifies what it holds then.
+    ///
+    /// What is the parent's, byte for byte, the parent has checked: of such a region only those pages are checked again
+    /// about which the parent could not be sure (docs/decisions/0014).
+    private func identify(
+        _ bytes: UnsafeMutableRawBufferPointer, of opened: any OpenSourceFile, _ file: CopyFile, at offset: UInt64
+    ) throws(KedgeError) -> Identified {
+        var identified = Identified(checksum: ContentHash(of: UnsafeRawBufferPointer(bytes)))
+        guard case .relation(let firstBlock) = file.nature, let check = context.pageCheck else { return identified }
+        let verifiedBefore = context.delta?.verified(file, at: offset, bytes.count, identified.checksum)
+        let result = try check.check(
+            bytes, of: opened, path: file.path, at: offset, firstBlock: firstBlock, verifiedBefore: verifiedBefore)
+        if result.isReplaced { identified.checksum = ContentHash(of: UnsafeRawBufferPointer(bytes)) }
+        identified.hasValidPages = result.isValid
+        return identified
+    }
+
     /// Adds one region. `shares` tells that it is a small file, which has no frame of its own.
     private func add(
-        _ bytes: UnsafeRawBufferPointer, of file: CopyFile, at offset: UInt64, shares: Bool,
+        _ bytes: UnsafeRawBufferPointer, _ identified: Identified, of file: CopyFile, at offset: UInt64, shares: Bool,
         _ building: inout CopyInProgress
     ) throws(KedgeError) {
-        let checksum = ContentHash(of: bytes)
+        let checksum = identified.checksum
         building.result.regions.append(checksum)
         building.result.length += UInt64(bytes.count)
         if isAllZero(bytes) { return try building.extents.appendZeros(bytes.count) }
         let plan =
-            context.delta?.plan(bytes, of: file, at: offset, checksum, identity: building.result.identity) ?? .whole
+            context.delta?.plan(
+                bytes, of: file, at: offset, checksum, hasValidPages: identified.hasValidPages,
+                identity: building.result.identity) ?? .whole
         switch plan {
         case .parent: try building.extents.append(parent: offset..<offset + UInt64(bytes.count))
         case .whole, .audit:

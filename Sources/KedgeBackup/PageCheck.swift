@@ -25,12 +25,24 @@ package struct PageCheck: Sendable {
         self.time = time
     }
 
+    /// What became of a region.
+    package struct Result: Hashable, Sendable {
+        /// Every page of it was looked at, and is valid.
+        package var isValid = true
+        /// Reading again has put other bytes into it.
+        package var isReplaced = false
+    }
+
     /// Checks the whole pages of `region`, which was read from `file` at `offset`, and puts into it what reading again
     /// gave. `firstBlock` is the number of the file's first block within its fork.
+    ///
+    /// With `verifiedBefore`, an earlier backup has checked just these bytes and found no page damaged, and began at
+    /// that LSN: what it may have passed over because replay would write it anew has a newer LSN, and only such pages
+    /// are checked.
     package func check(
         _ region: UnsafeMutableRawBufferPointer, of file: any OpenSourceFile, path: ManifestPath, at offset: UInt64,
-        firstBlock: UInt32
-    ) throws(KedgeError) {
+        firstBlock: UInt32, verifiedBefore: LSN? = nil
+    ) throws(KedgeError) -> Result {
         let firstInFile = UInt32(truncatingIfNeeded: offset / UInt64(blockSize))
         func page(_ index: Int) -> DataPage {
             DataPage(UnsafeRawBufferPointer(rebasing: region[index * blockSize..<(index + 1) * blockSize]))
@@ -39,7 +51,12 @@ package struct PageCheck: Sendable {
             // Numbers beyond 2^32 do not occur: the walk takes such a file for no relation's.
             page(index).verdict(block: firstBlock &+ firstInFile &+ UInt32(index)) != .valid
         }
-        var failing = (0..<region.count / blockSize).filter(fails)
+        var result = Result(isValid: verifiedBefore == nil)
+        var failing = (0..<region.count / blockSize).filter { index in
+            if let verifiedBefore, page(index).lsn <= verifiedBefore { return false }
+            return fails(index)
+        }
+        if !failing.isEmpty { result = Result(isValid: false, isReplaced: true) }
         // With a file full of damage, pausing for each of its regions would take longer than anybody waits.
         let pauses = findings.isOverflowing ? PageCheck.pausesNanoseconds.prefix(1) : PageCheck.pausesNanoseconds[...]
         for pause in pauses where !failing.isEmpty {
@@ -57,6 +74,7 @@ package struct PageCheck: Sendable {
         for index in failing {
             findings.add(path: path, block: firstInFile &+ UInt32(index), lsn: page(index).lsn)
         }
+        return result
     }
 }
 

@@ -49,8 +49,9 @@ struct ParentBackup {
         if case .file(.relation, _) = listed.kind {
             isMainFork = RelationFileName(Array(listed.path.name))?.fork == .main
         }
+        let hasVerifiedPages = trustsPages && !damagedFiles.contains(listed.path)
         return ParentFile(
-            content: content, trustsPages: trustsPages && isMainFork && !damagedFiles.contains(listed.path))
+            content: content, trustsPages: hasVerifiedPages && isMainFork, hasVerifiedPages: hasVerifiedPages)
     }
 }
 

@@ -19,6 +19,12 @@ private final class DeltaHarness {
     private(set) var delta: DeltaCopy?
     private(set) var rawBytes: UInt64 = 0
     var trustsPages = true
+    /// Whether pages are checked, and whether the parent is taken to have found none damaged.
+    var checksPages = false
+    var hasVerifiedPages = true
+    /// Of the last copy. It begins at `start`, as the first did at `parentStart`.
+    private(set) var findings = PageFindings(startLSN: LSN(0))
+    static let start: UInt64 = 0x800_0000
     static let parentStart: UInt64 = 0x500_0000
 
     init() throws {
@@ -37,7 +43,9 @@ private final class DeltaHarness {
             ? nil
             : DeltaCopy(
                 directories: directories,
-                pages: PageScan(parentStart: LSN(Self.parentStart), walSegmentSize: 1 << 20), blockSize: 8192)
+                pages: PageScan(parentStart: LSN(Self.parentStart), walSegmentSize: 1 << 20), blockSize: 8192,
+                parentStart: LSN(Self.parentStart))
+        findings = PageFindings(startLSN: LSN(parents.isEmpty ? Self.parentStart : Self.start))
         let listing = try tree.walk().listing
         let limits = PackLimits(storedBytes: 1 << 20, tableBytes: 2 << 20)
         let context = CopyContext(
@@ -47,7 +55,9 @@ private final class DeltaHarness {
                 tally: PackTally()), limits: limits,
             results: try CopyResults(
                 entries: listing.totals.entries, in: tree.workDirectory, random: SystemRandomSource()),
-            delta: delta, pageCheck: nil, progress: WorkProgress(), totals: PackTotals(),
+            delta: delta,
+            pageCheck: checksPages ? PageCheck(blockSize: 8192, findings: findings, time: ManualTime()) : nil,
+            progress: WorkProgress(), totals: PackTotals(),
             interruption: Interruption())
         try run(context, listing, parents)
         if let delta, delta.mustStartOver {
@@ -69,10 +79,13 @@ private final class DeltaHarness {
             body: { copier, item throws(KedgeError) in try copier.copy(item) },
             finishState: { copier throws(KedgeError) in try copier.finish() })
         var plan = CopyPlan()
-        let trustsPages = trustsPages
+        let (trustsPages, hasVerifiedPages) = (trustsPages, trustsPages && hasVerifiedPages)
         try listing.forEach { index, entry throws(KedgeError) in
             let isMain = RelationFileName(Array(entry.path.name))?.fork == .main
-            let parent = parents[entry.path].map { ParentFile(content: $0, trustsPages: trustsPages && isMain) }
+            let parent = parents[entry.path].map {
+                ParentFile(
+                    content: $0, trustsPages: trustsPages && isMain, hasVerifiedPages: hasVerifiedPages)
+            }
             for item in plan.add(index, entry, parent: parent) { try pool.submit(item) }
         }
         if let last = plan.finish() { try pool.submit(last) }
@@ -204,6 +217,58 @@ struct DeltaCopyTests {
         try harness.copy()
         try harness.compare("silent change")
         #expect(harness.delta?.auditCount == 1)
+    }
+
+    /// A page whose bytes were changed without a new checksum.
+    private func damaged(_ block: UInt32, lsn: UInt64) -> [UInt8] {
+        var page = PageSamples.page(block: block, lsn: lsn, filler: 1)
+        page[5000] ^= 4
+        return page
+    }
+
+    @Test("damage that the parent took for a page being written is found in a region that is still the same")
+    func damageInWhatIsTheParents() throws {
+        let harness = try DeltaHarness()
+        harness.checksPages = true
+        try harness.tree.write(
+            "data/base/5/16384", pages(0..<7) + damaged(7, lsn: DeltaHarness.parentStart + 1) + pages(8..<200))
+        try harness.tree.write(
+            "data/base/5/16384_vm", damaged(0, lsn: DeltaHarness.parentStart + 1) + pages(1..<40))
+        try harness.copy()
+        // Replay up to the parent's stop would have mended them.
+        #expect(harness.findings.verdict(stopLSN: LSN(DeltaHarness.start - 1)).count == 0)
+        try harness.copy()
+        #expect(harness.rawBytes == 0)
+        let found = harness.findings.verdict(stopLSN: LSN(DeltaHarness.start + 100)).pages
+        #expect(found.map { "\($0.path) \($0.block)" } == ["base/5/16384 7", "base/5/16384_vm 0"])
+    }
+
+    @Test("damage of a file is found again in each delta, whatever its LSN", arguments: [0, 0x300_0000])
+    func damageIsFoundAgain(_ lsn: UInt64) throws {
+        let harness = try DeltaHarness()
+        harness.checksPages = true
+        try harness.tree.write("data/base/5/16384", pages(0..<7) + damaged(7, lsn: lsn) + pages(8..<200))
+        try harness.copy()
+        #expect(harness.findings.verdict(stopLSN: LSN(DeltaHarness.start)).count == 1)
+        // ParentBackup says so of files with a page in the parent's list, and of all where that is cut.
+        harness.hasVerifiedPages = false
+        try harness.copy()
+        #expect(harness.rawBytes == 0)
+        #expect(harness.findings.verdict(stopLSN: LSN(DeltaHarness.start)).count == 1)
+    }
+
+    @Test("new damage is found and stored, never covered by the parent, in a region with honest changes")
+    func newDamage() throws {
+        let harness = try DeltaHarness()
+        harness.checksPages = true
+        try harness.tree.write("data/base/5/16384", pages(0..<200))
+        try harness.copy()
+        try harness.change("base/5/16384", at: 0, PageSamples.page(block: 0, lsn: 0x600_0000, filler: 9))
+        try harness.change("base/5/16384", at: 5 * 8192, damaged(5, lsn: 0x300_0000))
+        try harness.copy()
+        try harness.compare("new damage")
+        #expect(harness.rawBytes == 2 * 8192)
+        #expect(harness.findings.verdict(stopLSN: LSN(DeltaHarness.start)).pages.map(\.block) == [5])
     }
 
     @Test("generated changes of a tree, over a chain of deltas: each copy is what lay there")

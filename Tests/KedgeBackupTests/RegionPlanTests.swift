@@ -22,8 +22,8 @@ struct RegionPlanTests {
     private struct Limited: ChangedPages {
         let limit: UInt32?
         func limitBlock(of path: ManifestPath) -> UInt32? { limit }
-        func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath) -> Bool {
-            RegionPlanTests.scan.isUnchanged(page, block: block, of: path)
+        func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath, isValid: Bool) -> Bool {
+            RegionPlanTests.scan.isUnchanged(page, block: block, of: path, isValid: isValid)
         }
     }
 
@@ -233,7 +233,7 @@ struct RegionPlanTests {
             var page = PageSamples.page(block: 5, lsn: lsn, filler: 1)
             if damaged { page[7000] ^= 1 }
             return page.withUnsafeBytes {
-                Self.scan.isUnchanged(DataPage($0), block: block, of: ManifestPath("base/5/1"))
+                Self.scan.isUnchanged(DataPage($0), block: block, of: ManifestPath("base/5/1"), isValid: false)
             }
         }
         #expect(isUnchanged(1 << 20) && isUnchanged(Self.parentStart - 1))
@@ -246,7 +246,7 @@ struct RegionPlanTests {
     func identity() {
         func isSame(_ then: FileIdentity?, _ now: FileIdentity?) -> Bool {
             let content = FileContent(size: 0, identity: then, regions: [], extents: [])
-            return ParentFile(content: content, trustsPages: true).isSame(now)
+            return ParentFile(content: content, trustsPages: true, hasVerifiedPages: true).isSame(now)
         }
         let file = FileIdentity(inode: 1, birthTime: 2)
         #expect(isSame(file, file))
