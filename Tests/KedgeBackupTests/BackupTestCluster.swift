@@ -19,6 +19,8 @@ final class BackupTestCluster {
     let source: RepositorySource
     let archiveDirectory: String
     let scratch: TemporaryDirectory
+    /// The last that brought WAL into `store`.
+    private var pump: WALPump?
 
     init(
         _ installation: PostgresInstallation = .standard, dataChecksums: Bool = true, configuration: [String] = []
@@ -31,8 +33,11 @@ final class BackupTestCluster {
         options.dataChecksums = dataChecksums
         options.walSegmentMiB = 1
         options.configuration =
-            ["archive_mode = on", "archive_command = 'cp %p \(archiveDirectory)/%f'", "autovacuum = off"]
-            + configuration
+            [
+                "archive_mode = on", "autovacuum = off",
+                // cp makes a file before it fills it.
+                "archive_command = 'cd \(archiveDirectory) && cp \"$OLDPWD/%p\" %f.part && mv %f.part %f'",
+            ] + configuration
         server = try PostgresTestServer(options)
         try server.start()
         _ = try Directory.create(at: RawPath(scratch("work")))
@@ -92,7 +97,8 @@ final class BackupTestCluster {
     func tools(
         files: any FileSource = SystemFileSource(), source: RepositorySource? = nil
     ) throws -> Backup.Tools {
-        let pump = WALPump(cluster: try cluster(in: source), directory: RawPath(archiveDirectory))
+        let pump = WALPump(cluster: try cluster(in: source), directory: RawPath(archiveDirectory), after: pump)
+        if source == nil { self.pump = pump }
         return Backup.Tools(time: PumpingTime(pump: pump), interruption: Interruption(), files: files)
     }
 
@@ -130,19 +136,23 @@ final class BackupTestCluster {
         return bytes
     }
 
-    /// Writes a backup into a new data directory and returns a server for it that recovers to the backup's end.
-    func restore(_ record: CommitRecord) throws -> PostgresTestServer {
-        let target = scratch("restored")
+    /// Writes a backup into a new data directory and returns a server for it that recovers to the backup's end, or to
+    /// the first record at or after `position`, and is promoted.
+    func restore(
+        _ record: CommitRecord, to name: String = "restored", in source: RepositorySource? = nil,
+        until position: LSN? = nil
+    ) throws -> PostgresTestServer {
+        let target = scratch(name)
         _ = try Directory.create(at: RawPath(target), mode: 0o700)
-        let reader = PackReader(PackDirectories(try cluster()))
+        let reader = PackReader(PackDirectories(try cluster(in: source)))
         var map = ""
-        for entry in try entries(record) {
+        for entry in try entries(record, in: source) {
             let path = RawPath(target).appending(RawPath(bytes: entry.path.bytes))
             switch entry.kind {
             case .extraFile: break
             case .directory: _ = try Directory.create(at: path, mode: entry.mode)
             case .symbolicLink:
-                let place = scratch("ts\(entry.path.name.map { String($0) }.joined())")
+                let place = scratch("\(name)-\(String(decoding: entry.path.name, as: UTF8.self))")
                 _ = try Directory.create(at: RawPath(place), mode: 0o700)
                 try FileSystem.createSymbolicLink(at: path, target: RawPath(place))
                 map += "\(String(decoding: entry.path.name, as: UTF8.self)) \(place)\n"
@@ -152,10 +162,13 @@ final class BackupTestCluster {
                 try file.setMode(entry.mode)
             }
         }
+        let end =
+            position.map { "recovery_target_lsn = '\($0)'\nrecovery_target_inclusive = off" }
+            ?? "recovery_target = 'immediate'"
         let settings = """
 
             restore_command = 'cp \(archiveDirectory)/%f %p'
-            recovery_target = 'immediate'
+            \(end)
             recovery_target_action = 'promote'
             archive_mode = off
 
@@ -171,6 +184,17 @@ final class BackupTestCluster {
             #expect(outcome.status.isSuccess)
         }
         return try PostgresTestServer(dataDirectory: target, installation: server.installation)
+    }
+
+    /// Removes what `restore` has made under this name, tablespaces included.
+    func removeRestored(_ name: String = "restored") throws {
+        for entry in try Directory.entries(at: RawPath(scratch.path)) {
+            let found = entry.name.description
+            guard found == name || found.hasPrefix(name + "-"),
+                Int(found.dropFirst(name.count + 1)) != nil || found == name
+            else { continue }
+            _ = try Subprocess(["rm", "-rf", scratch(found)]).run()
+        }
     }
 }
 
@@ -188,19 +212,19 @@ struct ThreadSafePsql: Sendable {
 final class WALPump: Sendable {
     private let cluster: ClusterRepository
     private let directory: RawPath
-    private let done = Mutex<Set<RawPath>>([])
+    private let done: Mutex<Set<RawPath>>
 
-    init(cluster: ClusterRepository, directory: RawPath) {
+    /// What `other` has brought is there already: into the same store, or into that which this one is a copy of.
+    init(cluster: ClusterRepository, directory: RawPath, after other: WALPump?) {
         self.cluster = cluster
         self.directory = directory
+        done = Mutex(other.map { other in other.done.withLock { $0 } } ?? [])
     }
 
     func run() throws(KedgeError) {
         for entry in try Directory.entries(at: directory) where done.withLock({ !$0.contains(entry.name) }) {
             guard let file = WALFileName(entry.name.description) else { continue }
             let bytes = try FileDescriptor.open(directory.appending(entry.name), .read).readAll(limit: 64 << 20)
-            // cp makes the file before it fills it.
-            if case .segment = file, UInt64(bytes.count) != cluster.newestRegistration.walSegmentSize { continue }
             let tag = bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
             let facts = WALFileFacts(
                 file: file, length: UInt64(bytes.count), tag: tag, archivedAt: Timestamp(secondsSince1970: 0),

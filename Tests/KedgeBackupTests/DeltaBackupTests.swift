@@ -62,14 +62,11 @@ extension BackupTestCluster {
         if restored.installation.version == 15 {
             try restored.tool("pg_checksums", ["--check", "-D", restored.dataDirectory])
         }
-        _ = try Subprocess(["rm", "-rf", restored.dataDirectory]).run()
-        for entry in try Directory.entries(at: RawPath(scratch.path))
-        where entry.name.description.hasPrefix("ts") {
-            _ = try Subprocess(["rm", "-rf", scratch(entry.name.description)]).run()
-        }
+        try removeRestored()
     }
 
-    private func dump(_ server: PostgresTestServer) throws -> [String] {
+    /// All content of a server as SQL, but for what lies where.
+    func dump(_ server: PostgresTestServer) throws -> [String] {
         let text = try server.tool(
             "pg_dumpall", server.connectionArguments + ["--no-sync", "--no-unlogged-table-data"])
         // Where tablespaces lie differs, and pg_dump makes a random key for \restrict.
@@ -244,30 +241,36 @@ struct DeltaBackupTests {
 
     // MARK: Random programs
 
-    @Test("random programs between deltas: each is what lies on the server, and restores to it")
+    @Test("random programs between deltas: each is what lies on the server, and restores to what a full one does")
     func programs() throws {
-        let installations = PostgresInstallation.soakIsEnabled ? PostgresInstallation.all : [.standard]
-        for installation in installations {
-            let programs = PostgresInstallation.soakIsEnabled ? 200 : 3
-            let random = SeededRandom(seed: testSeed())
-            let cluster = try BackupTestCluster(installation, configuration: ["max_wal_size = 64MB"])
-            var program = try DeltaProgram(cluster, random)
-            var stored: (delta: UInt64, full: UInt64) = (0, 0)
-            for number in 0..<programs {
-                // A chain of deltas on one full backup, then the next.
-                if number % 10 == 0 { stored.full += try cluster.backUp(.full).record.sizes.storedBytes }
-                try program.run(steps: 12)
-                let comment: Comment = "program \(number), \(installation), seed \(testSeed()): \(program.lastSteps)"
-                let record = try cluster.delta()
-                #expect(!record.health.fallbacks.contains { $0.hasPrefix("self-audit") }, comment)
-                stored.delta += record.sizes.storedBytes
-                try cluster.compareWithServer(record, comment)
-                if number % 10 == 2 || number == programs - 1 { try cluster.compareRestored(record, comment) }
+        let isLong = PostgresInstallation.soakIsEnabled
+        // A chain is a full backup and deltas one on the other, each after a program.
+        let (chains, length) = isLong ? (20, 10) : (1, 3)
+        for installation in isLong ? PostgresInstallation.all : [.standard] {
+            for chain in 0..<chains {
+                try self.chain(of: length, installation, seed: testSeed() &* 1000 &+ UInt64(chain))
             }
-            print(
-                "deltas of \(installation): \(programs) programs, seed \(testSeed()), stored \(stored.delta) bytes in "
-                    + "deltas, \(stored.full) in full backups")
         }
+    }
+
+    private func chain(of length: Int, _ installation: PostgresInstallation, seed: UInt64) throws {
+        let cluster = try BackupTestCluster(installation, configuration: DeltaProgram.configuration)
+        var program = try DeltaProgram(cluster, SeededRandom(seed: seed))
+        let full = try cluster.backUp(.full).record.sizes.storedBytes
+        var (deltas, pages): (UInt64, Int) = (0, 0)
+        for number in 1...length {
+            try program.run(steps: 12)
+            let comment: Comment = "program \(number), \(installation), seed \(seed): \(program.lastSteps)"
+            let record = try cluster.delta()
+            #expect(!record.health.fallbacks.contains { $0.hasPrefix("self-audit") }, comment)
+            deltas += record.sizes.storedBytes
+            try cluster.compareWithServer(record, comment)
+            guard PostgresInstallation.soakIsEnabled || number == length else { continue }
+            pages += try cluster.compareWithFull(record, program.databases, comment)
+        }
+        print(
+            "deltas of \(installation), seed \(seed): \(length) programs, stored \(deltas) bytes in deltas, \(full) in "
+                + "the full backup, compared \(pages) restored pages; \(program.counts.sorted { $0.key < $1.key })")
     }
 
     // MARK: Size
