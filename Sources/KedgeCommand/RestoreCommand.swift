@@ -26,6 +26,9 @@ enum RestoreCommand {
                 + "the data directory, in the catalogue-version directories of its own tablespaces, and old WAL. "
                 + "pg_control goes first and comes back last, so that nothing unfinished can be started; run the "
                 + "command again to go on.",
+            "After a crash the last commits may be in pg_wal alone: with --delta, WAL there that no repository has is "
+                + "refused. --unarchived-wal keep leaves it there, and recovery to the end goes on in it; discard "
+                + "removes it.",
         ],
         options: [
             .value("pgdata", "DIR", "Restore into this directory instead of the configured pgdata."),
@@ -45,6 +48,9 @@ enum RestoreCommand {
                 "replace-system", "ID|unknown",
                 "With --delta: also overwrite the data directory of this other database system, or one whose "
                     + "pg_control cannot be read."),
+            .choice(
+                "unarchived-wal", UnarchivedWALChoice.allCases.map(\.rawValue),
+                "With --delta: what becomes of WAL in pg_wal that no repository has. Without this it is refused."),
             .value(
                 "tablespace", "OID=DIR", "Restore this tablespace into another directory. May be repeated.",
                 isRepeatable: true),
@@ -84,6 +90,7 @@ enum RestoreCommand {
             isDryRun: arguments.has("dry-run"))
         options.isDelta = arguments.has("delta")
         options.replacedSystem = replaced
+        options.unarchivedWAL = try unarchivedWAL(arguments)
         let progress = WorkProgress()
         let served = try context.showing(progress) { () throws(KedgeError) in
             try series.run(
@@ -158,6 +165,16 @@ enum RestoreCommand {
                 hint: "Give the system identifier that pg_controldata shows, or \"unknown\".")
         }
         return .system(system)
+    }
+
+    private static func unarchivedWAL(_ arguments: ParsedArguments) throws(KedgeError) -> UnarchivedWALChoice? {
+        guard let text = arguments.value("unarchived-wal") else { return nil }
+        guard arguments.has("delta") else {
+            throw KedgeError(
+                .usage, "cannot use \"--unarchived-wal\" without \"--delta\"",
+                hint: "Without \"--delta\" nothing that is there is ever removed.")
+        }
+        return UnarchivedWALChoice(rawValue: text)
     }
 
     /// What PostgreSQL itself would do: pause at a target, promote at the end of the WAL.

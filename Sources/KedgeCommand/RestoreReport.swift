@@ -73,8 +73,22 @@ struct RestoreReport {
                 ? "delta: \(compared) compared, \(fetched) fetched, \(removed) removed"
                 : "delta: \(compared) compared; would fetch \(fetched) and remove \(removed); nothing was changed"
         ]
+        lines += delta.unarchived.map(unarchivedLines) ?? []
         lines += delta.abandoned.map { "no longer used by this data directory, and left as it is: \"\($0)\"" }
         return lines
+    }
+
+    private func unarchivedLines(_ unarchived: UnarchivedWALOutcome) -> [String] {
+        let what = "\(unarchived.wal.summary), in no repository"
+        if unarchived.choice == .discard {
+            return ["\(outcome.isWritten ? "discarded" : "would discard"): \(what)"]
+        }
+        let kept = "\(outcome.isWritten ? "kept" : "would keep") in pg_wal: \(what)"
+        guard !unarchived.isReplayed else { return ["\(kept); recovery goes on in it where the archive ends"] }
+        return [
+            "\(kept); this recovery does not come to it, and once it is promoted the server may remove it: copy away "
+                + "what is still wanted"
+        ]
     }
 
     /// Nothing of the original's layout is taken over unasked: its `pg_wal` may be another cluster's by now.
@@ -142,6 +156,15 @@ struct RestoreReport {
             "comparedBytes": .int(delta.comparedBytes), "fetchedBytes": .int(delta.fetchedBytes),
             "removedFiles": .int(delta.removed.files), "removedBytes": .int(delta.removed.bytes),
             "abandonedDirectories": .array(delta.abandoned.map { .string($0.description) }),
+            "unarchivedWAL": delta.unarchived.map(unarchivedJSON) ?? .null,
+        ]
+    }
+
+    private func unarchivedJSON(_ unarchived: UnarchivedWALOutcome) -> JSONValue {
+        [
+            "choice": .string(unarchived.choice.rawValue), "replayed": .bool(unarchived.isReplayed),
+            "files": .array(unarchived.wal.files.map { .string($0.name.text) }),
+            "endLSN": .optional(unarchived.wal.end?.description),
         ]
     }
 

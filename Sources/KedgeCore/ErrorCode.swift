@@ -30,6 +30,7 @@ package enum ErrorCode: String, Sendable, CaseIterable {
     // Restore
     case targetUnreachable = "target-unreachable"
     case targetAmbiguous = "target-ambiguous"
+    case unarchivedWAL = "unarchived-wal"
 
     // Keys and formats
     case keyMissing = "key-missing"

@@ -16,6 +16,8 @@ struct ReachableWAL {
     let readable: [String]?
     /// Histories, and repositories besides the backup's own, that could not be read.
     let unreadable: [UnreadableRecord]
+    /// The names of the repositories among them.
+    let unreadableRepositories: [String]
     private let inventory: WALInventory
 
     /// `own` is that of the backup's repository, which must be readable; `sources` are all that the server will read,
@@ -28,6 +30,7 @@ struct ReachableWAL {
         var inventory: WALInventory?
         var histories: [TimelineID: TimelineHistory] = [:]
         var unreadable: [UnreadableRecord] = []
+        var away: [String] = []
         func add(_ archive: WALArchive) throws(KedgeError) {
             // All of one repository or nothing of it.
             let names = try archive.inventory()
@@ -49,10 +52,12 @@ struct ReachableWAL {
                 try add(ReachableWAL.archive(in: source.hasty, like: own, random: random))
             } catch {
                 guard error.code != .interrupted else { throw error }
+                away.append(source.settings.name)
                 unreadable.append(UnreadableRecord(name: "repository \(source.settings.name)", error: error))
             }
         }
         self.archives = archives
+        unreadableRepositories = away
         readable = archives.count == max(1, sources.count) ? nil : archives.map(\.cluster.repository.name)
         self.inventory = inventory ?? WALInventory(segmentSize: own.registration.walSegmentSize)
         self.histories = histories

@@ -44,6 +44,8 @@ package struct Restore {
         package var isDelta = false
         /// With `isDelta`: the other database system whose data directory may be overwritten.
         package var replacedSystem: ReplacedSystem?
+        /// With `isDelta`: what becomes of WAL in pg_wal that no repository has; nil: it is refused.
+        package var unarchivedWAL: UnarchivedWALChoice?
 
         package init(
             clusterName: String, request: RestoreRequest, pgdata: RawPath, configuredPgdata: RawPath,
@@ -124,9 +126,9 @@ package struct Restore {
     /// throws ends the restore there. `beforeWriting` is called when all checks are done and the first byte is written
     /// next.
     ///
-    /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `server-running`, `no-space`, `damaged`,
-    /// `interrupted` and what reading and writing throw. After an error during the writing the directory cannot be
-    /// started.
+    /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `server-running`, `unarchived-wal`, `no-space`,
+    /// `damaged`, `interrupted` and what reading and writing throw. After an error during the writing the directory
+    /// cannot be started.
     package func run(
         approving approve: (RestorePlan) throws(KedgeError) -> Void = { _ in }, beforeWriting: () -> Void = {}
     ) throws(KedgeError) -> Outcome {

@@ -21,6 +21,8 @@ struct RestorePreparation {
     let versionDirectory: String
     /// With --delta: what may be changed outside the data directory. Nil where there was nothing in it.
     let grant: DeltaGrant?
+    /// WAL that only the data directory has; nil where there is none.
+    let unarchived: UnarchivedWALOutcome?
 
     /// Plans and checks. Throws as `Restore.run` does.
     init(
@@ -44,38 +46,43 @@ struct RestorePreparation {
         unreadable = listing.unreadable + wal.unreadable
         // A standby waits for a repository that is away; a recovery would end.
         recoveryReads = options.request.standby ? nil : wal.readable
+        let made: RestorePlan
         do throws(KedgeError) {
-            plan = try RestorePreparation.makePlan(options, backups, wal)
+            made = try RestorePreparation.makePlan(options, backups, wal)
         } catch {
             guard wanted == nil else { throw error }
             throw SystemChoice.naming(listing.backups.filter { $0.server.systemIdentifier != system }, in: error)
         }
-        try approve(plan)
+        try approve(made)
         try interruption.checkpoint()
 
-        root = try catalog.manifest(of: plan.backup)
-        let reader = ManifestReader(root, reader: PackReader(PackDirectories(cluster)))
-        survey = try ManifestSurvey(reader, of: plan.backup)
+        root = try catalog.manifest(of: made.backup)
+        let packs = PackReader(PackDirectories(cluster))
+        survey = try ManifestSurvey(ManifestReader(root, reader: packs), of: made.backup)
         let isConfigured = options.pgdata == options.configuredPgdata
-        let registration = archive.registration
-        versionDirectory = "PG_\(registration.postgresVersion)_\(registration.catalogVersion)"
+        versionDirectory = "PG_\(archive.registration.postgresVersion)_\(archive.registration.catalogVersion)"
         let placer = TablespacePlacer(
             pgdata: options.pgdata, isConfigured: isConfigured, versionDirectory: versionDirectory,
             resolve: FileSystem.resolved)
         placements = try placer.decide(
-            plan.backup.tablespaces, created: plan.tablespaces, mapping: options.mapping(of: plan.backup))
+            made.backup.tablespaces, created: made.tablespaces, mapping: options.mapping(of: made.backup))
+        grant = try TargetCheck(
+            pgdata: options.pgdata, isConfigured: isConfigured, walDirectory: options.walDirectory,
+            placements: placements, created: made.tablespaces, versionDirectory: versionDirectory,
+            delta: options.isDelta
+                ? DeltaPermission(pgdata: options.pgdata, system: system, replaced: options.replacedSystem) : nil,
+            originalWALDirectory: made.backup.walDirectory
+        ).run()
+        let check = UnarchivedWALCheck(
+            options: options, plan: made, archives: wal.archives, histories: wal.histories, backups: backups,
+            unreadable: wal.unreadableRepositories, interruption: interruption)
+        unarchived = grant == nil ? nil : try check.run()
+        plan = unarchived?.isReplayed == true ? made.goingOn() : made
         settings = RecoverySettings(
             target: plan.target, timeline: plan.followed, action: options.action,
             isStandby: options.request.standby,
             restoreCommand: options.restoreCommand.reading(recoveryReads).text,
             archiving: options.archiving ?? (isConfigured ? .keep : .off))
-        grant = try TargetCheck(
-            pgdata: options.pgdata, isConfigured: isConfigured, walDirectory: options.walDirectory,
-            placements: placements, created: plan.tablespaces, versionDirectory: versionDirectory,
-            delta: options.isDelta
-                ? DeltaPermission(pgdata: options.pgdata, system: system, replaced: options.replacedSystem) : nil,
-            originalWALDirectory: plan.backup.walDirectory
-        ).run()
         try checkSpace(options)
     }
 

@@ -66,7 +66,9 @@ package struct RestoreSeries: Sendable {
             .repositoryUnavailable, .permission, .inputOutput, .timeout, .configuration:
             true
         case .usage, .notSupported, .alreadyExists, .locked, .notEmpty, .serverRunning, .interrupted,
-            .archivingBroken, .targetAmbiguous, .unsafePath, .noSpace, .databaseUnavailable, .databaseRefused, .defect:
+            .archivingBroken, .targetAmbiguous, .unarchivedWAL, .unsafePath, .noSpace, .databaseUnavailable,
+            .databaseRefused,
+            .defect:
             false
         }
     }

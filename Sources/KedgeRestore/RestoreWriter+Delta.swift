@@ -17,6 +17,8 @@ package struct DeltaOutcome: Hashable, Sendable {
     package let removed: RemovedFiles
     /// Directories of tablespaces that the data directory used and no longer does. They were not touched.
     package let abandoned: [RawPath]
+    /// WAL that only the data directory had, and what became of it; nil where there was none.
+    package let unarchived: UnarchivedWALOutcome?
 }
 
 extension RestoreWriter {
@@ -88,6 +90,13 @@ extension RestoreWriter {
             try interruption.checkpoint()
             try alignment.apply(step)
         }
+        if let owner {
+            for path in preparation.keptWAL {
+                let place = alignment.place(of: path)
+                guard try FileSystem.exists(place) else { continue }
+                try FileSystem.setOwner(of: place, user: owner.user, group: owner.group)
+            }
+        }
         return alignment.removed
     }
 
@@ -96,15 +105,16 @@ extension RestoreWriter {
         _ alignment: TreeAlignment, _ preparation: RestorePreparation, _ directories: PackDirectories,
         _ body: (TreeStep) throws(KedgeError) -> Void
     ) throws(KedgeError) {
+        let kept = preparation.keptWAL
         var merge = try alignment.merge()
         var reader = ManifestReader(preparation.root, reader: PackReader(directories))
         while let entry = try reader.next() {
             if case .extraFile = entry.kind { continue }
             // The restore makes these itself, at the end: what is there of them goes.
             if leftOut.contains(entry.path) || madeLast.contains(entry.path) { continue }
-            for step in try merge.take(entry) { try body(step) }
+            for step in try merge.take(entry) where try !step.passesOver(kept) { try body(step) }
         }
-        for step in merge.finish() { try body(step) }
+        for step in merge.finish() where try !step.passesOver(kept) { try body(step) }
     }
 
     private static let madeLast: Set<ManifestPath> = [controlFile, autoConfiguration]
@@ -163,7 +173,7 @@ extension RestoreWriter {
         DeltaOutcome(
             comparedBytes: content?.comparedBytes ?? 0,
             fetchedBytes: content?.fetchedBytes ?? preparation.survey.totalBytes, removed: removed,
-            abandoned: preparation.grant?.abandoned ?? [])
+            abandoned: preparation.grant?.abandoned ?? [], unarchived: preparation.unarchived)
     }
 }
 
@@ -171,5 +181,40 @@ extension RemovedFiles {
     fileprivate mutating func add(_ usage: Directory.Usage) {
         files += usage.files
         bytes += usage.bytes
+    }
+}
+
+extension TreeStep {
+    /// Whether the step is about a file of `kept`, which stays as it is. Throws `damaged` where the backup has one of
+    /// them, or no pg_wal: no server's backup is like that.
+    fileprivate func passesOver(_ kept: Set<ManifestPath>) throws(KedgeError) -> Bool {
+        if kept.isEmpty { return false }
+        let isDirectory = path == "pg_wal"
+        switch self {
+        case .remove where !isDirectory: return kept.contains(path)
+        case .replace where isDirectory, .remove: break
+        case .make, .replace, .keep:
+            guard kept.contains(path) else { return false }
+        }
+        throw KedgeError(
+            .damaged, "cannot restore \"\(path)\" and keep the unarchived WAL of the data directory",
+            detail: "The backup has other WAL in pg_wal, or no pg_wal at all.",
+            hint: "Somebody may have tampered with the repository.  Restore another backup, or this one from another "
+                + "repository.")
+    }
+
+    private var path: ManifestPath {
+        switch self {
+        case .remove(let path, _): path
+        case .make(let entry), .replace(let entry, _), .keep(let entry): entry.path
+        }
+    }
+}
+
+extension RestorePreparation {
+    /// The files of pg_wal that stay.
+    fileprivate var keptWAL: Set<ManifestPath> {
+        guard let unarchived, unarchived.choice == .keep else { return [] }
+        return Set(unarchived.wal.keptNames.map { ManifestPath("pg_wal/" + $0) })
     }
 }

@@ -56,17 +56,19 @@ final class DeltaPlace: Sendable {
 
     func restore(
         delta: Bool, dryRun: Bool = false, replacing: ReplacedSystem? = nil, configured: Bool = false,
-        waldir: String? = nil
+        waldir: String? = nil, request: RestoreRequest = RestoreRequest(target: .immediate),
+        unarchived: UnarchivedWALChoice? = .discard, action: TargetAction = .promote, others: [RepositorySource] = []
     ) throws(KedgeError) -> Restore.Outcome {
         var options = Restore.Options(
-            clusterName: "main", request: RestoreRequest(target: .immediate), pgdata: RawPath(target),
+            clusterName: "main", request: request, pgdata: RawPath(target),
             configuredPgdata: configured ? RawPath(target) : "/nowhere", tablespaces: [16384: RawPath(tablespace)],
-            walDirectory: waldir.map { RawPath($0) },
+            walDirectory: waldir.map { RawPath($0) }, action: action,
             restoreCommand: RestoreCommandLine(words: ["kedge"]), processMax: 2,
             workDirectory: RawPath(directory("work")), isDryRun: dryRun)
         options.isDelta = delta
         options.replacedSystem = replacing
-        return try Restore(repository.source, options).run()
+        options.unarchivedWAL = unarchived
+        return try Restore(repository.source, options, walSources: [repository.source] + others).run()
     }
 
     func write(_ path: String, _ bytes: [UInt8]) throws {

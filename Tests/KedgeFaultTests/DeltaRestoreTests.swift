@@ -115,6 +115,14 @@ import Testing
     func callSweep(_ fresh: Bool) throws {
         let place = try DeltaPlace(large: false, inMemory: true)
         _ = try place.restore(delta: false)
+        let kept = UnarchivedWALRestoreTests.segment(8)
+        func writeKept() throws {
+            try place.run("sh", "-c", "rm -f \(place.target)/pg_wal/0* \(place.target)/pg_wal/archive_status/0*")
+            try place.write(place.target + "/pg_wal/" + kept.name, kept.bytes)
+            try place.write(place.target + "/pg_wal/archive_status/\(kept.name).ready", [])
+        }
+        // WAL that only the data directory has is there at every point, and after the rerun.
+        if !fresh { try writeKept() }
         let whole = try place.look()
         func prepare() throws -> [String: String] {
             try place.run("rm", "-rf", place.target, place.tablespace)
@@ -122,25 +130,30 @@ import Testing
             _ = try place.restore(delta: false)
             let random = SeededRandom(seed: testSeed())
             for _ in 0..<12 { _ = try place.damage(random) }
+            try writeKept()
             return try place.look(besides: Self.marks)
         }
         _ = try prepare()
         let calls = try SystemCallFaults.run({ _ in nil }) { () throws(KedgeError) in
-            try place.restore(delta: !fresh)
+            try place.restore(delta: !fresh, unarchived: .keep)
         }.calls.count
         var tried = 0
         for (number, isForEver) in Self.points(of: calls) {
             let before = try prepare()
             let beside = try place.beside()
             let run = try SystemCallFaults.run({ $0.number == number || isForEver && $0.number > number ? EIO : nil }) {
-                () throws(KedgeError) in try place.restore(delta: !fresh)
+                () throws(KedgeError) in try place.restore(delta: !fresh, unarchived: .keep)
             }
             guard run.faultCount > 0 else { continue }
             tried += 1
             let context: Comment = "seed \(testSeed()), call \(number) of \(calls), for ever: \(isForEver)"
             if case .success = run.result { Issue.record("\(context): it went on") }
+            if !fresh {
+                let found = try FileDescriptor.open(RawPath(place.target + "/pg_wal/" + kept.name), [.read])
+                #expect(try found.readAll(limit: 1 << 20) == kept.bytes, context)
+            }
             try expectSafe(place, before: before, whole, context)
-            let outcome = Result { () throws(KedgeError) in try place.restore(delta: true) }
+            let outcome = Result { () throws(KedgeError) in try place.restore(delta: true, unarchived: .keep) }
             if case .failure(let error) = outcome { Issue.record("\(context): \(error)") }
             #expect(try place.look() == whole, context)
             #expect(try place.beside() == beside, context)
