@@ -126,9 +126,9 @@ package struct Restore {
     /// throws ends the restore there. `beforeWriting` is called when all checks are done and the first byte is written
     /// next.
     ///
-    /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `server-running`, `unarchived-wal`, `no-space`,
-    /// `damaged`, `interrupted` and what reading and writing throw. After an error during the writing the directory
-    /// cannot be started.
+    /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `locked`, `server-running`, `unarchived-wal`,
+    /// `no-space`, `damaged`, `interrupted` and what reading and writing throw. After an error during the writing the
+    /// directory cannot be started.
     package func run(
         approving approve: (RestorePlan) throws(KedgeError) -> Void = { _ in }, beforeWriting: () -> Void = {}
     ) throws(KedgeError) -> Outcome {
@@ -140,6 +140,8 @@ package struct Restore {
         let writer = try RestoreWriter(
             preparation, options, progress: progress, random: random, interruption: interruption)
         if !options.isDryRun { beforeWriting() }
+        // No second restore comes near the directory before the end.
+        defer { withExtendedLifetime(preparation.lock) {} }
         let delta = options.isDryRun ? try writer.compare() : try writer.run()
         return Outcome(
             plan: preparation.plan, repository: cluster.repository.name, pgdata: options.pgdata,

@@ -23,6 +23,8 @@ struct RestorePreparation {
     let grant: DeltaGrant?
     /// WAL that only the data directory has; nil where there is none.
     let unarchived: UnarchivedWALOutcome?
+    /// Held until the restore is done. A dry run takes none: it changes nothing.
+    let lock: TargetLock
 
     /// Plans and checks. Throws as `Restore.run` does.
     init(
@@ -66,6 +68,8 @@ struct RestorePreparation {
             resolve: FileSystem.resolved)
         placements = try placer.decide(
             made.backup.tablespaces, created: made.tablespaces, mapping: options.mapping(of: made.backup))
+        lock = TargetLock(options.pgdata)
+        if !options.isDryRun { try lock.takeIfPresent() }
         grant = try TargetCheck(
             pgdata: options.pgdata, isConfigured: isConfigured, walDirectory: options.walDirectory,
             placements: placements, created: made.tablespaces, versionDirectory: versionDirectory,

@@ -105,7 +105,8 @@ package struct RestoreSeries: Sendable {
     private func naming(
         _ others: [(repository: String, label: Label)], in error: KedgeError, keepsDirectory: Bool
     ) -> KedgeError {
-        guard let first = others.first, error.code != .interrupted else { return error }
+        let isOwnFault = [.interrupted, .locked, .serverRunning, .notEmpty].contains(error.code)
+        guard let first = others.first, !isOwnFault else { return error }
         var error = error
         let told = others.map { "\"\($0.repository)\" (\($0.label))" }.joined(separator: ", ")
         let sentence =

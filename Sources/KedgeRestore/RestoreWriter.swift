@@ -53,7 +53,9 @@ struct RestoreWriter {
         do throws(KedgeError) {
             delta = try write()
         } catch {
-            throw unfinished(error)
+            // Before anything was touched nothing is incomplete.
+            throw error.code == .locked || error.code == .serverRunning || error.code == .notEmpty
+                ? error : unfinished(error)
         }
         do throws(KedgeError) {
             try RestoreMarker.remove(in: pgdata)
@@ -66,9 +68,7 @@ struct RestoreWriter {
         return delta
     }
 
-    private func unfinished(_ error: KedgeError) -> KedgeError {
-        // Before anything was touched nothing is incomplete.
-        if error.code == .serverRunning { return error }
+    func unfinished(_ error: KedgeError) -> KedgeError {
         let others = writtenRoots.dropFirst().map { " and what is in \"\($0)\"" }.joined()
         return error.wrapped(
             "could not finish the restore into directory \"\(pgdata)\"",
@@ -84,6 +84,7 @@ struct RestoreWriter {
             count: preparation.survey.files, in: options.workDirectory, random: random)
         let directories = PackDirectories(preparation.cluster)
         try createRoots()
+        try preparation.lock.takeNew()
         let removed = try takePossession(directories)
         // In an empty directory there is nothing to compare with.
         let isComparing = preparation.grant != nil
