@@ -25,7 +25,8 @@ extension RestoreWriter {
     /// Marks the directory as one that is being restored; with --delta, aligns its tree of files. Returns what was
     /// removed.
     ///
-    /// Throws `server-running`, with everything as it was, where a server has been started since the first check.
+    /// Throws `server-running`, with everything as it was, where a server has been started since the first check; what
+    /// has come after `pg_control` was away is told as a restore that could not be finished.
     func takePossession(_ directories: PackDirectories) throws(KedgeError) -> RemovedFiles {
         let roots = Array(writtenRoots.dropFirst()) + (preparation.grant?.obsolete ?? [])
         let marker = RestoreMarker(
@@ -39,7 +40,12 @@ extension RestoreWriter {
         try marker.write(in: pgdata, random: random)
         try withdrawControlFile()
         progress.begin("removing what does not belong")
-        return try align(directories)
+        do throws(KedgeError) {
+            return try align(directories)
+        } catch {
+            // The same error as that of the checks above, but pg_control and files are gone by now.
+            throw error.code == .serverRunning ? unfinished(error) : error
+        }
     }
 
     /// What the name of pg_control gets. The file goes with all else that is not in the backup.

@@ -1,4 +1,5 @@
-// What happens to a restore that is not alone: another restore into the same directory, at any moment.
+// What happens to a restore that is not alone: another restore into the same directory, or a server that is started
+// there, at any moment.
 import Glibc
 import KedgeCatalog
 import KedgeCore
@@ -112,5 +113,34 @@ import Testing
         #expect(refusal?.code == .notEmpty)
         #expect(refusal?.message.hasSuffix("it is not empty any more") == true)
         #expect(try place.look() == first)
+    }
+
+    @Test(
+        "a server that is started when pg_control is away already ends a restore that has to be finished, and says so",
+        .enabled(if: SystemCallFaults.isAvailable, "needs seccomp(2) with user notification"))
+    func lateServer() throws {
+        let place = try DeltaPlace(large: false)
+        _ = try place.restore(delta: false)
+        let whole = try place.look()
+        // Its mode is the first thing that is put right once pg_control is away.
+        chmod(place.target, 0o750)
+        let control = place.target + "/global/pg_control"
+        let lock = place.target + "/postmaster.pid"
+        let run = try SystemCallFaults.run(
+            { call in
+                guard call.kind == .changeMode, access(control, F_OK) != 0, access(lock, F_OK) != 0 else { return nil }
+                close(creat(lock, 0o600))
+                return nil
+            }
+        ) { () throws(KedgeError) in try place.restore(delta: true) }
+        let error = #expect(throws: KedgeError.self) { try run.result.get() }
+        #expect(error?.code == .serverRunning)
+        #expect(error?.message == "could not finish the restore into directory \"\(place.target)\"")
+        #expect(error?.detail == "What was written is incomplete, and no server will start on it.")
+        #expect(error?.hint?.hasPrefix("Run the command again: it goes on where this one has stopped.") == true)
+        #expect(error?.cause?.detail == "It holds postmaster.pid.")
+        try place.run("rm", lock)
+        _ = try place.restore(delta: true)
+        #expect(try place.look() == whole)
     }
 }
