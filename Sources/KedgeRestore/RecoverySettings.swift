@@ -29,10 +29,12 @@ package struct RecoverySettings: Hashable, Sendable {
     /// `restore_command`, as the server's shell gets it.
     package var restoreCommand: String
     package var archiving: Archiving
+    /// False where the server must not ask for WAL before it needs it (`recovery_prefetch`).
+    package var readsAhead: Bool
 
     package init(
         target: PlannedTarget, timeline: TimelineID?, action: TargetAction, isStandby: Bool, restoreCommand: String,
-        archiving: Archiving
+        archiving: Archiving, readsAhead: Bool = true
     ) {
         self.target = target
         self.timeline = timeline
@@ -40,6 +42,7 @@ package struct RecoverySettings: Hashable, Sendable {
         self.isStandby = isStandby
         self.restoreCommand = restoreCommand
         self.archiving = archiving
+        self.readsAhead = readsAhead
     }
 
     /// The name of the file that makes the server recover.
@@ -50,7 +53,7 @@ package struct RecoverySettings: Hashable, Sendable {
         "restore_command", "recovery_end_command", "archive_cleanup_command", "recovery_target",
         "recovery_target_name", "recovery_target_time", "recovery_target_xid", "recovery_target_lsn",
         "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action",
-        "recovery_min_apply_delay",
+        "recovery_min_apply_delay", "recovery_prefetch",
     ]
 
     /// The lines to add to postgresql.auto.conf.
@@ -67,6 +70,10 @@ package struct RecoverySettings: Hashable, Sendable {
         }
         lines.append(RecoverySettings.line("recovery_target_timeline", timeline?.description ?? "latest"))
         if !isStandby { lines.append(RecoverySettings.line("recovery_min_apply_delay", "0")) }
+        if !readsAhead {
+            lines.append("# WAL is missing behind the end of this recovery: reading ahead would end it with an error.")
+            lines.append(RecoverySettings.line("recovery_prefetch", "off"))
+        }
         if archiving == .off {
             lines.append("# A copy must not archive into the original's repository: kedge restore --archiving off.")
             lines.append(RecoverySettings.line("archive_mode", "off"))

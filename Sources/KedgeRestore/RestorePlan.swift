@@ -29,6 +29,13 @@ package struct RestorePlan: Sendable {
     /// What is not as it should be, or could not be proven, one sentence each.
     package let warnings: [String]
 
+    /// Whether the server may ask for WAL before it needs it. From 15 on it does so, `recovery_prefetch` being `try`
+    /// (src/backend/access/transam/xlogprefetcher.c), and `archive-get` rightly refuses a file that is missing in the
+    /// middle: recovery would end with that error before it reaches a target in the segment before.
+    package var mayReadAhead: Bool {
+        backup.server.postgresVersion < 15 || target == .none || !(chain.endsInHole || chain.hasConflict)
+    }
+
     /// The `.partial` file that has to lie in `pg_wal` under the segment's own name.
     package var partial: WALSegment? { chain.partial.flatMap { needs($0) ? $0 : nil } }
 

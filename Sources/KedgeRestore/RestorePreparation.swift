@@ -86,7 +86,7 @@ struct RestorePreparation {
             target: plan.target, timeline: plan.followed, action: options.action,
             isStandby: options.request.standby,
             restoreCommand: options.restoreCommand.reading(recoveryReads).text,
-            archiving: options.archiving ?? (isConfigured ? .keep : .off))
+            archiving: options.archiving ?? (isConfigured ? .keep : .off), readsAhead: plan.mayReadAhead)
         try checkSpace(options)
     }
 

@@ -108,6 +108,33 @@ struct RestoreTests {
         #expect(try server.value("select count(*) from t") == "20001")
     }
 
+    @Test("a server comes up at the last record before a hole in the WAL, which it must not look into")
+    func hole() throws {
+        let cluster = try backedUp()
+        func archive(_ row: Int) throws -> String {
+            try cluster.server.psql("insert into t values (-\(row), 'y')")
+            let file = try cluster.server.value("select pg_walfile_name(pg_current_wal_lsn())")
+            try cluster.archiveEverything()
+            return file
+        }
+        let files = try (1...4).map { try archive($0) }
+        let lost = try Subprocess(["find", cluster.repository, "-name", files[2]]).run().outputText
+        try ServerUser.run(["rm", String(lost.dropLast())])
+        let refused = try cluster.attempt(["restore", "--pgdata", cluster.scratch("copy")])
+        #expect(refused.status == .exited(1))
+        let hint = try #require(refused.errorText.split(separator: "\n").first { $0.hasPrefix("hint:") })
+        let target = try #require(hint.split(separator: "--target-lsn ").last?.prefix { $0 != "\"" })
+        let copy = cluster.scratch("copy")
+        try cluster.kedge([
+            "restore", "--pgdata", copy, "--target-lsn", String(target), "--target-action", "promote",
+        ])
+        let server = try PostgresTestServer(dataDirectory: copy)
+        try server.start()
+        try server.wait(until: "select not pg_is_in_recovery()")
+        #expect(try server.value("select min(g) from t") == "-2")
+        #expect(try server.value("show recovery_prefetch") == "off")
+    }
+
     @Test("a dry run prints the plan, for people and as JSON, and writes nothing")
     func dryRun() throws {
         let cluster = try backedUp()

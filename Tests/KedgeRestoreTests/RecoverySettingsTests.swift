@@ -44,6 +44,16 @@ import Testing
             ])
     }
 
+    @Test("reading ahead is switched off where WAL is missing behind the end, and only there; what was set before goes")
+    func readingAhead() {
+        var careful = settings(.lsn(LSN(0x28), exclusive: false))
+        #expect(!careful.lines.contains { $0.hasPrefix("recovery_prefetch") })
+        careful.readsAhead = false
+        #expect(careful.lines.last == "recovery_prefetch = 'off'")
+        let text = String(decoding: settings(.immediate).rewriting(careful.rewriting([])), as: UTF8.self)
+        #expect(text.contains("\n# recovery_prefetch = 'off'\n") && !text.contains("\nrecovery_prefetch"))
+    }
+
     @Test("a standby has no target and follows the newest timeline")
     func standby() {
         let standby = settings(.none, isStandby: true)

@@ -280,6 +280,22 @@ import Testing
         #expect(try plan(model, upTo).stop != nil)
     }
 
+    @Test("from PostgreSQL 15 on the server must not read ahead where WAL is missing behind the target")
+    func readingAhead() throws {
+        let upTo = RestoreRequest(target: .lsn(LSN(Self.mega + 0x3000), exclusive: false))
+        for request in [upTo, RestoreRequest(target: .immediate)] {
+            #expect(try !plan(Self.trunk(archived: [1, 3]), request).mayReadAhead)
+            // The end of the archive is no hole, and older servers do not look ahead.
+            #expect(try plan(Self.trunk(archived: [1, 2, 3]), request).mayReadAhead)
+            #expect(try plan(Self.trunk(archived: [1]), request).mayReadAhead)
+            var older = Self.backup()
+            older.server.postgresVersion = 14
+            #expect(try plan(Self.trunk([older], archived: [1, 3]), request).mayReadAhead)
+        }
+        // A standby goes on when the file is there again.
+        #expect(try plan(Self.trunk(archived: [1, 3]), RestoreRequest(standby: true)).mayReadAhead)
+    }
+
     @Test("a backup whose own WAL is missing is refused")
     func backupWithoutWAL() throws {
         let model = try Self.trunk(archived: [2, 3])
