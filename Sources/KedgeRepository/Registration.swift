@@ -37,6 +37,10 @@ package struct Registration: Hashable, Sendable {
         self.createdBy = createdBy
     }
 
+    /// `PG_15_202209061`: the only directory of a tablespace that belongs to this system
+    /// (src/common/relpath.h, TABLESPACE_VERSION_DIRECTORY).
+    package var tablespaceVersionDirectory: String { "PG_\(postgresVersion)_\(catalogVersion)" }
+
     package var jsonValue: JSONValue {
         [
             "kedge": "registration", "clusterID": .string(clusterID.hex), "name": .string(name),

@@ -39,6 +39,8 @@ package struct ManifestSurvey: Sendable {
     private let label: Label
     private let isModeKnown: Bool
     private let linked: Set<UInt32>
+    /// `PG_15_202209061`; nil where it is not known.
+    private let versionDirectory: String?
     /// The directories that the present path lies in, outermost first.
     private var open: [ManifestPath] = []
     private var hasControlFile = false
@@ -52,16 +54,20 @@ package struct ManifestSurvey: Sendable {
     package static let totalLimit: UInt64 = 1 << 60
 
     /// Reads all entries of a manifest. Throws `damaged` or `unsafe-path`.
-    package init(_ reader: consuming ManifestReader, of backup: CommitRecord) throws(KedgeError) {
-        self.init(of: backup)
+    package init(
+        _ reader: consuming ManifestReader, of backup: CommitRecord, versionDirectory: String
+    ) throws(KedgeError) {
+        self.init(of: backup, versionDirectory: versionDirectory)
         var reader = reader
         while let entry = try reader.next() { try add(entry) }
         try finish()
     }
 
-    /// A survey that has seen nothing yet.
-    package init(of backup: CommitRecord) {
+    /// A survey that has seen nothing yet. `versionDirectory` is the one directory of a tablespace that a backup holds;
+    /// nil where it is not known, so that every name in a tablespace is accepted.
+    package init(of backup: CommitRecord, versionDirectory: String?) {
         label = backup.label
+        self.versionDirectory = versionDirectory
         isModeKnown = backup.dataDirectoryMode != nil
         directoryMode = (backup.dataDirectoryMode ?? 0) & 0o750 | 0o700
         linked = Set(backup.tablespaces.filter { !$0.inPlace }.map(\.oid))
@@ -86,6 +92,7 @@ package struct ManifestSurvey: Sendable {
         }
         try enter(entry.path)
         try checkKind(entry)
+        try checkTablespace(entry)
         switch entry.kind {
         case .directory:
             room[linkedTablespace(of: entry.path), default: Room()].inodes += 1
@@ -142,6 +149,19 @@ package struct ManifestSurvey: Sendable {
         default: isRight = true
         }
         guard isRight else { throw refusal("\"\(entry.path)\" cannot be what it is.", .unsafePath) }
+    }
+
+    /// A tablespace that lies elsewhere is a link, and its directory may hold anything besides the one directory that
+    /// is this system's, also where nobody mapped it: nothing else in it is written to, whatever a manifest says.
+    private func checkTablespace(_ entry: ManifestEntry) throws(KedgeError) {
+        guard let oid = linkedTablespace(of: entry.path) else { return }
+        if entry.path.tablespaceLink == oid, case .symbolicLink = entry.kind { return }
+        guard let versionDirectory else { return }
+        let own = ManifestPath("pg_tblspc/\(oid)/\(versionDirectory)")
+        guard entry.path != own, !entry.path.isBelow(own) else { return }
+        throw refusal(
+            "\"\(entry.path)\" is not in \"\(versionDirectory)\", the only directory of a tablespace that a backup "
+                + "holds.", .unsafePath)
     }
 
     private mutating func note(_ path: ManifestPath, _ content: FileContent) throws(KedgeError) {

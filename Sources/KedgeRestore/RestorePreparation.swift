@@ -59,10 +59,10 @@ struct RestorePreparation {
         try interruption.checkpoint()
 
         root = try catalog.manifest(of: made.backup)
-        let packs = PackReader(PackDirectories(cluster))
-        survey = try ManifestSurvey(ManifestReader(root, reader: packs), of: made.backup)
+        let reader = ManifestReader(root, reader: PackReader(PackDirectories(cluster)))
+        versionDirectory = archive.registration.tablespaceVersionDirectory
+        survey = try ManifestSurvey(reader, of: made.backup, versionDirectory: versionDirectory)
         let isConfigured = options.pgdata == options.configuredPgdata
-        versionDirectory = "PG_\(archive.registration.postgresVersion)_\(archive.registration.catalogVersion)"
         let placer = TablespacePlacer(
             pgdata: options.pgdata, isConfigured: isConfigured, versionDirectory: versionDirectory,
             resolve: FileSystem.resolved)

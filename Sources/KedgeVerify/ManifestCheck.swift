@@ -102,7 +102,10 @@ final class ManifestCheck {
                 throw lost.error
             }
             var reader = ManifestReader(root, reader: packs)
-            var survey = ManifestSurvey(of: record)
+            let registration = cluster.registrations.last {
+                $0.systemIdentifier == record.server.systemIdentifier
+            }
+            var survey = ManifestSurvey(of: record, versionDirectory: registration?.tablespaceVersionDirectory)
             while let entry = try reader.next() {
                 try interruption.checkpoint()
                 try survey.add(entry)

@@ -142,6 +142,27 @@ import Testing
     }
 
     @Test(
+        "nothing is written beside the version directory in a tablespace's directory, which may hold anything",
+        arguments: ["x", "PG_14_202107181", "file"])
+    func besideVersionDirectory(_ name: String) throws {
+        for kind in [PaperEntry.Kind.file([1]), .directory] {
+            let place = try Place()
+            var (repository, backup, record) = try Self.repository()
+            // A directory that belongs to somebody else: without a mapping it is what the record says.
+            let victim = place.directory("victim")
+            record.tablespaces = [.init(oid: 16384, path: RawPath(victim), inPlace: false)]
+            let entries =
+                PaperEntry.minimal() + [
+                    PaperEntry("pg_tblspc/16384", .link(Array(victim.utf8))),
+                    PaperEntry("pg_tblspc/16384/\(name)", kind, mode: 0o700),
+                ]
+            try backup.commit(Self.sorted(entries), as: record)
+            #expect(try Self.restore(repository, place, isConfigured: true)?.code == .unsafePath)
+            #expect(throws: KedgeError.self) { try FileStatus(at: place.target) }
+        }
+    }
+
+    @Test(
         "a tablespace whose recorded path does not lead where it seems to is refused until it is mapped",
         arguments: ["relative", "/x/../victim", "/x/./y", "/a\0b", ""])
     func tablespacePaths(_ path: String) throws {

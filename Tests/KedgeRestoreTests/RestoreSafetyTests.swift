@@ -231,7 +231,7 @@ import Testing
             number: 1, timeline: TimelineID(1), start: LSN(1), stop: LSN(2), stopTime: RestorePlanTests.time(0),
             tablespaces: [.init(oid: 16384, path: "/ts", inPlace: false)])
         backup.dataDirectoryMode = mode
-        var survey = ManifestSurvey(of: backup)
+        var survey = ManifestSurvey(of: backup, versionDirectory: "PG_15")
         for (path, kind) in entries {
             try survey.add(ManifestEntry(path: ManifestPath(path), mode: 0o750, modificationTime: 0, kind: kind))
         }
@@ -281,10 +281,17 @@ import Testing
         let end: [(String, ManifestEntry.Kind)] = [("global", .directory), ("global/pg_control", file(8192))]
         let label: [(String, ManifestEntry.Kind)] = [("backup_label", file(1))]
         let link = ManifestEntry.Kind.symbolicLink(Array("/etc".utf8))
+        let tablespace: [(String, ManifestEntry.Kind)] = [("pg_tblspc", .directory), ("pg_tblspc/16384", link)]
         let cases: [([(String, ManifestEntry.Kind)], ErrorCode)] = [
             (label + [("base", link)] + end, .unsafePath),
             (label + end + [("pg_tblspc", .directory), ("pg_tblspc/99", link)], .unsafePath),
             (label + end + [("pg_tblspc", .directory), ("pg_tblspc/016384", link)], .unsafePath),
+            (label + end + tablespace + [("pg_tblspc/16384/x", file(1))], .unsafePath),
+            (label + end + tablespace + [("pg_tblspc/16384/PG_14", .directory)], .unsafePath),
+            (label + end + tablespace + [("pg_tblspc/16384/PG_15x", .directory)], .unsafePath),
+            (label + end + [("pg_tblspc", .directory), ("pg_tblspc/16384", .directory)], .unsafePath),
+            (label + end + [("pg_tblspc", .directory), ("pg_tblspc/16384", file(1))], .unsafePath),
+            (label + end + [("pg_tblspc", .directory), ("pg_tblspc/016384", .directory)], .unsafePath),
             (label + [("base/1", file(1))] + end, .unsafePath),
             (label + [("base", .directory), ("base2/1", file(1))] + end, .unsafePath),
             (end, .damaged), (label, .damaged),

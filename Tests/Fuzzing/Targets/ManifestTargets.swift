@@ -16,13 +16,17 @@ extension FuzzTarget {
             guard let label = Label("20261121T020000Z-full-7k3q") else { return }
             var backup = CommitRecord.sample(label, start: LSN(40), stop: LSN(400))
             backup.tablespaces = [.init(oid: 16384, path: "/ts", inPlace: false)]
-            var survey = ManifestSurvey(of: backup)
+            var survey = ManifestSurvey(of: backup, versionDirectory: "PG_15_202209061")
             var directories: Set<ManifestPath> = []
             for entry in try decode(bytes) {
                 try survey.add(entry)
                 if case .extraFile = entry.kind { continue }
                 // What comes through lies below a directory of the manifest's own, or below a tablespace of the backup.
                 require(entry.path.isSafeRelative, "no path leaves the data directory")
+                let text = entry.path.description
+                require(
+                    !text.hasPrefix("pg_tblspc/16384/") || text.hasPrefix("pg_tblspc/16384/PG_15_202209061"),
+                    "nothing is written beside the version directory of a tablespace")
                 require(
                     entry.path.parent.map { directories.contains($0) } ?? true, "nothing is written into the unknown")
                 switch entry.kind {
