@@ -10,6 +10,8 @@ struct RestorePreparation {
     let cluster: ClusterRepository
     let archive: WALArchive
     let plan: RestorePlan
+    /// The partial segment that the plan needs; it was read once.
+    let partial: PartialSegment?
     let root: ManifestRoot
     let survey: ManifestSurvey
     let placements: [TablespacePlacement]
@@ -57,6 +59,7 @@ struct RestorePreparation {
         }
         try approve(made)
         try interruption.checkpoint()
+        partial = try PartialSegment(of: made, in: wal.archives, threads: options.processMax)
 
         root = try catalog.manifest(of: made.backup)
         let reader = ManifestReader(root, reader: PackReader(PackDirectories(cluster)))

@@ -288,21 +288,13 @@ struct RestoreWriter {
     /// What lies behind the point where the plan's history left the timeline is another branch's: it is zero, as in
     /// what `archive-get` gives out.
     private func placePartial() throws(KedgeError) {
-        guard let segment = preparation.plan.partial else { return }
-        let name = segment.fileName(segmentSize: preparation.archive.registration.walSegmentSize)
-        let found = try preparation.archive.find(.partial(name + ".partial"))
-        guard found.count == 1 else {
-            throw KedgeError(
-                .archiveConflict, "cannot use WAL file \"\(name).partial\"",
-                detail: "\(found.count) files of that name are archived.",
-                hint: "Run \"kedge info\" to see what is archived.")
-        }
-        var bytes = try preparation.archive.read(found[0], threads: options.processMax).bytes
-        let start = segment.startLSN(segmentSize: preparation.archive.registration.walSegmentSize)
+        guard let partial = preparation.partial else { return }
+        var bytes = try partial.read()
+        let start = partial.segment.startLSN(segmentSize: preparation.archive.registration.walSegmentSize)
         let limit = preparation.plan.chain.limit
         if limit > start, limit - start < UInt64(bytes.count) {
             for index in Int(limit - start)..<bytes.count { bytes[index] = 0 }
         }
-        try create(pgdata.appending("pg_wal").appending(name), bytes, mode: 0o600)
+        try create(pgdata.appending("pg_wal").appending(partial.fileName), bytes, mode: 0o600)
     }
 }

@@ -156,4 +156,50 @@ import Testing
         #expect(outcome.restored.repository == "first")
         #expect(outcome.restored.unreadable.map(\.name) == ["repository second"])
     }
+
+    // MARK: - A partial segment
+
+    @Test("a partial segment comes from whichever repository has a single good one, as the plan says")
+    func partial() throws {
+        func content(_ pair: Pair) throws -> [UInt8] {
+            let path = pair.target.appending("pg_wal/000000010000000000000008")
+            return try FileDescriptor.open(path, .read).readAll(limit: 1 << 21)
+        }
+        let pair = try Pair()
+        try PaperBackup(pair.second.cluster()).archive(8...8, isPartial: true)
+        let outcome = try pair.restore()
+        #expect(outcome.restored.repository == "first")
+        #expect(outcome.restored.plan.partial?.number == 8)
+        let bytes = try content(pair)
+        #expect(bytes.count == 1 << 20 && bytes.contains { $0 != 0 })
+        // Two in the first, which contradict each other.
+        let other = try Pair()
+        for repository in [other.first, other.second] {
+            try PaperBackup(repository.cluster()).archive(8...8, isPartial: true)
+        }
+        let file = WALFileName.partial("000000010000000000000008.partial")
+        try PaperBackup(other.first.cluster()).archive(file, [UInt8](repeating: 1, count: 1 << 20))
+        _ = try other.restore()
+        #expect(try content(other) == bytes)
+        // A damaged one in the first.
+        let damaged = try Pair()
+        for repository in [damaged.first, damaged.second] {
+            try PaperBackup(repository.cluster()).archive(8...8, isPartial: true)
+        }
+        try damaged.damage(damaged.first, "000000010000000000000008.partial")
+        _ = try damaged.restore()
+        #expect(try content(damaged) == bytes)
+    }
+
+    @Test("a partial segment that cannot be had ends a restore before anything is written")
+    func partialLost() throws {
+        let pair = try Pair()
+        try PaperBackup(pair.second.cluster()).archive(8...8, isPartial: true)
+        // Its facts, which the plan is made from, lie ahead of the data: the end alone is damaged.
+        let name = try #require(pair.second.store.names.first { $0.text.contains(".partial") })
+        pair.second.store.damage(name) { $0[$0.count - 1] ^= 1 }
+        let failure = error { () throws(KedgeError) in _ = try pair.restore() }
+        #expect(failure?.code == .damaged, "\(failure?.description ?? "")")
+        #expect(try !FileSystem.exists(pair.target))
+    }
 }
