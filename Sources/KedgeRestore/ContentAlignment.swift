@@ -38,7 +38,8 @@ final class ContentAlignment: Sendable {
         progress.advance(bytes)
     }
 
-    /// Opens a file to be put right: makes it where it is missing, mends mode and owner, and cuts what is too much.
+    /// Opens a file to be put right: makes it where it is missing, mends owner and mode, but for its owner's right to
+    /// write, which it keeps until it is complete, and cuts what is too much.
     ///
     /// Nil in a dry run for one that is not there, or would be made anew.
     func open(_ task: FileTask) throws(KedgeError) -> FileDescriptor? {
@@ -59,7 +60,9 @@ final class ContentAlignment: Sendable {
         }
         if isDryRun { return file }
         try owner?.apply(to: file, status)
-        if status.mode != task.mode & 0o777 { try file.setMode(task.mode & 0o777) }
+        // Others have to open it, too: it gets its mode at the end, and nobody else gets a right meanwhile.
+        let mode = task.mode & 0o777 | 0o600
+        if status.mode != mode { try file.setMode(mode) }
         if status.sizeBytes > task.content.size { try file.truncate(to: task.content.size) }
         return file
     }

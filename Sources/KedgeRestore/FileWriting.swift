@@ -5,7 +5,9 @@
 // 2. Small files go in batches of neighbours, which share frames; a large file is cut into ranges that several workers
 //    write in place. Memory: one region and one frame a worker, whatever the sizes are.
 // 3. The CRC32C of each file is computed from the very bytes that are written, and kept by the file's number.
-// 4. Nothing here is durable: the caller syncs the file systems before it writes the file that lets a server start.
+// 4. A file gets its mode when its content is complete: one that its owner may not write has to be opened again by
+//    every worker that writes a range of it.
+// 5. Nothing here is durable: the caller syncs the file systems before it writes the file that lets a server start.
 
 import KedgeCatalog
 import KedgeCore
@@ -132,7 +134,7 @@ final class FileWorker {
         guard let alignment else {
             let file = try FileWorker.create(task)
             let crc = try copy(regions, of: task, to: file)
-            try file.setTimes(nanoseconds: task.modificationTime)
+            try FileWorker.finish(file, of: task)
             return try checksums.set(crc, of: task.number)
         }
         guard let file = try alignment.open(task) else {
@@ -141,10 +143,7 @@ final class FileWorker {
         let present = try file.status()
         let crc = try align(regions, of: task, presentBytes: present.sizeBytes, in: file)
         guard !alignment.isDryRun else { return }
-        // Writing has changed it, too.
-        if try file.status().modifiedNanoseconds != task.modificationTime {
-            try file.setTimes(nanoseconds: task.modificationTime)
-        }
+        try FileWorker.finish(file, of: task)
         try checksums.set(crc, of: task.number)
     }
 
@@ -163,7 +162,7 @@ final class FileWorker {
         // The kernel begins to write now, so that the sync at the end does not find everything left to do.
         file.startWriteback(offset: start, length: length, wait: false)
         guard let whole = large.finish(from: regions.lowerBound, crc: crc, length: length) else { return }
-        try file.setTimes(nanoseconds: task.modificationTime)
+        try FileWorker.finish(file, of: task)
         try checksums.set(whole, of: task.number)
     }
 
@@ -183,11 +182,18 @@ final class FileWorker {
         return crc
     }
 
-    /// Makes the file, empty. Throws `already-exists` where anything has its name.
+    /// Makes the file, empty and ours to write. Throws `already-exists` where anything has its name.
     static func create(_ task: FileTask) throws(KedgeError) -> FileDescriptor {
-        let file = try FileDescriptor.open(task.place, [.read, .write, .create, .exclusive, .noFollow], mode: 0o600)
-        try file.setMode(task.mode & 0o777)
-        return file
+        try FileDescriptor.open(task.place, [.read, .write, .create, .exclusive, .noFollow], mode: 0o600)
+    }
+
+    /// Gives a file whose content is complete the mode and the time that the manifest has.
+    private static func finish(_ file: borrowing FileDescriptor, of task: FileTask) throws(KedgeError) {
+        let status = try file.status()
+        if status.mode != task.mode & 0o777 { try file.setMode(task.mode & 0o777) }
+        if status.modifiedNanoseconds != task.modificationTime {
+            try file.setTimes(nanoseconds: task.modificationTime)
+        }
     }
 }
 

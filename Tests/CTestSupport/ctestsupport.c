@@ -2,6 +2,7 @@
 #include "ctestsupport.h"
 
 #include <malloc.h>
+#include <sys/fsuid.h>
 
 size_t ctest_allocated_bytes(void) {
     struct mallinfo2 info = mallinfo2();
@@ -14,4 +15,9 @@ int ctest_fork_paused(void) {
         for (;;) pause();
     }
     return child;
+}
+
+void ctest_use_file_rights(unsigned user, unsigned group) {
+    setfsgid(group);
+    setfsuid(user);
 }

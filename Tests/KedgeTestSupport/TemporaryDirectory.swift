@@ -1,5 +1,6 @@
 // A directory of a test's own. Short, since a Unix socket's path has at most 107 bytes, and usable by the operating
 // system user that runs the servers.
+import CTestSupport
 import Glibc
 package import KedgeCore
 
@@ -49,6 +50,13 @@ package enum ServerUser {
             ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"] + arguments)
         command.environment = ["HOME": "/nonexistent", "USER": "postgres", "LOGNAME": "postgres"]
         return command
+    }
+
+    /// Where we are root: gives the calling thread, and those that it starts, no more rights on files than this user
+    /// has.
+    package static func useFileRights() {
+        guard isAnother, let user = getpwnam("postgres") else { return }
+        ctest_use_file_rights(user.pointee.pw_uid, user.pointee.pw_gid)
     }
 
     /// Runs a command as this user and returns its output. A status other than 0 is an error, with both outputs.

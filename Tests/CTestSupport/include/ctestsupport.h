@@ -7,3 +7,6 @@ size_t ctest_allocated_bytes(void);
 
 // Starts a child that shares all descriptors and does nothing until it is killed. Returns its process id.
 int ctest_fork_paused(void);
+
+// Gives the calling thread, and those that it starts, another user's rights on files (setfsuid(2)).
+void ctest_use_file_rights(unsigned user, unsigned group);
