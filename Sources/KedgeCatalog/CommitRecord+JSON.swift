@@ -102,6 +102,11 @@ extension CommitRecord.ServerFacts {
         guard walSegmentSize.nonzeroBitCount == 1, (1 << 20...1 << 30).contains(walSegmentSize) else {
             throw record.invalid("walSegmentSize", "is out of range")
         }
+        // Pages are cut by it (src/include/pg_config.h, BLCKSZ).
+        guard blockSize.nonzeroBitCount == 1, (1024...32768).contains(blockSize) else {
+            throw record.invalid("blockSize", "is out of range")
+        }
+        guard relationSegmentBlocks > 0 else { throw record.invalid("relationSegmentBlocks", "is 0") }
     }
 }
 

@@ -148,6 +148,23 @@ import Testing
         #expect(try Self.code { _ = try parse(parts[0] + change.new + parts[1]) } == .damaged)
     }
 
+    @Test(
+        "a commit record whose pages or relation files have a size that no server has is damage, and divides nothing",
+        arguments: [
+            (8192, 131_072, true), (1024, 1, true), (32768, 1, true), (0, 131_072, false), (1, 131_072, false),
+            (512, 131_072, false), (8191, 131_072, false), (12288, 131_072, false), (65536, 131_072, false),
+            (8192, 0, false),
+        ] as [(UInt32, UInt32, Bool)])
+    func pageSizes(_ blockSize: UInt32, _ segmentBlocks: UInt32, _ isRight: Bool) throws {
+        var record = CommitRecord.sample(
+            try #require(Label(HostileManifestTests.label)), start: LSN(40), stop: LSN(400))
+        record.server.blockSize = blockSize
+        record.server.relationSegmentBlocks = segmentBlocks
+        let text = record.jsonValue.prettyText
+        let code = try Self.code { _ = try CommitRecord(JSONRecord(parsing: text.utf8, what: "commit record")) }
+        #expect(code == (isRight ? nil : .damaged))
+    }
+
     @Test("a pack with more frames, and a file with more extents, than a reader takes are refused before memory is")
     func counts() throws {
         var table: [UInt8] = [1]
