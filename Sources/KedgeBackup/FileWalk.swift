@@ -111,6 +111,18 @@ package final class FileWalk {
                     outcome.warn("Configuration file \"\(source)\" was left out: it is no regular file.")
                     continue
                 }
+                guard status.sizeBytes <= FileContent.smallFileLimit else {
+                    outcome.warn(
+                        "Configuration file \"\(source)\" was left out: it has \(status.sizeBytes) bytes, which no "
+                            + "configuration has.")
+                    continue
+                }
+                guard outcome.extraFiles.count < ManifestEntry.extraFileLimit else {
+                    outcome.warn(
+                        "Configuration file \"\(source)\" was left out: a backup keeps at most "
+                            + "\(ManifestEntry.extraFileLimit) from outside the data directory.")
+                    continue
+                }
                 outcome.extraFiles.append(source)
                 try append(path, status, .extraFile(sizeBytes: status.sizeBytes))
             } catch  where error.code == .notFound || error.code == .permission {
@@ -228,6 +240,11 @@ package final class FileWalk {
             let status = try FileStatus(of: entry.name, in: directory)
             // It may have been replaced by something else since the directory was read.
             guard status.kind == .regular else { return }
+            // Now rather than after hours of copying.
+            let limit = path.isSmallFile ? FileContent.smallFileLimit : FileContent.maximumSize
+            guard status.sizeBytes <= limit else {
+                throw FileContent.tooLarge(path, sizeBytes: status.sizeBytes, limit: limit)
+            }
             try append(path, status, .file(nature(of: content), sizeBytes: status.sizeBytes))
         }
     }

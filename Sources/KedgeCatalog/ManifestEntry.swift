@@ -140,8 +140,20 @@ package struct FileContent: Hashable, Sendable {
     }
 
     package static let maximumSize: UInt64 = 1 << 40
+    /// The most bytes of a file that a restore holds in memory as a whole: an extra file, or what it rewrites.
+    package static let smallFileLimit: UInt64 = 16 << 20
     /// How many extents a file has at most: in memory one takes 40 bytes, in a part only two.
     package static let maximumExtents = 1 << 21
+
+    /// The error for a file that a backup cannot hold.
+    package static func tooLarge(_ path: ManifestPath, sizeBytes: UInt64, limit: UInt64) -> KedgeError {
+        KedgeError(
+            .notSupported, "cannot back up file \"\(path)\": it is too large",
+            detail: "It has \(sizeBytes) bytes, and a backup can hold at most \(limit) of a file of this kind.",
+            hint: limit == maximumSize
+                ? "Move the file out of the data directory if it does not belong to PostgreSQL."
+                : "Find out what has made it so large: a server's configuration takes a few kilobytes.")
+    }
 
     /// How many regions a file of `size` bytes has.
     package static func regionCount(size: UInt64) -> Int { Int((size + regionSize - 1) / regionSize) }
@@ -159,6 +171,15 @@ package struct FileIdentity: Hashable, Sendable {
     }
 }
 
+extension ManifestPath {
+    /// Whether a restore holds the file of this path in memory as a whole.
+    package var isSmallFile: Bool { ManifestPath.smallFiles.contains(self) }
+
+    private static let smallFiles: Set<ManifestPath> = [
+        ManifestPath("global/pg_control"), ManifestPath("backup_label"), ManifestPath("postgresql.auto.conf"),
+    ]
+}
+
 /// One entry of a manifest.
 package struct ManifestEntry: Hashable, Sendable {
     package var path: ManifestPath
@@ -167,6 +188,9 @@ package struct ManifestEntry: Hashable, Sendable {
     /// Nanoseconds since 1970.
     package var modificationTime: Int64
     package var kind: Kind
+
+    /// How many extra files a backup has at most: a server reads a handful.
+    package static let extraFileLimit = 1000
 
     package enum Kind: Hashable, Sendable {
         case file(FileContent)

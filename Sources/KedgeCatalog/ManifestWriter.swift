@@ -30,6 +30,7 @@ package struct ManifestWriter {
     private var parts: [ManifestPartReference] = []
     private var liveBytes: [RandomID: UInt64] = [:]
     private var files: UInt64 = 0
+    private var extraFiles = 0
     private var directories: UInt64 = 0
     private var links: UInt64 = 0
     private var bytes: UInt64 = 0
@@ -49,8 +50,10 @@ package struct ManifestWriter {
         reusable = Dictionary(parts.map { ($0.checksum, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// Adds an entry; its path must follow that of the entry before. Throws what storing a part throws.
+    /// Adds an entry; its path must follow that of the entry before. Throws `not-supported` for what a reader would
+    /// refuse, and what storing a part throws.
     package mutating func append(_ entry: ManifestEntry) throws(KedgeError) {
+        try requireReadable(entry)
         let wantsCut = entry.path.bytes.withBytes { CRC32C.checksum($0) } % 1024 == 0
         if encoder.count > 0, wantsCut || encoder.byteCount >= Self.targetPartBytes { try cut() }
         let extents = entry.content?.extents.count ?? 0
@@ -97,6 +100,25 @@ package struct ManifestWriter {
         for (pack, count) in encoder.liveBytes { liveBytes[pack, default: 0] += count }
         liveBytes[place.pack, default: 0] += UInt64(part.count)
         encoder = ManifestPartEncoder()
+    }
+
+    /// What a reader refuses is never committed.
+    private mutating func requireReadable(_ entry: ManifestEntry) throws(KedgeError) {
+        let size = entry.content?.size ?? 0
+        var limit = FileContent.maximumSize
+        if case .extraFile = entry.kind {
+            limit = FileContent.smallFileLimit
+            extraFiles += 1
+            guard extraFiles <= ManifestEntry.extraFileLimit else {
+                throw KedgeError(
+                    .notSupported, "cannot back up configuration file \"\(entry.path)\"",
+                    detail: "A backup keeps at most \(ManifestEntry.extraFileLimit) from outside the data directory.",
+                    hint: "Include fewer files in the server's configuration.")
+            }
+        } else if entry.path.isSmallFile {
+            limit = FileContent.smallFileLimit
+        }
+        guard size <= limit else { throw FileContent.tooLarge(entry.path, sizeBytes: size, limit: limit) }
     }
 
     private func tooManyPieces(_ path: ManifestPath, _ detail: String) -> KedgeError {

@@ -46,10 +46,6 @@ package struct ManifestSurvey: Sendable {
     private var hasControlFile = false
     private var hasBackupLabel = false
 
-    /// The most of one small file that is kept in memory.
-    package static let smallFileLimit: UInt64 = 16 << 20
-    /// How many extra files there may be: a server reads a handful.
-    package static let extraFileLimit = 1000
     /// The most bytes of a whole cluster; no file system holds more.
     package static let totalLimit: UInt64 = 1 << 60
 
@@ -84,8 +80,8 @@ package struct ManifestSurvey: Sendable {
     package mutating func add(_ entry: ManifestEntry) throws(KedgeError) {
         if case .extraFile(let content) = entry.kind {
             try requireSmall(entry.path, content)
-            guard extraFiles.count < ManifestSurvey.extraFileLimit else {
-                throw refusal("It has more than \(ManifestSurvey.extraFileLimit) extra files.", .damaged)
+            guard extraFiles.count < ManifestEntry.extraFileLimit else {
+                throw refusal("It has more than \(ManifestEntry.extraFileLimit) extra files.", .damaged)
             }
             extraFiles.append(RawPath(bytes: entry.path.bytes))
             return
@@ -180,7 +176,7 @@ package struct ManifestSurvey: Sendable {
 
     /// For what is held in memory as a whole.
     private func requireSmall(_ path: ManifestPath, _ content: FileContent) throws(KedgeError) {
-        guard content.size <= ManifestSurvey.smallFileLimit else {
+        guard content.size <= FileContent.smallFileLimit else {
             throw refusal("\"\(path)\" has \(content.size) bytes, which cannot be right.", .damaged)
         }
     }

@@ -78,6 +78,39 @@ struct FileWalkTests {
         #expect(outcome.warnings.first?.contains("leads to no directory") == true)
     }
 
+    @Test("a file that no restore would take is refused before anything is copied, and one byte less is not")
+    func tooLarge() throws {
+        for (name, limit) in [("large", FileContent.maximumSize), ("postgresql.auto.conf", 16 << 20)] {
+            let tree = try TestTree()
+            try tree.write("data/" + name)
+            try #require(truncate(tree.path("data/" + name).description, off_t(limit)) == 0)
+            #expect(try tree.walk().entries.contains { $0.sizeBytes == limit })
+            try #require(truncate(tree.path("data/" + name).description, off_t(limit + 1)) == 0)
+            let error = #expect(throws: KedgeError.self) { try tree.walk() }
+            #expect(error?.code == .notSupported)
+            #expect(error?.message == "cannot back up file \"\(name)\": it is too large")
+            #expect(error?.detail?.contains("\(limit + 1) bytes") == true)
+        }
+    }
+
+    @Test("configuration from outside that no restore would take is left out, with a warning")
+    func tooMuchConfiguration() throws {
+        let tree = try TestTree()
+        try tree.write("large.conf")
+        try #require(truncate(tree.path("large.conf").description, 16 << 20 | 1) == 0)
+        var files = [tree.path("large.conf")]
+        try tree.makeDirectory("conf.d")
+        for number in 0...ManifestEntry.extraFileLimit {
+            files.append(tree.path("conf.d/\(number + 100_000).conf"))
+            try tree.write(files[number + 1], [1])
+        }
+        let outcome = try tree.walk(configurationFiles: files).outcome
+        #expect(outcome.extraFiles.count == ManifestEntry.extraFileLimit)
+        #expect(outcome.warningCount == 2)
+        #expect(outcome.warnings.first?.contains("101000.conf\" was left out: a backup keeps at most 1000") == true)
+        #expect(outcome.warnings.last?.contains("large.conf\" was left out: it has 16777217 bytes") == true)
+    }
+
     @Test("a tablespace inside the data directory, and directories of our own, are listed once and left empty")
     func directoriesInside() throws {
         let tree = try TestTree()

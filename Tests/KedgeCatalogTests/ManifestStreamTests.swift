@@ -85,6 +85,37 @@ import Testing
         #expect(unchanged.count >= root.parts.count - 2)
     }
 
+    @Test("a manifest that a reader would refuse is not written: files too large to restore, too many extra files")
+    func unreadable() throws {
+        func code(_ entries: [ManifestEntry]) throws -> ErrorCode? {
+            var writer = ManifestWriter(
+                label: try #require(Label("20261121T020000Z-full-7k3q")), hash: { ContentHash(of: $0) },
+                store: { _ in PartPlace(pack: RandomID(high: 5, low: 6), frame: 0, offset: 0) })
+            do throws(KedgeError) {
+                for entry in entries { try writer.append(entry) }
+                return nil
+            } catch {
+                return error.code
+            }
+        }
+        func entry(_ path: String, _ size: UInt64) -> ManifestEntry {
+            let content = FileContent(size: size, identity: nil, regions: [], extents: [])
+            return ManifestEntry(
+                path: ManifestPath(path), mode: 0o600, modificationTime: 0,
+                kind: path.hasPrefix("/") ? .extraFile(content) : .file(content))
+        }
+        for (path, limit) in [
+            ("base/5/16384", 1 << 40), ("/etc/pg_hba.conf", 16 << 20), ("backup_label", 16 << 20),
+            ("postgresql.auto.conf", 16 << 20), ("global/pg_control", 16 << 20),
+        ] as [(String, UInt64)] {
+            #expect(try code([entry(path, limit)]) == nil, "\(path)")
+            #expect(try code([entry(path, limit + 1)]) == .notSupported, "\(path)")
+        }
+        let many = (0...1000).map { entry("/etc/\($0 + 10000).conf", 1) }
+        #expect(try code(Array(many.dropLast())) == nil)
+        #expect(try code(many) == .notSupported)
+    }
+
     @Test("a run of a pack's stream crosses frames, begins anywhere and ends anywhere")
     func runs() throws {
         let frames = (0..<20).map { frame in (0..<(1000 + frame)).map { UInt8(truncatingIfNeeded: $0 &* (frame + 3)) } }
