@@ -51,6 +51,8 @@ package struct Expire: Sendable {
         /// Still to be removed, in so many seconds.
         package internal(set) var pending: [(label: Label, seconds: Int64)] = []
         package internal(set) var swept = ExpireSweep.Result()
+        /// What the plan would free; nil where it was carried out.
+        package internal(set) var forecast: ExpireForecast?
         /// Sentences about what somebody should know.
         package internal(set) var warnings: [String] = []
         /// Objects that could not be removed; the next run tries again.
@@ -79,7 +81,10 @@ package struct Expire: Sendable {
             let now = time.now()
             let survey = RetentionSurvey(cluster, interruption: interruption) { _ in now }
             let facts = try survey.facts()
-            return try forecast(facts, plan(facts))
+            let plan = try plan(facts)
+            var outcome = forecast(facts, plan)
+            outcome.forecast = try ExpireForecast(facts, plan, in: cluster, interruption)
+            return outcome
         }
         let (lease, warning) = try takeLease(cluster)
         do throws(KedgeError) {

@@ -164,7 +164,8 @@ package struct ExpireSweep {
     }
 
     /// Nil for history files, which are never removed.
-    private static func segment(_ file: WALFileName, _ segmentSize: UInt64) -> WALSegment? {
+    /// The segment that a file holds, whole or not; nil for other files.
+    static func segment(_ file: WALFileName, _ segmentSize: UInt64) -> WALSegment? {
         switch file {
         case .segment(let name): WALSegment(fileName: name, segmentSize: segmentSize)
         case .partial(let name): WALSegment(fileName: name.prefix(24), segmentSize: segmentSize)

@@ -55,8 +55,8 @@ package struct RepositoryInfo: Sendable {
         package let condemnedAt: Timestamp?
         /// The deltas that were taken from it, which keep it.
         package let bases: [Label]
-        /// What the packs occupy that no other backup refers to: what its removal would free, without WAL.
-        package let ownBytes: UInt64
+        /// What its removal would free, without WAL.
+        package let share: RemovalGain.Share
     }
 
     /// A moment in the log.

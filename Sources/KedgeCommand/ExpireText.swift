@@ -8,19 +8,29 @@ enum ExpireText {
     /// Everything about one repository.
     static func lines(_ outcome: Expire.Outcome, repository: String) -> [String] {
         let head = "repository \(repository)" + (outcome.isDryRun ? ": what expire would do; nothing was changed" : "")
-        var sections = [plan(outcome.plan)]
+        var sections = [plan(outcome.plan, outcome.forecast)]
         if outcome.isDryRun || outcome.windows.before != outcome.windows.after { sections.append(windows(outcome)) }
         sections.append(deeds(outcome))
         return [head] + sections.filter { !$0.isEmpty }.flatMap { [""] + $0.map { "  " + $0 } }
     }
 
-    private static func plan(_ plan: RetentionPlan) -> [String] {
+    private static func plan(_ plan: RetentionPlan, _ forecast: ExpireForecast?) -> [String] {
         guard !plan.items.isEmpty else { return ["no backups"] }
-        var table = TextTable([.left("backup"), .left("ended"), .left("")])
+        var columns: [TextTable.Column] = [.left("backup"), .left("ended")]
+        if forecast != nil { columns.append(.right("frees")) }
+        var table = TextTable(columns + [.left("")])
         for item in plan.items {
-            table.add([item.label.text, seconds(item.backup.record.span.stopTime), item.text])
+            let frees: [String] = forecast.map { [$0.shares[item.label].map(share) ?? ""] } ?? []
+            table.add([item.label.text, seconds(item.backup.record.span.stopTime)] + frees + [item.text])
         }
         return table.lines
+    }
+
+    /// What the removal of one backup would free: with the deltas that build on it, and alone where that differs.
+    private static func share(_ share: RemovalGain.Share) -> String {
+        guard !share.dependents.isEmpty else { return HumanText.size(share.bytes) }
+        let own = HumanText.size(share.ownBytes)
+        return "\(own); with \(share.dependents.count) delta(s) \(HumanText.size(share.bytes))"
     }
 
     private static func windows(_ outcome: Expire.Outcome) -> [String] {
@@ -48,6 +58,12 @@ enum ExpireText {
             "condemned before: \(label), can be taken back for \(HumanText.duration(.seconds(max(0, seconds))))"
         }
         lines += outcome.removed.map { "\(would)removed: \($0)" }
+        if let forecast = outcome.forecast, !outcome.plan.removed.isEmpty {
+            lines.append(
+                "their removal would free: \(forecast.freed.packs) pack(s) and the manifests, "
+                    + "\(HumanText.size(forecast.freed.bytes)); \(forecast.walFiles) WAL file(s), "
+                    + HumanText.size(forecast.walBytes))
+        }
         let swept = outcome.swept
         var counts: [String] = []
         if swept.packs > 0 { counts.append("\(swept.packs) pack(s), \(HumanText.size(swept.packBytes))") }
@@ -82,7 +98,8 @@ enum ExpireJSON {
         let swept = outcome.swept
         return [
             "repository": .string(name), "dryRun": .bool(outcome.isDryRun),
-            "backups": .array(outcome.plan.items.map(item)),
+            "backups": .array(outcome.plan.items.map { item($0, outcome.forecast) }),
+            "wouldFree": outcome.forecast.map(freed) ?? .null,
             "blocks": .array(outcome.plan.blocks.map(JSONValue.string)),
             "clockWarnings": .array(outcome.plan.clockWarnings.map(JSONValue.string)),
             "daysBegin": .optional(outcome.plan.daysBegin?.description),
@@ -107,11 +124,22 @@ enum ExpireJSON {
         ]
     }
 
-    private static func item(_ item: RetentionPlan.Item) -> JSONValue {
+    private static func freed(_ forecast: ExpireForecast) -> JSONValue {
         [
+            "packs": .int(forecast.freed.packs), "bytes": .int(forecast.freed.bytes),
+            "walFiles": .int(forecast.walFiles), "walBytes": .int(forecast.walBytes),
+        ]
+    }
+
+    private static func item(_ item: RetentionPlan.Item, _ forecast: ExpireForecast?) -> JSONValue {
+        let share = forecast?.shares[item.label]
+        return [
             "label": .string(item.label.text), "keep": .bool(item.isKept),
             "reasons": .array(item.reasons.map { .string($0.text) }), "keepsWALAfterIt": .bool(item.keepsWALAfterIt),
             "pinned": .bool(item.backup.isPinned), "condemned": .bool(item.backup.mark != nil),
+            "ownBytes": share.map { .int($0.ownBytes) } ?? .null,
+            "freedBytes": share.map { .int($0.bytes) } ?? .null,
+            "dependents": .array((share?.dependents ?? []).map { .string($0.text) }),
         ]
     }
 

@@ -80,7 +80,9 @@ enum InfoJSON {
             "damagedPageCount": .int(record.health.damagedPageCount),
             "postgresVersion": .int(record.server.postgresVersion), "host": .string(record.hostName),
             "condemnedAt": .optional(backup.condemnedAt?.description),
-            "deltas": .array(backup.bases.map { .string($0.text) }), "ownBytes": .int(backup.ownBytes),
+            "deltas": .array(backup.bases.map { .string($0.text) }), "ownBytes": .int(backup.share.ownBytes),
+            "dependents": .array(backup.share.dependents.map { .string($0.text) }),
+            "freedBytes": .int(backup.share.bytes),
         ]
     }
 

@@ -40,8 +40,8 @@ enum InfoText {
     private static func backups(_ info: RepositoryInfo, _ now: Timestamp) -> [String] {
         guard !info.backups.isEmpty else { return ["no backups"] }
         var table = TextTable([
-            .left("backup"), .left("type"), .left("ended"), .right("database"), .right("stored"), .right("timeline"),
-            .left("LSN"), .left(""),
+            .left("backup"), .left("type"), .left("ended"), .right("database"), .right("stored"), .right("frees"),
+            .right("timeline"), .left("LSN"), .left(""),
         ])
         for backup in info.backups {
             let record = backup.record
@@ -51,17 +51,26 @@ enum InfoText {
             if let proof = proof(backup.standing, now) { remarks.append(proof) }
             if backup.isPinned { remarks.append("pinned") }
             if let time = backup.condemnedAt { remarks.append("condemned \(seconds(time))") }
-            if !backup.bases.isEmpty { remarks.append("base of \(backup.bases.count) delta(s)") }
+            if !backup.bases.isEmpty { remarks.append(base(backup)) }
             if record.health.damagedPageCount > 0 {
                 remarks.append("\(record.health.damagedPageCount) damaged page(s)")
             }
             table.add([
                 record.label.text, record.type.rawValue, seconds(record.span.stopTime),
                 HumanText.size(record.sizes.databaseBytes), HumanText.size(record.sizes.storedBytes),
-                record.span.timeline.description, record.span.stopLSN.description, remarks.joined(separator: ", "),
+                HumanText.size(backup.share.bytes), record.span.timeline.description, record.span.stopLSN.description,
+                remarks.joined(separator: ", "),
             ])
         }
         return table.lines
+    }
+
+    /// What "frees" counts is told with all that goes along, so its own share is said here.
+    private static func base(_ backup: RepositoryInfo.BackupInfo) -> String {
+        let all = backup.share.dependents.count
+        let direct = "base of \(backup.bases.count) delta(s)"
+        let own = HumanText.size(backup.share.ownBytes)
+        return direct + (all > backup.bases.count ? ", \(all) build on it" : "") + ", \(own) for itself"
     }
 
     /// `proof: drilled 2 d ago`; nil where nothing was ever tried.

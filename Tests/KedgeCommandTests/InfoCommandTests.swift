@@ -64,9 +64,9 @@ import Testing
 
                 repository main: memory store
 
-                  backup                      type  ended                 database  stored  timeline  LSN
-                  20261121T020000Z-full-7k3q  full  2026-11-18T11:09:40Z    1.5 GB  400 MB         1  0/300190
-                  20261121T020500Z-full-aaaa  full  2026-11-18T11:13:40Z    1.5 GB  400 MB         2  0/700190
+                  backup                      type  ended                 database  stored   frees  timeline  LSN
+                  20261121T020000Z-full-7k3q  full  2026-11-18T11:09:40Z    1.5 GB  400 MB  1 byte         1  0/300190
+                  20261121T020500Z-full-aaaa  full  2026-11-18T11:13:40Z    1.5 GB  400 MB  1 byte         2  0/700190
 
                   recoverable  from                            to                              backups
                   timeline 1   2026-11-18T11:09:40Z  0/300190  2026-11-18T11:12:40Z  0/600070        1
@@ -101,7 +101,8 @@ import Testing
                 ],
                 "walFrom": "000000010000000000000002", "walTo": "000000010000000000000003", "hasItsWAL": true,
                 "systemIdentifier": "7", "damagedPageCount": 0, "postgresVersion": 15, "host": "db1",
-                "condemnedAt": .null, "deltas": [], "ownBytes": 0,
+                "condemnedAt": .null, "deltas": [], "ownBytes": 1, "dependents": [],
+                "freedBytes": 1,
             ])
         #expect(
             try cluster.array("recoverable") == [
@@ -198,12 +199,12 @@ import Testing
 
                 repository main: memory store
 
-                  backup                      type  ended                 database  stored  timeline  LSN
-                  20261121T010000Z-full-1111  full  2026-11-18T11:09:40Z    1.5 GB  400 MB         1  0/300190
-                  20261121T020000Z-full-2222  full  2026-11-18T11:11:40Z    1.5 GB  400 MB         1  0/500190  \
-                WAL missing
-                  20261121T030000Z-full-3333  full  2026-11-18T11:13:40Z    1.5 GB  400 MB         1  0/700190  \
-                1 damaged page(s)
+                  backup                      type  ended                 database  stored   frees  timeline  LSN
+                  20261121T010000Z-full-1111  full  2026-11-18T11:09:40Z    1.5 GB  400 MB  1 byte         1  0/300190
+                  20261121T020000Z-full-2222  full  2026-11-18T11:11:40Z    1.5 GB  400 MB  1 byte         1  \
+                0/500190  WAL missing
+                  20261121T030000Z-full-3333  full  2026-11-18T11:13:40Z    1.5 GB  400 MB  1 byte         1  \
+                0/700190  1 damaged page(s)
 
                   interrupted, or under way without a lease: 20261121T050000Z-full-5555, begun 2026-11-18T13:53:20Z \
                 by host "db1", process 42
