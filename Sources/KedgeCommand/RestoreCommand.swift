@@ -104,13 +104,7 @@ enum RestoreCommand {
         for record in outcome.unreadable {
             context.log.warn("\"\(record.name)\" cannot be read: \(record.error.message)")
         }
-        if let names = outcome.recoveryReads {
-            let list = names.map { "\"\($0)\"" }.joined(separator: ", ")
-            context.log.warn(
-                "recovery will ask repository \(list) alone: at the first file that is missing there, those that "
-                    + "cannot be read would end it; what only they hold is not recovered")
-        }
-        for warning in outcome.plan.warnings { context.log.warn(warning) }
+        for warning in outcome.warnings { context.log.warn(warning) }
         if outcome.isWritten && context.surroundings.host.userID == 0 && !outcome.isOwnerKept {
             context.log.warn("the files belong to root: give them to the server's user before you start it")
         }

@@ -133,7 +133,8 @@ struct RestoreReport {
             "standby": .bool(isStandby), "action": .string(outcome.settings.action.rawValue), "target": targetJSON,
             "stopLSN": .optional((plan.stop?.record ?? plan.lastRecord)?.description),
             "proven": .array(plan.proofs.map(JSONValue.string)),
-            "warnings": .array(plan.warnings.map(JSONValue.string)),
+            "warnings": .array(outcome.warnings.map(JSONValue.string)),
+            "unreadableRepositories": .array(outcome.awayRepositories.map(JSONValue.string)),
             "tablespaces": .array(
                 outcome.placements.map {
                     ["oid": .int($0.oid), "directory": .string($0.target.description), "mapped": .bool($0.isMapped)]

@@ -88,6 +88,8 @@ package struct Restore {
         package let unreadable: [UnreadableRecord]
         /// The repositories that the recovery asks, where others could not be read; nil: all.
         package let recoveryReads: [String]?
+        /// The repositories that could not be read.
+        package let awayRepositories: [String]
         /// What a restore with --delta found, or would do; nil for another.
         package let delta: DeltaOutcome?
         /// Whether everything was given to the owner of the data directory that was there.
@@ -149,7 +151,7 @@ package struct Restore {
             files: preparation.survey.files,
             totalBytes: preparation.survey.totalBytes, extraFiles: preparation.survey.extraFiles,
             extraFilesDirectory: options.extraFilesDirectory, unreadable: preparation.unreadable,
-            recoveryReads: preparation.recoveryReads,
+            recoveryReads: preparation.recoveryReads, awayRepositories: preparation.awayRepositories,
             delta: delta, isOwnerKept: writer.owner != nil, isWritten: !options.isDryRun,
             milliseconds: (time.monotonicNanoseconds() - start) / 1_000_000)
     }

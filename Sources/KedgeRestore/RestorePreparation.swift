@@ -19,6 +19,8 @@ struct RestorePreparation {
     let unreadable: [UnreadableRecord]
     /// The repositories that the recovery asks, where it does not ask all; nil where it does.
     let recoveryReads: [String]?
+    /// The repositories that could not be read.
+    let awayRepositories: [String]
     /// `PG_15_202209061`: the directory of this version in each tablespace (GetTablespaceVersionDirectory).
     let versionDirectory: String
     /// With --delta: what may be changed outside the data directory. Nil where there was nothing in it.
@@ -49,7 +51,7 @@ struct RestorePreparation {
         let wal = try ReachableWAL(archive, walSources, random: random, interruption: interruption)
         unreadable = listing.unreadable + wal.unreadable
         // A standby waits for a repository that is away; a recovery would end.
-        recoveryReads = options.request.standby ? nil : wal.readable
+        (recoveryReads, awayRepositories) = (options.request.standby ? nil : wal.readable, wal.unreadableRepositories)
         let made: RestorePlan
         do throws(KedgeError) {
             made = try RestorePreparation.makePlan(options, backups, wal)

@@ -202,4 +202,30 @@ import Testing
         #expect(failure?.code == .damaged, "\(failure?.description ?? "")")
         #expect(try !FileSystem.exists(pair.target))
     }
+
+    @Test("while a repository is away the warnings say that its timelines are unknown, and what to do (lesson 28)")
+    func awayRepository() throws {
+        let pair = try Pair()
+        let whole = try pair.restore(RestoreRequest(target: .immediate))
+        #expect(whole.restored.warnings == whole.restored.plan.warnings && whole.restored.awayRepositories.isEmpty)
+        let away = RepositorySource(
+            settings: pair.second.settings,
+            openStore: { () throws(KedgeError) in throw KedgeError(.repositoryUnavailable, "away") },
+            createStore: { () throws(KedgeError) in throw KedgeError(.repositoryUnavailable, "away") })
+        for standby in [false, true] {
+            let options = Restore.Options(
+                clusterName: "main", request: RestoreRequest(standby: standby),
+                pgdata: RawPath(pair.directory("away-\(standby)")), configuredPgdata: "/nowhere",
+                restoreCommand: RestoreCommandLine(words: ["kedge"]), processMax: 1,
+                workDirectory: RawPath(pair.directory("work")))
+            let outcome = try Restore(pair.first.source, options, walSources: [pair.first.source, away]).run()
+            #expect(outcome.awayRepositories == ["second"])
+            let added = outcome.warnings.filter { !outcome.plan.warnings.contains($0) }
+            // A standby waits for it.
+            #expect(added.count == (standby ? 0 : 2))
+            guard !standby else { continue }
+            #expect(added[0].contains("what only repository \"second\" has is not recovered"))
+            #expect(added[1].contains("Bring that repository back and restore again before the server is promoted"))
+        }
+    }
 }
