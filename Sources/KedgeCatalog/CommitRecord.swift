@@ -107,7 +107,8 @@ package struct CommitRecord: Hashable, Sendable {
         package var history: [TimelineSwitch]
         /// `pg_current_snapshot()` after the stop: a transaction visible there can't be a recovery target.
         package var snapshot: String
-        /// The server's clock and WAL position when that snapshot was taken.
+        /// The server's clock and WAL position when that snapshot was taken. Of a standby: the later of its clock and
+        /// its primary's, and what it had replayed. These two belong to different moments then, and prove nothing.
         package var afterStopTime: Timestamp
         package var afterStopLSN: LSN
 

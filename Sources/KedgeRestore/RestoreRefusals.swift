@@ -159,7 +159,8 @@ extension RestorePlanner {
                 "Restore point \"\(point.name)\" was made at \(point.time), and no transaction ended between. \(tail)"
         }
         let witness = backups.first { backup in
-            backup.lies(on: search.chain.history) && backup.span.afterStopTime >= time
+            // What a standby had replayed by then may lie far behind what its primary had committed.
+            !backup.server.fromStandby && backup.lies(on: search.chain.history) && backup.span.afterStopTime >= time
                 && backup.span.afterStopLSN <= search.end
         }
         return witness.map {

@@ -85,6 +85,20 @@ import Testing
                 + "recovery goes to the last record.")
     }
 
+    @Test("a later backup of a primary shows that nothing was committed between; one of a standby does not")
+    func laterBackupAsWitness() throws {
+        let request = RestoreRequest(target: .time(Self.time(50), exclusive: false))
+        var witness = Self.backup()
+        witness.span.afterStopTime = Self.time(60)
+        witness.span.afterStopLSN = LSN(3 * Self.mega)
+        let found = try plan(Self.trunk([witness]), request)
+        #expect(found.proofs.last?.hasPrefix("Backup \(witness.label) saw the WAL position 0/300000 at") == true)
+        // It had replayed so far when its primary's clock showed that, and its primary may have gone on long before.
+        witness.server.fromStandby = true
+        let text = try refusal(Self.trunk([witness]), request)
+        #expect(text.contains("code: target-unreachable"), "\(text)")
+    }
+
     @Test("the end of the archive is a number (ask 2)")
     func latest() throws {
         let found = try plan(Self.trunk(), RestoreRequest())
