@@ -37,8 +37,9 @@ package struct WindowSurvey {
             time = excerpt.latestEnd
             return time == nil
         }
-        // Without a commit after it, the last state is that of the backup itself.
-        if isKnown { time = max(time ?? stop.stopTime, stop.stopTime) }
+        // Without a commit after it, the last state is that of the backup itself. That of a standby's is older than its
+        // stop time, nobody knows by how much: it had not replayed all that its primary had committed.
+        if isKnown && !window.newest.server.fromStandby { time = max(time ?? stop.stopTime, stop.stopTime) }
         let start = window.oldest.span
         return RepositoryInfo.WindowInfo(
             timeline: window.timeline, from: RepositoryInfo.Moment(lsn: start.stopLSN, time: start.stopTime),

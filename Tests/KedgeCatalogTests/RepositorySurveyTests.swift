@@ -59,6 +59,25 @@ import Testing
         #expect(try survey(memory, limit: 5).info.windows.map(\.to.time) == [nil])
     }
 
+    @Test("the end of a standby's backup says nothing of how far its primary had come")
+    func standbyTime() throws {
+        for (isStandby, segments, time) in [
+            (false, 1...3 as ClosedRange<UInt64>, Self.late), (true, 1...3, MemoryRepository.commitTime(3)),
+            (false, 1...2, Self.late), (true, 1...2, nil),
+        ] as [(Bool, ClosedRange<UInt64>, Timestamp?)] {
+            let memory = try MemoryRepository(encrypted: false, walSegmentSize: 1 << 20)
+            try memory.archive(segments)
+            let label = try #require(Label("20261121T030000Z-full-bbbb"))
+            // It ends with segment 2, and its clocks were far ahead of what the WAL has.
+            var record = CommitRecord.sample(label, start: lsn(2, 40), stop: LSN(3 << 20), stopTime: Self.late)
+            record.server.fromStandby = isStandby
+            try BackupCatalog(memory.cluster()).commit(record)
+            #expect(try survey(memory, limit: 500).info.windows.map(\.to.time) == [time], "\(isStandby) \(segments)")
+        }
+    }
+
+    private static let late = MemoryRepository.commitTime(900)
+
     @Test("a segment that can't be opened ends the window before it, and is told with its reason")
     func unreadable() throws {
         let memory = try repository(segments: 1...6)
