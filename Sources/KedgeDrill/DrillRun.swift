@@ -50,6 +50,8 @@ final class DrillRun {
         self.server = server
         guard try recover(server, configuration, plan) else { return }
         try open(server)
+        // Its server is gone or still recovers: all other checks would say that too.
+        guard !checks.hasFailed else { return }
         clock.begin("checks")
         tools.progress.begin("checking")
         try DatabaseChecks(
@@ -338,13 +340,19 @@ final class DrillRun {
     // MARK: - The end
 
     /// Recovers and checks. Throws where a check may have failed because of what was done to this drill while it ran.
+    ///
+    /// A server that a check brought down (amcheck over a damaged page) can't be asked anything more: that check has
+    /// failed, and the others are left out.
     func recoverAndCheckUndisturbed() throws(KedgeError) {
+        var loss: KedgeError?
         do throws(KedgeError) {
             try recoverAndCheck()
         } catch  where error.code == .databaseUnavailable {
-            throw try disturbance() ?? error
+            clock.end()
+            loss = error
         }
-        if checks.hasFailed, let error = try disturbance() { throw error }
+        if loss != nil || checks.hasFailed, let error = try disturbance() { throw error }
+        if let loss, !checks.hasFailed { throw loss }
     }
 
     private func disturbance() throws(KedgeError) -> KedgeError? {

@@ -72,6 +72,23 @@ struct DrillSabotageTests {
         #expect(try DrillCluster.failure(proof) == "It gave f instead of true: select count(*) > 0 from t")
     }
 
+    @Test("an index whose check brings the server down fails, though nothing else can be asked then")
+    func crashingCheck() throws {
+        let crash = "begin execute ''copy (select 1) to program ''''kill -SEGV $PPID''''''; return 1; end"
+        let drills = try DrillCluster(
+            // ANALYZE would call the function too.
+            configuration: ["autovacuum = off"],
+            sql: """
+                create table t as select g from generate_series(1, 100) g;
+                create function f(int) returns int immutable language sql as 'select $1';
+                create index crash on t (f(g));
+                create or replace function f(int) returns int volatile language plpgsql as '\(crash)';
+                """)
+        try drills.archive()
+        let detail = try fails(drills, in: ["amcheck"])
+        #expect(detail.contains("server closed the connection") || detail.contains("terminat"), "\(detail)")
+    }
+
     @Test("WAL that is missing in the middle, and a segment replaced by an older one, fail the plan")
     func brokenWAL() throws {
         let drills = try DrillCluster()
