@@ -130,7 +130,7 @@ package struct ExpireSweep {
                 unused.append((file.name, status))
                 segments.insert(segment)
             }
-            try note(segments, in: system.archive.inventory.keeping(wal.keeps), archive, facts.now)
+            try note(segments, in: system.archive.inventory.keeping(wal.keeps), wal, archive, facts.now)
             failures += try remove(unused.map(\.name))
             result.walFiles += unused.count
             result.walBytes = unused.reduce(result.walBytes) { $0 &+ $1.status.sizeBytes }
@@ -139,7 +139,7 @@ package struct ExpireSweep {
 
     /// Says which gaps are ours before they come about, and forgets those that nothing lies before any more.
     private func note(
-        _ unused: Set<WALSegment>, in left: WALInventory, _ archive: WALArchive, _ now: Timestamp
+        _ unused: Set<WALSegment>, in left: WALInventory, _ wal: WALRetention, _ archive: WALArchive, _ now: Timestamp
     ) throws(KedgeError) {
         let size = archive.registration.walSegmentSize
         for timeline in left.timelines {
@@ -152,11 +152,19 @@ package struct ExpireSweep {
             }
         }
         var old: [ObjectName] = []
-        for gap in try archive.knownGaps() {
-            let first = left.timeline(gap.timeline)?.runs.first?.lowerBound
-            if let first, first < gap.numbers.lowerBound { continue }
-            // The first of a timeline that was given up: nothing else says that there was such a timeline.
-            if gap.reason == .givenUp, first == nil { continue }
+        let known = try archive.knownGaps()
+        func first(of gap: KnownGap) -> UInt64? { left.timeline(gap.timeline)?.runs.first?.lowerBound }
+        // The first of a timeline that were given up: nothing lies before them there, but a backup needs them, or
+        // nothing else says that there was such a timeline. Only who acknowledges that ends the warning, and so long as
+        // the one record stays the other does (docs/decisions/0021).
+        let givenUp = known.filter { gap in
+            gap.reason == .givenUp
+                && (first(of: gap) == nil
+                    || wal.keeps(WALSegment(timeline: gap.timeline, number: gap.numbers.upperBound)))
+        }
+        for gap in known {
+            if let first = first(of: gap), first < gap.numbers.lowerBound { continue }
+            if givenUp.contains(where: { $0.timeline == gap.timeline && $0.numbers.overlaps(gap.numbers) }) { continue }
             if let name = gap.name(segmentSize: size) { old.append(name) }
         }
         // What is left of them is of no use and no harm, and goes the next time.

@@ -159,7 +159,15 @@ package enum GapAcknowledgement {
                 hint: "Give the name that \"kedge info\" shows, 24 hexadecimal digits.")
         }
         let archive = WALArchive(cluster, registration)
-        let gaps = try archive.inventory().timeline(segment.timeline)?.gaps ?? []
+        let inventory = try archive.inventory()
+        let archived = inventory.timeline(segment.timeline)
+        var gaps = archived?.gaps ?? []
+        // The first of a timeline that were given up: nothing lies before them, but their record does.
+        if let first = archived?.runs.first?.lowerBound {
+            for (gap, missing) in inventory.givenUp(try archive.knownGaps()) where gap.timeline == segment.timeline {
+                gaps += missing.filter { $0.upperBound < first }
+            }
+        }
         guard let gap = gaps.first(where: { $0.contains(segment.number) }) else {
             throw KedgeError(
                 .notFound, "could not find a gap at WAL segment \"\(file)\"",

@@ -1,6 +1,7 @@
 // What expire, unexpire, pin and unpin do to a repository, run after run.
 import KedgeCatalog
 import KedgeCore
+import KedgePostgres
 import KedgeRepository
 import KedgeTestSupport
 import Testing
@@ -243,6 +244,60 @@ import Testing
         harness.time.advance(seconds: 90_000)
         #expect(try harness.expire().removed == [label(1)])
         #expect(harness.names("catalog/gap").count == 1)
+    }
+
+    @Test("the first segments of a timeline that were given up are told until somebody acknowledges that")
+    func givenUpAtTheBeginning() throws {
+        var harness = try ExpireHarness()
+        harness.rules = RetentionRules(keepFull: 1, graceSeconds: 0)
+        try harness.backup(1)
+        try harness.backup(2)
+        // A fail-over while the repository was away.
+        try harness.memory.archiveHistory(2, [(timeline: 1, end: LSN(8 << 20 + 0x100))])
+        let cluster = try harness.cluster()
+        try PaperBackup(cluster).archive(10...11, timeline: 2)
+        let archive = WALArchive(cluster, cluster.newestRegistration)
+        try archive.put(
+            KnownGap(
+                systemIdentifier: SystemIdentifier(7), timeline: TimelineID(2), numbers: 8...9, reason: .givenUp,
+                createdAt: harness.time.now(), hostName: "db1"))
+        func messages() throws -> [String] {
+            let survey = RepositorySurvey(cluster: try harness.cluster(), interruption: Interruption())
+            return InfoMessage.aboutWAL(try survey.run()).map(\.message).filter { $0.contains("given up") }
+        }
+        let told = [
+            "2 WAL segment(s) were given up on timeline 2: 000000020000000000000008 to 000000020000000000000009"
+        ]
+        for _ in 0..<2 {
+            #expect(try messages() == told)
+            harness.time.advance(seconds: 90_000)
+            try harness.expire()
+        }
+        #expect(try messages() == told)
+        let gap = try GapAcknowledgement.acknowledge(
+            "000000020000000000000009", in: cluster, hostName: "db1", time: harness.time)
+        #expect(gap == ("000000020000000000000008", "000000020000000000000009"))
+        for _ in 0..<2 {
+            #expect(try messages() == [])
+            harness.time.advance(seconds: 90_000)
+            try harness.expire()
+        }
+        #expect(try archive.knownGaps().count == 2)
+        // With the last backup that needs them both records go.
+        harness.time.advance(seconds: 3600)
+        let start = LSN(12 << 20 + 40)
+        try PaperBackup(cluster).archive(12...12, timeline: 2)
+        var record = CommitRecord.sample(
+            label(3), timeline: 2, start: start, stop: start + 400, stopTime: harness.time.now())
+        record.span.history = [.init(timeline: TimelineID(1), switchLSN: LSN(8 << 20 + 0x100))]
+        try PaperBackup(cluster).commit(PaperEntry.minimal(), as: record, number: 3)
+        for _ in 0..<2 {
+            harness.time.advance(seconds: 90_000)
+            try harness.expire()
+        }
+        #expect(try harness.shown() == [label(3)])
+        #expect(try archive.knownGaps() == [])
+        #expect(try messages() == [])
     }
 
     @Test("proofs outlive their backups for so long as keep-proofs says")
