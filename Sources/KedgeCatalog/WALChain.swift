@@ -69,6 +69,29 @@ package struct ArchivedWAL: Sendable {
             .min { $0.timeline < $1.timeline }
     }
 
+    /// Whether `segment`, which is missing, may just be a push that is under way: pushes in parallel finish out of
+    /// order, `archive-push-ahead` at a time (64 by default).
+    package func mayBeUnderWay(_ segment: WALSegment) -> Bool {
+        guard let last = inventory.timeline(segment.timeline)?.runs.last else { return false }
+        return segment.number + 64 > last.upperBound
+    }
+
+    /// Holes that recovery from a backup may meet.
+    package enum Holes: Hashable, Sendable {
+        case none
+        /// A push under way may close one of them.
+        case mayClose
+        case stay
+    }
+
+    /// The holes behind `backup` on every timeline that leads on from it.
+    package func holes(after backup: CommitRecord) -> Holes {
+        let first = backup.span.startLSN.position / segmentSize
+        let missing = timelines.compactMap { history(of: $0) }.filter { backup.lies(on: $0) }
+            .map { WALChain(self, along: $0, from: first) }.filter(\.endsInHole).map(\.missing)
+        return missing.isEmpty ? .none : missing.contains(where: mayBeUnderWay) ? .mayClose : .stay
+    }
+
     func hasConflict(_ segment: WALSegment) -> Bool {
         guard let archived = inventory.timeline(segment.timeline) else { return false }
         return archived.segmentConflicts.contains(segment.number)

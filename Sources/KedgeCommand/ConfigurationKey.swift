@@ -67,7 +67,7 @@ package struct ConfigurationKey: Sendable {
                 + "missing, must belong to the user that runs kedge, and may be emptied while kedge is not running."),
         ConfigurationKey(
             "archive-timeout", .cluster, .duration(.seconds(1) ... .seconds(86_400)), default: "60s",
-            "How long check and backup wait for a WAL segment to arrive in the repositories."),
+            "How long check, backup, verify and drill wait for a WAL segment to arrive in the repositories."),
         ConfigurationKey(
             "archive-get-timeout", .cluster, .duration(.zero ... .seconds(86_400)), default: "60s",
             "How long archive-get waits for a segment that is missing while later ones are there."),

@@ -71,7 +71,7 @@ enum DrillCommand {
         let source = try context.source(of: repository)
         try WorkDirectory.prepare(cluster.workDirectory, user: user)
         let progress = WorkProgress()
-        let options = Drill.Options(
+        var options = Drill.Options(
             clusterName: cluster.name, wish: wish, drillDirectory: place,
             binDirectory: cluster.binDirectory.map { RawPath($0) }, configuredPgdata: RawPath(cluster.pgdata),
             users: users(cluster), database: cluster.dbname ?? "postgres",
@@ -81,6 +81,7 @@ enum DrillCommand {
             restoreCommand: restoreCommand(context, configuration, cluster, repository.name),
             processMax: cluster.processMax, workDirectory: RawPath(cluster.workDirectory),
             isKept: context.arguments.has("keep"), hostName: context.surroundings.host.name, processID: getpid())
+        options.gapPatience = cluster.archiveTimeout
         let drill = Drill(
             source, options,
             Drill.Tools(

@@ -42,6 +42,8 @@ package struct Drill {
         package var isKept: Bool
         package var hostName: String
         package var processID: Int32
+        /// How long a segment is waited for that is missing near the end of the archive: a push that is under way.
+        package var gapPatience = Duration.zero
 
         package init(
             clusterName: String, wish: DrillWish, drillDirectory: RawPath, binDirectory: RawPath?,

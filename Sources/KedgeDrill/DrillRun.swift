@@ -80,7 +80,7 @@ final class DrillRun {
             source, restoring, progress: tools.progress, time: tools.time, random: tools.random,
             interruption: tools.interruption)
         do throws(KedgeError) {
-            let outcome = try restore.run { (plan) throws(KedgeError) in try approve(plan) }
+            let outcome = try runWhenArchived(restore)
             warnings += outcome.unreadable.map { "\"\($0.name)\" cannot be read: \($0.error.message)" }
             warnings += outcome.plan.warnings
             clock.end(bytes: outcome.totalBytes)
@@ -91,6 +91,39 @@ final class DrillRun {
             try note(failedRestore: error)
             return nil
         }
+    }
+
+    /// Runs it; plans again while the reason against it may be gone as soon as a push under way has ended.
+    private func runWhenArchived(_ restore: Restore) throws(KedgeError) -> Restore.Outcome {
+        let begin = tools.time.monotonicNanoseconds()
+        let seconds = UInt64(clamping: options.gapPatience.components.seconds)
+        let patience = seconds.multipliedReportingOverflow(by: 1_000_000_000)
+        // A hole that is gone when it is looked at again: the next plan may meet another, but not for ever.
+        var closed = 0
+        while true {
+            do throws(KedgeError) {
+                return try restore.run { (plan) throws(KedgeError) in try approve(plan) }
+            } catch {
+                guard plan == nil, error.code == .targetUnreachable, request.target == .latest,
+                    tools.time.monotonicNanoseconds() - begin < (patience.overflow ? .max : patience.partialValue)
+                else { throw error }
+                switch try archivedHoles() {
+                case .mayClose: closed = 0
+                case .none where closed < 3: closed += 1
+                case .none, .stay: throw error
+                }
+                tools.progress.begin("waiting for WAL")
+                try tools.time.sleep(nanoseconds: 1_000_000_000, unless: tools.interruption)
+            }
+        }
+    }
+
+    /// What is missing behind the backup that would be restored.
+    private func archivedHoles() throws(KedgeError) -> ArchivedWAL.Holes {
+        guard let backup = try blamed() else { return .stay }
+        let archive = WALArchive(cluster, try cluster.registration(of: backup.server.systemIdentifier))
+        let archived = ArchivedWAL(inventory: try archive.inventory(), histories: try archive.histories().read)
+        return archived.holes(after: backup)
     }
 
     private func selectRequest() throws(KedgeError) -> RestoreRequest {

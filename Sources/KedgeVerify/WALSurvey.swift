@@ -101,10 +101,7 @@ struct WALSurvey {
 
     /// Whether a hole may just be a push that is under way: pushes in parallel finish out of order.
     func isFresh(_ hole: Hole) -> Bool {
-        guard hole.reason != .history, let last = archived.inventory.timeline(hole.segment.timeline)?.runs.last else {
-            return false
-        }
-        return hole.segment.number + 64 > last.upperBound
+        hole.reason != .history && archived.mayBeUnderWay(hole.segment)
     }
 
     /// The full name of the object that a hole lacks.

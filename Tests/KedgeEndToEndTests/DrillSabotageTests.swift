@@ -102,7 +102,7 @@ struct DrillSabotageTests {
             .split(separator: "\n").map(String.init).sorted { $0.suffix(24) < $1.suffix(24) }
         let victim = segments[segments.count - 2]
         try ServerUser.run(["mv", victim, cluster.scratch("aside")])
-        let missing = try fails(drills, in: ["plan"])
+        let missing = try fails(drills, in: ["plan"], ["--archive-timeout", "1s"])
         #expect(missing.contains("the archived WAL has a hole"), "\(missing)")
         #expect(missing.contains(String(victim.suffix(24))), "\(missing)")
 
