@@ -181,14 +181,7 @@ struct BackupCopy {
     var fallbacks: [String] {
         var reasons = context.takenOver?.fallbacks ?? []
         guard let parent, let delta = context.delta else { return reasons }
-        if !parent.record.server.dataChecksums {
-            reasons.append(
-                "Changed regions of 1 MiB were stored whole: without data checksums the LSNs of pages do not show "
-                    + "every change.")
-        } else if !parent.trustsPages {
-            reasons.append(
-                "Changed regions of 1 MiB were stored whole: the parent has more damaged pages than it lists.")
-        }
+        if let reason = parent.distrust { reasons.append("Changed regions of 1 MiB were stored whole: \(reason).") }
         if delta.auditCount > 0 {
             reasons.append(
                 "self-audit: \(delta.auditCount) region(s) had changed though no page's LSN said so; regions were "

@@ -16,12 +16,17 @@ struct ParentBackup {
     let directories: PackDirectories
     /// The data keys that its packs are sealed with.
     let keyIDs: Set<RandomID>
+    /// Why the LSNs of pages do not show their changes, as what follows "because": nil where they do.
+    let distrust: String?
     /// Whether the LSNs of pages show their changes.
-    let trustsPages: Bool
+    var trustsPages: Bool { distrust == nil }
     private let damagedFiles: Set<ManifestPath>
 
-    /// Reads all of it. Throws what reading throws; `damaged` where something is missing or is not what was committed.
-    init(_ record: CommitRecord, in catalog: BackupCatalog, unless interruption: Interruption) throws(KedgeError) {
+    /// Reads all of it, for a delta on this timeline. Throws what reading throws; `damaged` where something is missing
+    /// or is not what was committed.
+    init(
+        _ record: CommitRecord, for timeline: TimelineID, in catalog: BackupCatalog, unless interruption: Interruption
+    ) throws(KedgeError) {
         self.record = record
         root = try catalog.manifest(of: record)
         directories = PackDirectories(catalog.cluster)
@@ -31,9 +36,7 @@ struct ParentBackup {
             keyIDs.insert(try directories.directory(of: pack.id).seal.header.keyID)
         }
         self.keyIDs = keyIDs
-        // Where not all damaged pages are listed, any file may have some.
-        let areAllListed = record.health.damagedPageCount <= UInt64(record.health.damagedPages.count)
-        trustsPages = record.server.dataChecksums && areAllListed
+        distrust = record.distrustOfPages(on: timeline)
         damagedFiles = Set(record.health.damagedPages.map(\.path))
         var reader = ManifestReader(root, reader: PackReader(directories))
         while try reader.next() != nil { try interruption.checkpoint() }
@@ -52,6 +55,25 @@ struct ParentBackup {
         let hasVerifiedPages = trustsPages && !damagedFiles.contains(listed.path)
         return ParentFile(
             content: content, trustsPages: hasVerifiedPages && isMainFork, hasVerifiedPages: hasVerifiedPages)
+    }
+}
+
+extension CommitRecord {
+    /// Why no single page of a delta on `timeline` may come from this backup, as what follows "because"; nil where
+    /// pages that seem unchanged may (docs/decisions/0014).
+    func distrustOfPages(on timeline: TimelineID) -> String? {
+        if !server.dataChecksums { return "without data checksums the LSNs of pages do not show every change" }
+        // Where not all damaged pages are listed, any file may have some.
+        if health.damagedPageCount > UInt64(health.damagedPages.count) {
+            return "the parent has more damaged pages than it lists"
+        }
+        // A restore into the same directory and pg_rewind keep files, and replay gives their pages the LSNs that they
+        // had with other hint bits. The server is on another timeline afterwards.
+        if timeline != span.timeline {
+            return "the server has gone from timeline \(span.timeline) to \(timeline) since, and the pages of a data "
+                + "directory that was recovered may differ where their LSNs do not"
+        }
+        return nil
     }
 }
 

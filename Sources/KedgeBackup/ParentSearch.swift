@@ -33,7 +33,7 @@ struct ParentSearch {
                 lsn: position.lsn, time: position.time))
         guard let record = backups.first(where: { $0.label == choice.parent }) else { return (choice, nil) }
         do throws(KedgeError) {
-            return (choice, try ParentBackup(record, in: catalog, unless: tools.interruption))
+            return (choice, try ParentBackup(record, for: position.timeline, in: catalog, unless: tools.interruption))
         } catch {
             // What is wrong with the parent is no matter to a full backup; what could not be looked at may be well.
             guard

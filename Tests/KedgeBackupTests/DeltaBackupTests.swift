@@ -187,6 +187,27 @@ struct DeltaBackupTests {
         try cluster.compareRestored(record, "minimal")
     }
 
+    @Test("a server that went to another timeline in place is compared by content: replay keeps LSNs, not bytes")
+    func recoveredInPlace() throws {
+        let cluster = try BackupTestCluster()
+        let server = cluster.server
+        try server.psql("create table t as select i, md5(i::text) from generate_series(1, 20000) i; checkpoint")
+        _ = try cluster.backUp(.full)
+        // As after a restore with --delta: the same files, and a new timeline.
+        try server.stop()
+        try ServerUser.run(["touch", server.dataDirectory + "/standby.signal"])
+        try server.start()
+        try server.psql("select pg_promote()")
+        try server.psql("update t set i = i + 1 where i = 1; checkpoint")
+        let record = try cluster.delta()
+        #expect(record.span.timeline == TimelineID(2))
+        #expect(record.health.fallbacks.count == 1)
+        let reason = record.health.fallbacks.first ?? ""
+        #expect(reason.contains("stored whole: the server has gone from timeline 1 to 2 since"), "\(reason)")
+        try cluster.compareWithServer(record, "recovered in place")
+        #expect(try cluster.delta().health.fallbacks == [])
+    }
+
     // MARK: Parents that do not serve
 
     @Test("a parent that is damaged, condemned, or of another checksum state is not used, and the reason is kept")

@@ -74,6 +74,18 @@ struct ParentChoiceTests {
         #expect(decide([abandoned, try record(2, .delta)], auto).parent == nil)
     }
 
+    @Test("single pages come from a parent only where their LSNs show each change: not on another timeline")
+    func distrust() throws {
+        var parent = try record(1)
+        #expect(parent.distrustOfPages(on: parent.span.timeline) == nil)
+        let moved = parent.distrustOfPages(on: TimelineID(parent.span.timeline.number + 1))
+        #expect(moved?.hasPrefix("the server has gone from timeline 1 to 2 since") == true)
+        parent.health.damagedPageCount = 1
+        #expect(parent.distrustOfPages(on: parent.span.timeline) == "the parent has more damaged pages than it lists")
+        parent.server.dataChecksums = false
+        #expect(parent.distrustOfPages(on: parent.span.timeline)?.hasPrefix("without data checksums") == true)
+    }
+
     @Test("each thing that must be the same, is: else full, with the reason")
     func differences() throws {
         let parent = try record(1)
