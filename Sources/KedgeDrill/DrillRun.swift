@@ -66,6 +66,8 @@ final class DrillRun {
 
     /// Plans and writes. Nil where the backup or its WAL turned out not to do.
     private func restore() throws(KedgeError) -> Restore.Outcome? {
+        // What can be recovered now, not what will be when the drill is over. No restore would wait for it.
+        if options.recoveryPointObjective != nil { _ = try surveyed() }
         clock.begin("select")
         tools.progress.begin("planning")
         request = try selectRequest()

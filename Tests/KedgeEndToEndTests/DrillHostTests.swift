@@ -55,6 +55,40 @@ struct DrillHostTests {
         #expect(try DrillCluster.checks(proof, "passed").contains("assertion"))
     }
 
+    @Test("the recovery point is that of the drill's beginning, whatever is archived while it runs")
+    func recoveryPoint() throws {
+        let drills = try DrillCluster()
+        try drills.archive()
+        let server = drills.cluster.server
+        try ServerUser.run(["sleep", "3"])
+        // pg_dump is run late in the drill: by then the original has archived something new.
+        let psql = ([server.installation.program("psql")] + server.connectionArguments + ["-XqAt", "postgres"])
+            .joined(separator: " ")
+        let real = server.installation.binDirectory
+        let bin = drills.cluster.scratch("bin")
+        let link = "mkdir \"$1\"; ln -s \"$2\"/* \"$1\"; rm \"$1\"/pg_dump"
+        try ServerUser.run(["sh", "-c", link, "sh", bin, real])
+        try drills.cluster.write(
+            bin + "/pg_dump",
+            """
+            #!/bin/sh
+            \(psql) -c "select pg_current_xact_id()"
+            wal=$(\(psql) -c "select pg_walfile_name(pg_switch_wal())")
+            for i in $(seq 300); do
+                case $(\(psql) -c "select last_archived_wal >= '$wal' from pg_stat_archiver") in t) break;; esac
+                sleep 0.1
+            done
+            exec \(real)/pg_dump "$@"
+            """)
+        try ServerUser.run(["chmod", "755", bin + "/pg_dump"])
+        let outcome = try drills.drill(["--rpo-target", "1s", "--json"], binDirectory: bin)
+        #expect(outcome.status == .exited(1), "\(outcome.errorText)\(outcome.outputText)")
+        let proof = try JSONRecord(parsing: outcome.outputText.utf8, what: "drill").record("proof")
+        #expect(try proof.string("result") == "passed")
+        let lag = try proof.record("objectives").integer("lagSeconds", as: UInt64.self)
+        #expect(lag >= 3)
+    }
+
     @Test("a locale that this host does not have is told, not taken for damage")
     func locale() throws {
         let drills = try DrillCluster()
