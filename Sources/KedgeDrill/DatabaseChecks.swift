@@ -180,7 +180,15 @@ struct DatabaseChecks {
         process.interruption = tools.interruption
         let outcome = try process.run()
         guard !outcome.status.isSuccess else { return .passed() }
-        let words = outcome.errorText.split(separator: "\n").suffix(5).joined(separator: "; ")
+        return try DatabaseChecks.dumpFailure(outcome.errorText)
+    }
+
+    /// What pg_dump's words say: of the data, or, thrown, of this host.
+    static func dumpFailure(_ errorText: String) throws(KedgeError) -> Finding {
+        // All of them: the query that pg_dump repeats comes last, and may be long.
+        let said = KedgeError(.databaseRefused, "pg_dump failed", detail: errorText)
+        if let lack = HostLack.error(for: said) { throw lack }
+        let words = errorText.split(separator: "\n").suffix(5).joined(separator: "; ")
         return .failed("pg_dump failed: \(words)")
     }
 }

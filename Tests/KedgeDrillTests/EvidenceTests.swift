@@ -134,6 +134,19 @@ import Testing
                 + "LC_COLLATE \"xx\", which is not recognized by setlocale().")
         #expect(HostLack.error(for: locale)?.code == .configuration)
         #expect(HostLack.error(for: said("FATAL:  could not access file \"x\": No such file"))?.code == .configuration)
+        // pg_dump repeats its query, which may be long, behind what the server said.
+        let query = (1...20).map { "a.attname\($0)," }.joined(separator: "\n")
+        func dump(_ words: String) throws(KedgeError) -> Finding {
+            try DatabaseChecks.dumpFailure("pg_dump: error: query failed: ERROR:  \(words)\nQuery was: \(query)\n")
+        }
+        let library = #expect(throws: KedgeError.self) {
+            _ = try dump("could not access file \"$libdir/postgis-3\": No such file or directory")
+        }
+        #expect(library?.code == .configuration)
+        guard case .failed = try dump("could not open relation with OID 4711") else {
+            Issue.record("damage is no lack")
+            return
+        }
         for damage in ["FATAL:  could not open file \"base/5/2601\": No such file", "FATAL:  invalid page in block 0"] {
             #expect(HostLack.error(for: said(damage)) == nil)
             #expect(HostLack.isFinal(said(damage)))
