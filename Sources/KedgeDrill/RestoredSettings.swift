@@ -28,12 +28,26 @@ package struct RestoredSettings: Sendable {
             self.extraFiles = extraFiles
         }
 
-        func now(_ path: RawPath) -> RawPath {
+        func now(_ named: RawPath) -> RawPath {
+            let path = Places.resolvingDots(in: named)
             let inside = original.bytes + [0x2F]
             if path.bytes.starts(with: inside) {
                 return restored.appending(RawPath(bytes: path.bytes.dropFirst(inside.count)))
             }
             return RawPath(bytes: extraFiles.bytes + path.bytes)
+        }
+
+        /// An absolute path without "." and "..", which would lead from the restored files into this host's.
+        private static func resolvingDots(in path: RawPath) -> RawPath {
+            var parts: [ArraySlice<UInt8>] = []
+            for part in path.bytes.split(separator: 0x2F) {
+                if part.elementsEqual("..".utf8) {
+                    _ = parts.popLast()
+                } else if !part.elementsEqual(".".utf8) {
+                    parts.append(part)
+                }
+            }
+            return RawPath(bytes: parts.flatMap { [0x2F] + $0 })
         }
     }
 
