@@ -42,11 +42,11 @@ struct PageScan {
             body: { (buffer, file) throws(KedgeError) in try scan.check(file, buffer, outcome) },
             finishState: { _ throws(KedgeError) in })
         try walk("global", into: pool)
-        for database in try entries("base") { try walk(RawPath("base").appending(database), into: pool) }
-        for tablespace in try entries("pg_tblspc") {
+        for database in try directories("base") { try walk(RawPath("base").appending(database), into: pool) }
+        for tablespace in try directories("pg_tblspc") {
             let directory = RawPath("pg_tblspc").appending(tablespace)
-            for version in try entries(directory) {
-                for database in try entries(directory.appending(version)) {
+            for version in try directories(directory) {
+                for database in try directories(directory.appending(version)) {
                     try walk(directory.appending(version).appending(database), into: pool)
                 }
             }
@@ -55,21 +55,27 @@ struct PageScan {
         return outcome.update { $0 }
     }
 
-    private func entries(_ name: RawPath) throws(KedgeError) -> [RawPath] {
+    /// What cannot be read is an error: pages that were not looked at are not sound.
+    private func entries(_ name: RawPath) throws(KedgeError) -> [DirectoryEntry] {
         do throws(KedgeError) {
-            return try Directory.entries(at: data.appending(name)).map(\.name)
-        } catch  where error.code == .notFound || error.code == .inputOutput {
-            // A file where a directory might be, such as pg_tblspc's temporary ones.
+            return try Directory.entries(at: data.appending(name))
+        } catch  where error.code == .notFound {
+            // It was dropped meanwhile.
             return []
         }
     }
 
+    /// A tablespace is a link, or a directory where it is in place.
+    private func directories(_ name: RawPath) throws(KedgeError) -> [RawPath] {
+        try entries(name).filter { $0.kind == .directory || $0.kind == .symbolicLink }.map(\.name)
+    }
+
     private func walk(_ directory: RawPath, into pool: WorkerPool<File>) throws(KedgeError) {
         for entry in try entries(directory) {
-            guard let segment = PageScan.segment(of: entry) else { continue }
+            guard let segment = PageScan.segment(of: entry.name) else { continue }
             let (block, overflow) = segment.multipliedReportingOverflow(by: segmentBlocks)
             guard !overflow else { continue }
-            let name = directory.appending(entry)
+            let name = directory.appending(entry.name)
             try pool.submit(File(path: data.appending(name), name: name, firstBlock: block))
         }
     }
@@ -104,6 +110,14 @@ struct PageScan {
                     rebasing: buffer.bytes[(page * blockSize)..<((page + 1) * blockSize)])
                 let block = file.firstBlock &+ UInt32(truncatingIfNeeded: offset / UInt64(blockSize)) &+ UInt32(page)
                 guard DataPage(bytes).verdict(block: block) != .valid else { continue }
+                let mayBeTorn = outcome.update { $0.damagedCount < PageScan.listed }
+                let place = UnsafeMutableRawBufferPointer(
+                    rebasing: buffer.bytes[(page * blockSize)..<((page + 1) * blockSize)])
+                if mayBeTorn,
+                    try isWhole(descriptor, place, at: offset + UInt64(page * blockSize), block: block)
+                {
+                    continue
+                }
                 outcome.update { outcome in
                     outcome.damagedCount += 1
                     if outcome.damaged.count < PageScan.listed {
@@ -116,6 +130,22 @@ struct PageScan {
             if count < PageScan.chunkBytes { return }
             offset += UInt64(count)
         }
+    }
+}
+
+extension PageScan {
+    /// Whether the page is whole after all: a process of the server may have been writing it (a background worker of
+    /// shared_preload_libraries).
+    private func isWhole(
+        _ descriptor: borrowing FileDescriptor, _ page: UnsafeMutableRawBufferPointer, at offset: UInt64, block: UInt32
+    ) throws(KedgeError) -> Bool {
+        for _ in 0..<5 {
+            try tools.time.sleep(nanoseconds: 100_000_000, unless: tools.interruption)
+            // It was truncated meanwhile.
+            guard try descriptor.read(into: page, at: offset) == page.count else { return true }
+            if DataPage(UnsafeRawBufferPointer(page)).verdict(block: block) == .valid { return true }
+        }
+        return false
     }
 }
 
