@@ -62,26 +62,29 @@ package struct ExpireSweep {
         guard plan.blocks.isEmpty else { return (result, failures) }
         let committed = Set(facts.backups.map(\.record.label))
 
-        let dead = facts.running.filter { isDead($0, committed, facts.now) }
-        failures += try remove(dead.compactMap { ClusterLayout.intent(label: $0.label.text) })
-        result.intents = dead.map(\.label)
+        let dead = facts.running.filter { isDead($0, facts.now) }
+        let alive = try remove(dead.compactMap { ClusterLayout.intent(label: $0.label.text) })
+        failures += alive
+        let left = Set(alive.map(\.name))
+        result.intents = dead.map(\.label).filter { label in
+            ClusterLayout.intent(label: label.text).map { !left.contains(cluster.name($0)) } ?? false
+        }
 
         if facts.running.isEmpty {
             let referred = Set(facts.backups.flatMap { $0.record.packs.map { ClusterLayout.pack($0.id) } })
             let unused = packs.filter { pack in
                 !referred.contains(pack.name) && Self.isPack(pack.name) && isOld(pack.status, facts.now)
             }
-            failures += try remove(unused.map(\.name))
-            result.packs = unused.count
-            result.packBytes = unused.reduce(0) { $0 &+ $1.status.sizeBytes }
+            let gone = try remove(unused, &failures)
+            result.packs = gone.count
+            result.packBytes = gone.reduce(0) { $0 &+ $1.status.sizeBytes }
         }
         let underWay = Set(facts.running.map(\.label))
         let orphans = manifests.filter { manifest in
             guard let label = Self.manifestLabel(manifest.name) else { return false }
             return !committed.contains(label) && !underWay.contains(label) && isOld(manifest.status, facts.now)
         }
-        failures += try remove(orphans.map(\.name))
-        result.manifests = orphans.count
+        result.manifests = try remove(orphans, &failures).count
         try sweepWAL(plan, facts, &result, &failures)
         try sweepProofs(committed, facts.now, &result, &failures)
         try sweepRemains(facts.now, &result, &failures)
@@ -94,7 +97,7 @@ package struct ExpireSweep {
         now.microseconds - status.modified.microseconds >= max(rules.graceSeconds, seconds) * 1_000_000
     }
 
-    private func isDead(_ running: RetentionFacts.Running, _ committed: Set<Label>, _ now: Timestamp) -> Bool {
+    private func isDead(_ running: RetentionFacts.Running, _ now: Timestamp) -> Bool {
         let age = (now.microseconds - running.storedAt.microseconds) / 1_000_000
         guard running.intent != nil, !running.hasLease else { return false }
         return age >= max(rules.graceSeconds, Self.day)
@@ -131,9 +134,9 @@ package struct ExpireSweep {
                 segments.insert(segment)
             }
             try note(segments, in: system.archive.inventory.keeping(wal.keeps), wal, archive, facts.now)
-            failures += try remove(unused.map(\.name))
-            result.walFiles += unused.count
-            result.walBytes = unused.reduce(result.walBytes) { $0 &+ $1.status.sizeBytes }
+            let gone = try remove(unused, &failures)
+            result.walFiles += gone.count
+            result.walBytes = gone.reduce(result.walBytes) { $0 &+ $1.status.sizeBytes }
         }
     }
 
@@ -184,7 +187,7 @@ package struct ExpireSweep {
     private func sweepProofs(
         _ committed: Set<Label>, _ now: Timestamp, _ result: inout Result, _ failures: inout [RemoveFailure]
     ) throws(KedgeError) {
-        var old: [ObjectName] = []
+        var old: [Found] = []
         let limit = rules.keepProofsSeconds
         for proof in try list(ClusterLayout.proofs) {
             let parts = proof.name.components
@@ -192,19 +195,17 @@ package struct ExpireSweep {
                 let name = ProofName(label: label, parts[3]), isOld(proof.status, now, atLeast: limit),
                 now.microseconds - name.time.microseconds >= limit * 1_000_000
             else { continue }
-            old.append(proof.name)
+            old.append(proof)
         }
-        failures += try remove(old)
-        result.proofs = old.count
+        result.proofs = try remove(old, &failures).count
     }
 
     /// Throwaway objects and writes whose writers died.
     private func sweepRemains(
         _ now: Timestamp, _ result: inout Result, _ failures: inout [RemoveFailure]
     ) throws(KedgeError) {
-        let probes = try list(ClusterLayout.probes).filter { isOld($0.status, now, atLeast: Self.day) }.map(\.name)
-        failures += try remove(probes)
-        result.probes = probes.count
+        let probes = try list(ClusterLayout.probes).filter { isOld($0.status, now, atLeast: Self.day) }
+        result.probes = try remove(probes, &failures).count
         let before = now.adding(seconds: -max(rules.graceSeconds, Self.day))
         result.writes = try cluster.repository.store.removeAbandonedWrites(before: before)
     }
@@ -218,6 +219,14 @@ package struct ExpireSweep {
             found.append((name, status))
         }
         return found
+    }
+
+    /// Returns those that are gone.
+    private func remove(_ found: [Found], _ failures: inout [RemoveFailure]) throws(KedgeError) -> [Found] {
+        let failed = try remove(found.map(\.name))
+        failures += failed
+        let left = Set(failed.map(\.name))
+        return found.filter { !left.contains(cluster.name($0.name)) }
     }
 
     private func remove(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {

@@ -208,6 +208,22 @@ import Testing
         #expect(harness.names("lease") == [])
     }
 
+    @Test("what the store refuses to remove is not told as removed")
+    func refusedRemoval() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...2 { try harness.backup(number) }
+        try harness.expire()
+        harness.time.advance(seconds: 90_000)
+        let held = KedgeError(.inputOutput, "could not remove an object", hint: "This is a test.")
+        let segment = try #require(harness.memory.store.names.first { $0.text.hasSuffix("000000010000000000000003") })
+        let cluster = try harness.cluster()
+        let pack = cluster.name(ClusterLayout.pack(RandomID(high: 0xDA7A, low: 1)))
+        for name in [segment, pack] { harness.memory.store.refuseRemoval(of: name, held, times: 10) }
+        let outcome = try harness.expire()
+        #expect(outcome.failures.map(\.name).sorted { $0.text < $1.text } == [pack, segment])
+        #expect(outcome.swept.packs == 1 && outcome.swept.walFiles == 2)
+    }
+
     @Test("a gap is told until somebody acknowledges it")
     func gaps() throws {
         let harness = try ExpireHarness()
