@@ -34,6 +34,7 @@ enum CheckCommand {
                 try WorkDirectory.prepare(cluster.workDirectory, user: user)
             })
         options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
+        options.keptPaths = context.keptPaths(configuration)
         options.spool = context.spool(of: cluster).map(spoolState)
         let check = Check(
             options,

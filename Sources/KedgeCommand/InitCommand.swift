@@ -40,10 +40,10 @@ enum InitCommand {
         for repository in configuration.repositories(of: cluster) {
             sources.append(try context.source(of: repository))
         }
+        var options = Init.Options(clusterName: cluster.name, pgdata: RawPath(cluster.pgdata), repositories: sources)
+        options.keptPaths = context.keptPaths(configuration)
         let initialization = Init(
-            Init.Options(
-                clusterName: cluster.name, pgdata: RawPath(cluster.pgdata), repositories: sources),
-            random: context.surroundings.random, time: context.surroundings.time)
+            options, random: context.surroundings.random, time: context.surroundings.time)
         // A note about an earlier repository in the same place would acknowledge what the new one does not hold.
         try context.spool(of: cluster)?.removeAll()
         let outcome = try initialization.run()

@@ -91,6 +91,7 @@ enum RestoreCommand {
         options.isDelta = arguments.has("delta")
         options.replacedSystem = replaced
         options.unarchivedWAL = try unarchivedWAL(arguments)
+        options.keptPaths = context.keptPaths(configuration)
         let progress = WorkProgress()
         let served = try context.showing(progress) { () throws(KedgeError) in
             try series.run(

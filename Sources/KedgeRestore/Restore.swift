@@ -46,6 +46,8 @@ package struct Restore {
         package var replacedSystem: ReplacedSystem?
         /// With `isDelta`: what becomes of WAL in pg_wal that no repository has; nil: it is refused.
         package var unarchivedWAL: UnarchivedWALChoice?
+        /// What must not lie where this restore removes things: repositories, keys and their like.
+        package var keptPaths: [KeptPath] = []
 
         package init(
             clusterName: String, request: RestoreRequest, pgdata: RawPath, configuredPgdata: RawPath,

@@ -73,6 +73,7 @@ struct RestorePreparation {
             resolve: FileSystem.resolved)
         placements = try placer.decide(
             made.backup.tablespaces, created: made.tablespaces, mapping: options.mapping(of: made.backup))
+        try options.requireNothingKept(placements, created: made.tablespaces, versionDirectory: versionDirectory)
         lock = TargetLock(options.pgdata)
         if !options.isDryRun { try lock.takeIfPresent() }
         grant = try TargetCheck(

@@ -40,6 +40,8 @@ package struct Check: Sendable {
         package let prepareWorkDirectory: @Sendable () throws(KedgeError) -> Void
         /// What `kedge archive-push` would say about a file of pg_wal; nil where that can't be tried.
         package var explainPush: (@Sendable (String) -> String?)?
+        /// What must not lie in the directories of the database.
+        package var keptPaths: [KeptPath] = []
         /// What the spool holds, in a few words, and what no repository knows of yet.
         package var spool: (text: String, untold: KedgeError?)?
 
@@ -84,6 +86,7 @@ package struct Check: Sendable {
             if let untold = options.spool?.untold { report.warn(.workDirectory, untold) }
         }
         let control = try checkDataDirectory(&report)
+        try checkPlaces(control, &report)
         var opened: [ClusterRepository] = []
         for repository in options.repositories {
             try interruption.checkpoint()
@@ -97,6 +100,15 @@ package struct Check: Sendable {
         }
         try checkServer(control, opened, &report)
         return Outcome(findings: report.findings)
+    }
+
+    /// Whether a restore would remove a repository or a file that is needed.
+    private func checkPlaces(_ control: ControlFile?, _ report: inout CheckReport) throws(KedgeError) {
+        let found = try report.attempt(.dataDirectory) { () throws(KedgeError) in
+            try PlaceCheck(dataDirectory: options.dataDirectory, control: control, kept: options.keptPaths).run()
+        }
+        if let refusal = found?.refusal { report.fail(.dataDirectory, refusal) }
+        if let warning = found?.warning { report.warn(.dataDirectory, warning) }
     }
 
     /// What is known to be wrong with the archived WAL; each of it a warning, since archiving itself may well work.

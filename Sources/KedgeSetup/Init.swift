@@ -15,6 +15,8 @@ package struct Init: Sendable {
         /// The cluster's data directory: its `pg_control` says what is registered.
         package let pgdata: RawPath
         package let repositories: [RepositorySource]
+        /// What must not lie in the directories of the database; the repositories among it not in either direction.
+        package var keptPaths: [KeptPath] = []
 
         package init(clusterName: String, pgdata: RawPath, repositories: [RepositorySource]) {
             self.clusterName = clusterName
@@ -48,18 +50,24 @@ package struct Init: Sendable {
     }
 
     /// Throws what reading `pg_control`, opening and writing throw; `not-empty` where a new repository would be made
-    /// among other things.
+    /// among other things; `configuration` where a repository shares a directory with the database.
     package func run() throws(KedgeError) -> Outcome {
         let control = try ControlFile.read(dataDirectory: options.pgdata, time: time)
-        var outcomes: [Outcome.RepositoryOutcome] = []
+        let places = PlaceCheck(dataDirectory: options.pgdata, control: control, kept: options.keptPaths)
+        if let refusal = try places.run().refusal { throw refusal }
+        // Before anything is registered anywhere.
+        var opened: [(repository: Repository, created: Bool)] = []
         for source in options.repositories {
             let created = try create(source)
             let repository = try source.open(for: .write, random: random)
+            opened.append((repository, created))
+        }
+        var outcomes: [Outcome.RepositoryOutcome] = []
+        for (repository, created) in opened {
             let registered = try register(control, in: repository)
             outcomes.append(
                 Outcome.RepositoryOutcome(
-                    name: source.settings.name, id: repository.identity.id, created: created,
-                    registered: registered))
+                    name: repository.name, id: repository.identity.id, created: created, registered: registered))
         }
         return Outcome(repositories: outcomes, control: control)
     }
