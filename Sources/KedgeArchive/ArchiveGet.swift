@@ -5,7 +5,7 @@
 //   every repository was read ──▶ one has the file, and every byte of it was checked ──▶ fetched
 //                             ──▶ none has it, and nothing says that it was ever written ──▶ absent
 //                             ──▶ none has it, but a later one of its timeline is there, or another timeline
-//                                 branched off behind it: a hole. Parallel pushes finish out of order, so it is
+//                                 branched off behind it, or a backup was taken there or later: a hole. Parallel pushes finish out of order, so it is
 //                                 looked up again until the timeout, and then is an error (`wal-gap`)
 //   one could not be read     ──▶ an error, unless another one has the file
 //
@@ -198,8 +198,10 @@ package struct ArchiveGet: Sendable {
         if let later = try archive.firstSegment(after: segment) {
             return "the later segment \"\(later.fileName(segmentSize: segmentSize))\" is archived"
         }
-        guard let branch = try archive.firstBranch(behind: segment) else { return nil }
-        return "timeline \(branch) branched off behind it, says \"\(branch.hex).history\""
+        // What the server's own history left behind is another branch's, whoever took backups of that.
+        let left = options.followed?.limit(of: segment.timeline)
+        let isFollowed = left.map { $0 > segment.startLSN(segmentSize: segmentSize) } ?? true
+        return try archive.evidence(of: segment, countsBackups: isFollowed)?.clause
     }
 
     private func gap(_ file: WALFileName, _ hole: String) -> KedgeError {

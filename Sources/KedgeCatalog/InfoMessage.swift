@@ -92,7 +92,9 @@ package struct InfoMessage: Sendable {
                     detail: "There are more than this command reads.", hint: "Take backups more often."))
         }
         messages += givenUp(info)
-        for timeline in info.inventory.timelines { messages += gaps(timeline, info) }
+        for timeline in info.inventory.timelines {
+            messages += gaps(timeline, info) + missingEnd(timeline, info)
+        }
         return messages + info.conflicts.map(conflict)
     }
 
@@ -151,6 +153,19 @@ package struct InfoMessage: Sendable {
                     + "take a new backup.  \"kedge info --acknowledge-gap\" with one of these names ends this "
                     + "warning.")
         }
+    }
+
+    /// What a backup shows to have been there behind the last archived segment.
+    private static func missingEnd(_ timeline: WALInventory.Timeline, _ info: RepositoryInfo) -> [KedgeError] {
+        guard let missing = info.missingBehindEnd(of: timeline) else { return [] }
+        let names = gapText(missing, timeline.id, info)
+        return [
+            KedgeError(
+                .walGap, "\(missing.count) WAL segment(s) are missing at the end of timeline \(timeline.id): \(names)",
+                detail: "A backup ended there, so they were archived once.  No moment from there on can be reached.",
+                hint: "If the server still has them in pg_wal, archive them with \"kedge archive-push\".  Find out who "
+                    + "removed them, and take a new backup now.")
+        ]
     }
 
     private static func strangers(_ info: RepositoryInfo) -> [KedgeError] {

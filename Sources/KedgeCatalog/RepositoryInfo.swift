@@ -109,8 +109,8 @@ package struct RepositorySurvey {
         try interruption.checkpoint()
         let inventory = try archive.inventory()
         let (histories, unreadableHistories) = try archive.histories()
-        let archived = ArchivedWAL(inventory: inventory, histories: histories)
         let backups = listing.backups.filter { $0.server.systemIdentifier == registration.systemIdentifier }
+        let archived = ArchivedWAL(inventory: inventory, histories: histories).knowing(backups)
         let survey = SegmentSurvey(archive, limit: segmentLimit, interruption: interruption)
         var damage = recordedDamage(backups)
         var windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)

@@ -258,22 +258,7 @@ package struct WALArchive: Sendable {
         return (histories, unreadable)
     }
 
-    /// The first timeline that branched off at or after the end of `segment`, and so shows that all of it existed. Only
-    /// histories of newer timelines are read: at the end of the newest timeline that is none.
-    package func firstBranch(behind segment: WALSegment) throws(KedgeError) -> TimelineID? {
-        let directory = ClusterLayout.historyDirectory(system)
-        var found: TimelineID?
-        try cluster.forEachObject(below: directory) { (name, _) throws(KedgeError) in
-            guard found == nil, let file = ClusterLayout.parseWALFile(name.lastComponent)?.file,
-                case .history(let timeline) = file, timeline > segment.timeline
-            else { return }
-            let history = try history(ArchivedFile(file: file, name: name, tag: nil), timeline)
-            if history.passes(behind: segment, segmentSize: registration.walSegmentSize) { found = timeline }
-        }
-        return found
-    }
-
-    private func history(_ archived: ArchivedFile, _ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
+    func history(_ archived: ArchivedFile, _ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
         try TimelineHistory(parsing: read(archived, threads: 1).bytes, timeline: timeline)
     }
 }

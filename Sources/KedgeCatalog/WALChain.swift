@@ -13,6 +13,8 @@ package import KedgePostgres
 package struct ArchivedWAL: Sendable {
     package let inventory: WALInventory
     package let histories: [TimelineID: TimelineHistory]
+    /// Committed backups: each shows that the WAL up to its stop existed.
+    private var backups: [CommitRecord] = []
 
     package init(inventory: WALInventory, histories: [TimelineID: TimelineHistory]) {
         self.inventory = inventory
@@ -20,6 +22,19 @@ package struct ArchivedWAL: Sendable {
     }
 
     package var segmentSize: UInt64 { inventory.segmentSize }
+
+    /// The same with what these backups, of the same database system, say about WAL that is not there.
+    package func knowing(_ backups: [CommitRecord]) -> ArchivedWAL {
+        var known = self
+        known.backups = backups
+        return known
+    }
+
+    /// The first backup on `history` that stopped after `limit`, so that there was WAL behind it.
+    func backup(endingAfter limit: LSN, along history: TimelineHistory) -> CommitRecord? {
+        backups.filter { $0.span.stopLSN > limit && $0.lies(on: history) }
+            .min { ($0.span.stopLSN, $0.label) < ($1.span.stopLSN, $1.label) }
+    }
 
     /// Every timeline of which anything is archived, and timeline 1, which needs no history file.
     package var timelines: [TimelineID] {
@@ -146,6 +161,8 @@ package struct WALChain: Sendable {
     package let resumesAt: WALSegment?
     /// The first timeline that branched off behind `missing`, which so existed: a hole even if nothing follows it.
     package let branchBehind: TimelineID?
+    /// The first backup on the history that stopped behind the chain's end: a hole, if nothing else shows it.
+    package let backupBehind: Label?
     /// Whether `missing` has several different `.partial` files, none of which can be trusted.
     package let hasConflict: Bool
 
@@ -160,6 +177,7 @@ package struct WALChain: Sendable {
         missing = builder.missing
         hasConflict = archive.hasConflict(builder.missing)
         branchBehind = archive.branch(behind: builder.missing)?.timeline
+        backupBehind = archive.backup(endingAfter: builder.limit, along: history)?.label
         let later = history.entries.compactMap { entry in
             archive.firstSegment(entry.timeline, after: builder.missing.number).map {
                 WALSegment(timeline: entry.timeline, number: $0)
@@ -171,7 +189,7 @@ package struct WALChain: Sendable {
     }
 
     /// Whether the chain ends although there is, or was, more.
-    package var endsInHole: Bool { resumesAt != nil || branchBehind != nil }
+    package var endsInHole: Bool { resumesAt != nil || branchBehind != nil || backupBehind != nil }
 
     /// The partial segment that the chain ends with.
     package var partial: WALSegment? {

@@ -144,7 +144,9 @@ enum InfoJSON {
                 "last": .string(ends.last), "segments": .int(timeline.segmentCount),
                 "storedBytes": .int(timeline.storedBytes),
                 "missing": .array(
-                    timeline.gaps.map { .string("\(name($0.lowerBound))-\(name($0.upperBound))") }),
+                    (timeline.gaps + [info.missingBehindEnd(of: timeline)].compactMap(\.self)).map {
+                        .string("\(name($0.lowerBound))-\(name($0.upperBound))")
+                    }),
                 "partial": .array(timeline.partials.sorted().map { .string(name($0)) }),
                 "conflicts": .array(timeline.conflicts.sorted().map { .string(name($0)) }),
             ]

@@ -70,7 +70,7 @@ package struct RestorePlanner {
     ) {
         self.request = request
         self.backups = backups
-        self.archive = archive
+        self.archive = archive.knowing(backups)
         self.knowledge = knowledge
     }
 

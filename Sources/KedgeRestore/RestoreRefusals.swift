@@ -63,7 +63,7 @@ extension RestorePlanner {
     func backupWithoutWAL(_ backup: CommitRecord, _ search: ReplaySearch) -> KedgeError {
         KedgeError(
             .targetUnreachable, "\(attempt): backup \"\(backup.label)\" cannot become consistent",
-            detail: "It needs the WAL up to LSN \(backup.span.stopLSN), and \(why(search)).",
+            detail: "It needs the WAL up to LSN \(backup.span.stopLSN), and \(why(search, for: backup)).",
             hint: "Look for the missing file in pg_wal of the server or in another repository and archive it with "
                 + "\"kedge archive-push\", or choose another backup.")
     }
@@ -130,8 +130,8 @@ extension RestorePlanner {
                 + "\"kedge archive-push\". " + nearest)
     }
 
-    /// Why replay cannot go on, as a clause.
-    private func why(_ search: ReplaySearch) -> String {
+    /// Why replay cannot go on, as a clause. `backup`: the one that is told to end behind it already.
+    private func why(_ search: ReplaySearch, for backup: CommitRecord? = nil) -> String {
         if let (lsn, segment) = search.damage {
             return "WAL file \(fileName(segment)) has a record at LSN \(lsn) that cannot be read"
         }
@@ -142,6 +142,9 @@ extension RestorePlanner {
         }
         if let branch = search.chain.branchBehind {
             return "WAL file \(file) is missing, while timeline \(branch) branched off behind it"
+        }
+        if let later = search.chain.backupBehind, later != backup?.label {
+            return "WAL file \(file) is missing, while backup \(later) ended behind it"
         }
         return "the archive ends before WAL file \(file)"
     }

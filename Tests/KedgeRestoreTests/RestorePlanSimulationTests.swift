@@ -139,12 +139,17 @@ import Testing
                 let about: Comment = "seed \(seed), \(request)"
                 guard let found else {
                     let chain = WALChain(
-                        model.archive, along: history,
+                        model.archive.knowing(model.backups), along: history,
                         from: backup.span.startLSN.position / HistoryModel.segmentSize)
                     #expect(!isConsistent || chain.endsInHole, about)
                     continue
                 }
                 #expect(isConsistent, about)
+                // A backup that ended behind the plan's end shows that there was more.
+                let isEnd = model.backups.allSatisfy {
+                    !$0.lies(on: history) || $0.span.stopLSN <= found.chain.limit
+                }
+                #expect(isEnd, about)
                 #expect(found.lastRecord == last, about)
                 #expect(found.target == last.map { .lsn($0, exclusive: false) }, about)
             }

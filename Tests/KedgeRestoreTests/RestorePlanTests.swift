@@ -110,6 +110,28 @@ import Testing
         #expect(try plan(Self.trunk(), RestoreRequest(standby: true)).target == .none)
     }
 
+    @Test("a backup that ended behind the archived WAL makes its end a hole: latest is refused, a moment before is not")
+    func backupBehindTheEnd() throws {
+        let older = Self.backup(number: 0)
+        var newer = Self.backup(number: 1, stopTime: 25)
+        newer.span.startLSN = LSN(2 * Self.mega + 0x3000)
+        newer.span.stopLSN = LSN(3 * Self.mega)
+        let model = try Self.trunk([older, newer], archived: [1])
+        #expect(try refusal(model, RestoreRequest()).contains("backup \"\(newer.label)\" cannot become consistent"))
+        let text = try refusal(model, RestoreRequest(backup: older.label))
+        #expect(text.contains("the archived WAL has a hole"), "\(text)")
+        #expect(
+            text.contains(
+                "WAL file 000000010000000000000002 is missing, while backup \(newer.label) ended behind it."), "\(text)"
+        )
+        #expect(text.contains("give \"--target-lsn "), "\(text)")
+        let immediate = try plan(model, RestoreRequest(backup: older.label, target: .immediate))
+        #expect(immediate.backup.label == older.label)
+        // Without the newer one nothing shows that there was more.
+        #expect(try plan(Self.trunk([older], archived: [1]), RestoreRequest()).backup.label == older.label)
+        #expect(try plan(Self.trunk([older, newer]), RestoreRequest()).backup.label == newer.label)
+    }
+
     @Test("a transaction that the backup's snapshot shows as ended needs an older backup")
     func transactionInSnapshot() throws {
         let older = Self.backup(number: 0)
