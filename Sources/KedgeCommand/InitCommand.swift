@@ -14,15 +14,31 @@ enum InitCommand {
         name: "init", summary: "create the repository and register the cluster",
         description: [
             "Creates each repository of the cluster, registers the cluster there and prints the lines for "
-                + "postgresql.conf. Safe to repeat: what exists already is checked and left alone."
+                + "postgresql.conf. Safe to repeat: what exists already is checked and left alone.",
+            "Where another database system is registered under the cluster's name it refuses, unless this one has a "
+                + "newer major version, as after pg_upgrade: two servers that share a name would expire and restore "
+                + "each other's backups. After initdb, --replace-system names the old system.",
         ],
         options: [
             .value(
                 "generate-key", "FILE",
-                "Make a new key file first. One that exists is left alone. Keep a copy elsewhere.")
+                "Make a new key file first. One that exists is left alone. Keep a copy elsewhere."),
+            .value(
+                "replace-system", "IDENTIFIER",
+                "The database system of this identifier, which is registered under the cluster's name, is no more: "
+                    + "this one takes its place."),
         ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
+        let replaced = try context.arguments.value("replace-system").map {
+            (text) throws(KedgeError) -> SystemIdentifier in
+            guard let system = SystemIdentifier(text) else {
+                throw KedgeError(
+                    .usage, "cannot read \"--replace-system \(text)\"",
+                    hint: "Give the system identifier that is registered, as \"kedge init\" prints it.")
+            }
+            return system
+        }
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
         var lines: [String] = []
@@ -42,6 +58,7 @@ enum InitCommand {
         }
         var options = Init.Options(clusterName: cluster.name, pgdata: RawPath(cluster.pgdata), repositories: sources)
         options.keptPaths = context.keptPaths(configuration)
+        options.replacedSystem = replaced
         let initialization = Init(
             options, random: context.surroundings.random, time: context.surroundings.time)
         // A note about an earlier repository in the same place would acknowledge what the new one does not hold.

@@ -17,6 +17,8 @@ package struct Init: Sendable {
         package let repositories: [RepositorySource]
         /// What must not lie in the directories of the database; the repositories among it not in either direction.
         package var keptPaths: [KeptPath] = []
+        /// The database system that is registered and that this one replaces, where that is not plain.
+        package var replacedSystem: SystemIdentifier?
 
         package init(clusterName: String, pgdata: RawPath, repositories: [RepositorySource]) {
             self.clusterName = clusterName
@@ -50,7 +52,7 @@ package struct Init: Sendable {
     }
 
     /// Throws what reading `pg_control`, opening and writing throw; `not-empty` where a new repository would be made
-    /// among other things; `configuration` where a repository shares a directory with the database.
+    /// among other things; `configuration` where a repository shares a directory with the database; `wal-foreign` where another living database may be registered under the cluster's name.
     package func run() throws(KedgeError) -> Outcome {
         let control = try ControlFile.read(dataDirectory: options.pgdata, time: time)
         let places = PlaceCheck(dataDirectory: options.pgdata, control: control, kept: options.keptPaths)
@@ -60,6 +62,8 @@ package struct Init: Sendable {
         for source in options.repositories {
             let created = try create(source)
             let repository = try source.open(for: .write, random: random)
+            try SystemSuccession.require(
+                control, named: options.clusterName, in: repository, replacing: options.replacedSystem)
             opened.append((repository, created))
         }
         var outcomes: [Outcome.RepositoryOutcome] = []

@@ -142,6 +142,9 @@ struct RepositoryTest {
                         + "configuration, and \"kedge init\"."))
             return nil
         }
+        if let control, let warning = SystemSuccession.warning(cluster, present: control) {
+            report.warn(.registration, in: name, warning)
+        }
         report.ok(
             .registration, in: name,
             "cluster \"\(clusterName)\" is registered: PostgreSQL \(registration.postgresVersion), system identifier "

@@ -47,7 +47,18 @@ final class TopologyCluster {
         if older == nil { try ServerUser.run(["mkdir", "-m", "700", place("work")]) }
         try configure()
         try arrange(self)
-        try kedge(["init"] + (older == nil ? ["--generate-key", place("main.key")] : []))
+        var arguments = ["init"]
+        if let older {
+            // A newer version takes the older one's place without a word.
+            if older.installation.version == installation.version {
+                let control = try ControlFile.read(
+                    dataDirectory: RawPath(older.dataDirectory), time: SystemTimeSource())
+                arguments += ["--replace-system", control.systemIdentifier.description]
+            }
+        } else {
+            arguments += ["--generate-key", place("main.key")]
+        }
+        try kedge(arguments)
         try server.start()
     }
 

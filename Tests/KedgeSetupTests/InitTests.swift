@@ -1,4 +1,5 @@
-// What init refuses before it registers anything: repositories in the way of the database.
+// What init refuses before it registers anything: repositories in the way of the database, and a
+// living database's name.
 import KedgeCatalog
 import KedgeCore
 import KedgePostgres
@@ -10,12 +11,14 @@ import Testing
 
 @Suite struct InitTests {
     private func initialize(
-        _ fixture: ArchiveFixture, _ stores: [MemoryStore], kept: [KeptPath] = []
+        _ fixture: ArchiveFixture, _ stores: [MemoryStore], kept: [KeptPath] = [],
+        replacing: SystemIdentifier? = nil
     ) throws(KedgeError) -> Init.Outcome {
         var options = Init.Options(
             clusterName: "main", pgdata: fixture.path("."),
             repositories: stores.enumerated().map { ArchiveFixture.source($0.element, name: "r\($0.offset)") })
         options.keptPaths = kept
+        options.replacedSystem = replacing
         return try Init(options, random: SystemRandomSource(), time: ManualTime()).run()
     }
 
@@ -57,5 +60,57 @@ import Testing
         ).run()
         #expect(found.refusal == nil)
         #expect(found.warning?.detail?.hasPrefix("The key file, at ") == true)
+    }
+
+    // MARK: Systems
+
+    @Test("a second database takes a registered one's name only where the old one is named (lesson 44)")
+    func systems() throws {
+        let (first, second) = (try ArchiveFixture(), try ArchiveFixture(system: SystemIdentifier(8)))
+        let store = MemoryStore()
+        _ = try initialize(first, [store])
+        let before = store.contents
+        let old = WALBuilder.system
+        for named in [nil, SystemIdentifier(8), SystemIdentifier(9)] {
+            let error = #expect(throws: KedgeError.self) { try initialize(second, [store], replacing: named) }
+            #expect(error?.code == .walForeign)
+            #expect(error?.hint?.hasSuffix("add \"--replace-system \(old)\".") == true)
+            #expect(store.contents == before)
+        }
+        #expect(try initialize(second, [store], replacing: old).repositories.map(\.registered) == [true])
+        // Safe to repeat, for both: an upgrade may be undone.
+        #expect(try initialize(second, [store], replacing: old).repositories.map(\.registered) == [false])
+        #expect(try initialize(first, [store]).repositories.map(\.registered) == [false])
+        let cluster = try ArchiveFixture.source(store).openCluster("main", for: .read)
+        func warning(_ fixture: ArchiveFixture) throws -> KedgeError? {
+            SystemSuccession.warning(
+                cluster, present: try ControlFile.read(dataDirectory: fixture.path("."), time: ManualTime()))
+        }
+        #expect(cluster.registrations.count == 2)
+        let later = cluster.newestRegistration.systemIdentifier
+        #expect(try warning(later == old ? first : second) == nil)
+        #expect(try warning(later == old ? second : first)?.code == .walForeign)
+    }
+
+    @Test("generated registrations: nothing but an upgrade goes on unasked", arguments: 1...100)
+    func decided(_ seed: UInt64) {
+        let dice = SeededRandom(seed: seed)
+        func system() -> SystemSuccession.System {
+            .init(identifier: SystemIdentifier(UInt64(1 + dice.next(below: 5))), version: 13 + dice.next(below: 3))
+        }
+        for _ in 0..<100 {
+            let (present, registered) = (system(), (0..<dice.next(below: 4)).map { _ in system() })
+            let named = dice.next(below: 2) == 0 ? nil : system().identifier
+            let decision = SystemSuccession.decide(present, registered: registered, replacing: named)
+            let isKnown = registered.contains { $0.identifier == present.identifier }
+            switch decision {
+            case .plain: #expect(isKnown || registered.isEmpty)
+            case .upgraded: #expect(!isKnown && named == nil && present.version > registered.last?.version ?? .max)
+            case .confirmed: #expect(!isKnown && named != nil && named == registered.last?.identifier)
+            case .refused:
+                #expect(!isKnown && !registered.isEmpty && named != registered.last?.identifier)
+                #expect(named != nil || present.version <= registered.last?.version ?? 0)
+            }
+        }
     }
 }
