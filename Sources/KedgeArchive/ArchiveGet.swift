@@ -8,6 +8,7 @@
 //                                 branched off behind it, or a backup was taken there or later: a hole. Parallel pushes finish out of order, so it is
 //                                 looked up again until the timeout, and then is an error (`wal-gap`)
 //   one could not be read     ──▶ an error, unless another one has the file
+//   one is known to be an older state of itself ──▶ the same
 //
 // While there is another repository to turn to, one that does not answer is given up after seconds; only when none of
 // the others has the file it gets all the time that there is.
@@ -180,6 +181,8 @@ package struct ArchiveGet: Sendable {
                     }
                     return search
                 }
+                // A state that is older than one that was seen here may lack what was acknowledged since.
+                if let outdated = cluster.repository.outdated { throw outdated }
                 if search.hole == nil { search.hole = try hole(at: wanted(file, archive), in: archive) }
             } catch {
                 guard error.code != .interrupted else { throw error }

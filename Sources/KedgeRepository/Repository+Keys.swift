@@ -133,33 +133,38 @@ extension Repository {
         return nil
     }
 
-    /// Holds the newest open key against what this host remembers, and makes sure that it may be written with.
+    /// Holds the newest open key against what this host remembers, and makes sure that it may be written with. Returns
+    /// why absence proves nothing, where the repository may be read all the same.
     static func checkNewest(
         _ opened: OpenedKeys, _ found: FoundSlots, _ store: any ObjectStore, _ settings: RepositorySettings,
         _ identity: RepositoryIdentity, for use: RepositoryUse
-    ) throws(KedgeError) {
-        guard let newest = opened.ring.newest?.version else { return }
+    ) throws(KedgeError) -> KedgeError? {
+        guard let newest = opened.ring.newest?.version else { return nil }
         let known = settings.keyMemory?.newestKey(of: identity.id)
         if let known, newest < known {
-            guard use == .read else { throw rolledBack(to: newest, from: known, settings, identity) }
-            return
+            guard use == .read else {
+                throw rolledBack("cannot write to repository", to: newest, from: known, settings, identity)
+            }
+            return rolledBack(
+                "cannot rely on what is missing in repository", to: newest, from: known, settings, identity)
         }
         if use != .read { warnOfClosed(opened.ring, newest, settings) }
         guard known != newest, let slot = opened.slots[newest.id],
             let name = RepositoryLayout.keySlot(key: slot.keyID, slot: slot.slotID)
-        else { return }
+        else { return nil }
         if use != .read {
             try store.makeDurable(name)
         } else {
-            guard settings.keyMemory != nil else { return }
+            guard settings.keyMemory != nil else { return nil }
             do throws(KedgeError) {
                 try store.makeDurable(name)
             } catch {
                 // Reading asks for no more than it needs; whoever writes next makes note of the key.
-                return
+                return nil
             }
         }
         settings.keyMemory?.remember(newest, of: identity.id)
+        return nil
     }
 
     private static func warnOfClosed(_ ring: KeyRing, _ newest: KeyVersion, _ settings: RepositorySettings) {
@@ -188,12 +193,13 @@ extension Repository {
     }
 
     private static func rolledBack(
-        to newest: KeyVersion, from known: KeyVersion, _ settings: RepositorySettings, _ identity: RepositoryIdentity
+        _ what: String, to newest: KeyVersion, from known: KeyVersion, _ settings: RepositorySettings,
+        _ identity: RepositoryIdentity
     ) -> KedgeError {
         let place = settings.keyMemory?.location(of: identity.id) ?? ""
         return KedgeError(
             .keyOutdated,
-            "cannot write to repository \"\(settings.name)\": this host has seen a newer data key than there is",
+            "\(what) \"\(settings.name)\": this host has seen a newer data key than there is",
             detail: "The newest that opens is data key \(newest.sequence) (\(newest.id)); data key \(known.sequence) "
                 + "(\(known.id)) has been seen before. Somebody put an older state of key/ back or removed its slots. "
                 + "Reading is still possible.",

@@ -47,14 +47,18 @@ package final class Repository: Sendable {
     /// What lies below `key/` and can't be used as a slot.
     package let unusableSlots: [UnusableSlot]
     package let random: any RandomSource
+    /// Why what is not there proves nothing: this host has seen a newer state. What is there may still be read. Nil for
+    /// a repository that is opened for anything but reading.
+    package let outdated: KedgeError?
 
     /// The name of the configuration section.
     package var name: String { settings.name }
 
     private init(
         settings: RepositorySettings, identity: RepositoryIdentity, store: any ObjectStore, keyRing: KeyRing,
-        found: FoundSlots = FoundSlots(), random: any RandomSource
+        found: FoundSlots = FoundSlots(), outdated: KedgeError? = nil, random: any RandomSource
     ) {
+        self.outdated = outdated
         self.settings = settings
         self.identity = identity
         self.store = store
@@ -84,9 +88,10 @@ package final class Repository: Sendable {
             return Repository(settings: settings, identity: identity, store: store, keyRing: .plain, random: random)
         }
         let (found, opened) = try unlock(store, settings, secret, identity)
-        try checkNewest(opened, found, store, settings, identity, for: use)
+        let outdated = try checkNewest(opened, found, store, settings, identity, for: use)
         return Repository(
-            settings: settings, identity: identity, store: store, keyRing: opened.ring, found: found, random: random)
+            settings: settings, identity: identity, store: store, keyRing: opened.ring, found: found,
+            outdated: outdated, random: random)
     }
 
     /// Stores a key slot; slots are never replaced.

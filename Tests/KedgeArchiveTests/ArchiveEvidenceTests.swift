@@ -1,5 +1,5 @@
-// What shows that a segment existed which is nowhere: a backup that was taken there or later.
-// Absence is proven only without it.
+// What shows that a segment existed which is nowhere: a backup that was taken there or later, and a newer state of the
+// repository that this host has seen. Absence is proven only without it.
 import KedgeArchive
 import KedgeCatalog
 import KedgeCodec
@@ -108,5 +108,43 @@ import Testing
                 record.span.reaches(segment, segmentSize: size)
                     == (timeline == otherTimeline && max(stop, 1) > bytes.lowerBound))
         }
+    }
+
+    /// Remembers a key that is newer than any.
+    private struct Seen: KeyMemory {
+        let sequence: UInt64
+
+        func location(of repository: RandomID) -> String { "\"/note\"" }
+        func newestKey(of repository: RandomID) -> KeyVersion? {
+            KeyVersion(sequence: sequence, id: RandomID(high: .max, low: .max))
+        }
+        func remember(_ key: KeyVersion, of repository: RandomID) {}
+    }
+
+    @Test("a repository that is known to be an older state of itself serves what it has and proves no absence")
+    func rolledBack() throws {
+        let (store, secret) = (MemoryStore(), KeyEncryptionSecret.newKeyFile(random: SystemRandomSource()))
+        let plain = try fixture.makeRepository(in: store, secret: secret)
+        let usual = ArchiveHarness(fixture: fixture, repositories: [plain])
+        _ = try usual.push(names[0])
+        #expect(try usual.get(names[1]) == .absent)
+        var settings = plain.settings
+        settings.keyMemory = Seen(sequence: 2)
+        let old = ArchiveHarness(
+            fixture: fixture,
+            repositories: [
+                RepositorySource(settings: settings, openStore: plain.openStore, createStore: plain.createStore)
+            ])
+        #expect(try old.get(names[0]) == .fetched(repository: "main"))
+        for name in [names[1], "00000002.history"] {
+            let error = failure { _ = try old.get(name) }
+            #expect(error?.code == .keyOutdated, "\(text(error))")
+        }
+        // Another repository that has the file serves it all the same; absence needs both.
+        let other = ArchiveHarness(fixture: fixture, repositories: [harness.repositories[0]])
+        _ = try other.push(names[1])
+        let both = ArchiveHarness(fixture: fixture, repositories: old.repositories + other.repositories)
+        #expect(try both.get(names[1]) == .fetched(repository: "main"))
+        #expect(failure { _ = try both.get(names[2]) }?.code == .keyOutdated)
     }
 }
