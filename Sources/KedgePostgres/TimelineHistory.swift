@@ -75,7 +75,8 @@ package struct TimelineHistory: Hashable, Sendable {
     /// Parses the content of `timeline`'s history file.
     ///
     /// A line is a timeline, white space, an LSN, and free text up to the end of the line (the reason); empty lines and
-    /// comments (`#`) are skipped. Throws `walInvalid` with the line's number for anything else.
+    /// comments (`#`) are skipped. Throws `walInvalid` with the line's number for anything else, and where a timeline
+    /// above 1 has no parent.
     package init(parsing bytes: [UInt8], timeline: TimelineID) throws(KedgeError) {
         guard bytes.count <= TimelineHistory.maximumFileSize else {
             throw TimelineHistory.invalid(
@@ -93,6 +94,11 @@ package struct TimelineHistory: Hashable, Sendable {
                     timeline, "Line \(index + 1) is not a timeline number followed by an LSN.")
             }
             ancestors.append((TimelineID(number), switchPoint))
+        }
+        // A server writes it for a timeline that branched off another, and for no other (xlog.c,
+        // writeTimeLineHistory); an empty one would take the name for ever.
+        guard !ancestors.isEmpty || timeline == TimelineID(1) else {
+            throw TimelineHistory.invalid(timeline, "It names no timeline that this one branched off.")
         }
         try self.init(timeline: timeline, ancestors: ancestors)
     }

@@ -147,4 +147,16 @@ import Testing
         #expect(try both.get(names[1]) == .fetched(repository: "main"))
         #expect(failure { _ = try both.get(names[2]) }?.code == .keyOutdated)
     }
+
+    @Test("an empty history file is refused: the real one would be a conflict for ever")
+    func emptyHistory() throws {
+        let before = store.contents
+        for content in ["", "\n", "# nothing\n"] {
+            try fixture.write("pg_wal/00000002.history", Array(content.utf8))
+            #expect(failure { _ = try harness.push("00000002.history") }?.code == .walInvalid)
+        }
+        #expect(store.contents == before)
+        try fixture.write("pg_wal/00000002.history", Array("1\t0/680000\tbefore\n".utf8))
+        _ = try harness.push("00000002.history")
+    }
 }

@@ -43,6 +43,8 @@ import Testing
             ("1\t0-A000198\n", 2, "Line 1 is not a timeline number followed by an LSN."),
             ("0\t0/A000198\n", 2, "Line 1 is not a timeline number followed by an LSN."),
             ("99999999999\t0/1\n", 2, "Line 1 is not a timeline number followed by an LSN."),
+            ("", 2, "It names no timeline that this one branched off."),
+            ("\n# nothing\n", 3, "It names no timeline that this one branched off."),
             ("2\t0/1\n2\t0/2\n", 3, "Timeline 2 follows timeline 2, but they must increase."),
             ("1\t0/1\n3\t0/2\n", 3, "It lists timeline 3, which is not older than the file's own."),
         ] as [(String, UInt32, String)])
