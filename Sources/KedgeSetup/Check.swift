@@ -98,6 +98,9 @@ package struct Check: Sendable {
                 try checkWAL(cluster, &report)
             }
         }
+        if let twin = RepositoryTwin.find(opened.map(\.repository.twin)) {
+            report.fail(.repository, in: twin.second, twin.error)
+        }
         try checkServer(control, opened, &report)
         return Outcome(findings: report.findings)
     }

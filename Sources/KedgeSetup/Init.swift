@@ -52,7 +52,8 @@ package struct Init: Sendable {
     }
 
     /// Throws what reading `pg_control`, opening and writing throw; `not-empty` where a new repository would be made
-    /// among other things; `configuration` where a repository shares a directory with the database; `wal-foreign` where another living database may be registered under the cluster's name.
+    /// among other things; `configuration` where a repository shares a directory with the database or is configured
+    /// twice; `wal-foreign` where another living database may be registered under the cluster's name.
     package func run() throws(KedgeError) -> Outcome {
         let control = try ControlFile.read(dataDirectory: options.pgdata, time: time)
         let places = PlaceCheck(dataDirectory: options.pgdata, control: control, kept: options.keptPaths)
@@ -62,6 +63,8 @@ package struct Init: Sendable {
         for source in options.repositories {
             let created = try create(source)
             let repository = try source.open(for: .write, random: random)
+            let twins = opened.map { $0.repository.twin } + [repository.twin]
+            if let twin = RepositoryTwin.find(twins) { throw twin.error }
             try SystemSuccession.require(
                 control, named: options.clusterName, in: repository, replacing: options.replacedSystem)
             opened.append((repository, created))

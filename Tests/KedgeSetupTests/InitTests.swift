@@ -1,5 +1,5 @@
-// What init refuses before it registers anything: repositories in the way of the database, and a
-// living database's name.
+// What init refuses before it registers anything: repositories in the way of the database, two names of one repository,
+// and a living database's name.
 import KedgeCatalog
 import KedgeCore
 import KedgePostgres
@@ -60,6 +60,28 @@ import Testing
         ).run()
         #expect(found.refusal == nil)
         #expect(found.warning?.detail?.hasPrefix("The key file, at ") == true)
+    }
+
+    @Test("one repository under two names is refused before anything is registered")
+    func twins() throws {
+        let fixture = try ArchiveFixture()
+        let (one, other) = (MemoryStore(), MemoryStore())
+        let error = #expect(throws: KedgeError.self) { try initialize(fixture, [one, other, one]) }
+        #expect(error?.message == "cannot use repositories \"r0\" and \"r2\": they are the same")
+        #expect(!one.names.contains { $0.text.hasPrefix("main/") })
+        #expect(try initialize(fixture, [one, other]).repositories.map(\.registered) == [true, true])
+    }
+
+    @Test("generated lists of repositories: the first two of one id, or none", arguments: 1...50)
+    func twinsGenerated(_ seed: UInt64) {
+        let dice = SeededRandom(seed: seed)
+        let ids = (0..<dice.next(below: 6)).map { _ in RandomID(high: 1, low: UInt64(dice.next(below: 8))) }
+        let found = RepositoryTwin.find(
+            ids.enumerated().map { RepositoryTwin.Member(name: "\($0.offset)", id: $0.element, location: "l") })
+        #expect((found == nil) == (Set(ids).count == ids.count))
+        guard let found, let first = Int(found.first), let second = Int(found.second) else { return }
+        #expect(first < second && ids[first] == ids[second])
+        #expect(Set(ids[..<second]).count == second)
     }
 
     // MARK: Systems
