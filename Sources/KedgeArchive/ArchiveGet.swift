@@ -5,8 +5,9 @@
 //   every repository was read ──▶ one has the file, and every byte of it was checked ──▶ fetched
 //                             ──▶ none has it, and nothing says that it was ever written ──▶ absent
 //                             ──▶ none has it, but a later one of its timeline is there, or another timeline
-//                                 branched off behind it, or a backup was taken there or later: a hole. Parallel pushes finish out of order, so it is
-//                                 looked up again until the timeout, and then is an error (`wal-gap`)
+//                                 branched off behind it, or a backup was taken there or later: a hole. Parallel
+//                                 pushes finish out of order, so it is looked up again until the
+//                                 timeout, and then is an error (`wal-gap`)
 //   one could not be read     ──▶ an error, unless another one has the file
 //   one is known to be an older state of itself ──▶ the same
 //
