@@ -32,6 +32,9 @@ struct ParentSearch {
                 history: try TimelineHistory(ofServerIn: dataDirectory, timeline: position.timeline),
                 lsn: position.lsn, time: position.time))
         guard let record = backups.first(where: { $0.label == choice.parent }) else { return (choice, nil) }
+        if let objection = try objection(to: record, among: backups) {
+            return (.fallback("backup \(record.label) cannot be its parent: \(objection)"), nil)
+        }
         do throws(KedgeError) {
             return (choice, try ParentBackup(record, for: position.timeline, in: catalog, unless: tools.interruption))
         } catch {
@@ -43,6 +46,16 @@ struct ParentSearch {
             let why = error.detail.map { "\(error.message) (\($0))" } ?? error.message
             return (.fallback("backup \(record.label) cannot be its parent: \(why)"), nil)
         }
+    }
+
+    /// What proofs have against this parent; nil for nothing.
+    private func objection(to parent: CommitRecord, among backups: [CommitRecord]) throws(KedgeError) -> String? {
+        let proofs = ProofCatalog(catalog.cluster)
+        for backup in ParentEvidence.related(to: parent, among: backups) {
+            let standing = try proofs.standing(of: backup, try proofs.names(backup.label)).standing
+            if let objection = ParentEvidence.objection(standing.failures) { return objection }
+        }
+        return nil
     }
 
     /// Looks whether `parent` still serves now that the intent, which protects it, is there: of a backup and an expire

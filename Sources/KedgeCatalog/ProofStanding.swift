@@ -13,14 +13,26 @@ package struct ProofStanding: Hashable, Sendable {
     package let drilled: ProofRecord?
     /// The newest full verification, if it passed and nothing failed since.
     package let verified: ProofRecord?
-    /// The newest failure that no later pass of its level has answered; of two at one second the drill's.
-    package let failure: ProofRecord?
+    /// The failures that no later pass of their level has answered, the newest first; of two at one second the drill's.
+    package let failures: [ProofRecord]
+    /// The newest full proof of each level that passed, also where something failed since: then it is history, no
+    /// evidence.
+    package let lastDrilled: ProofRecord?
+    package let lastVerified: ProofRecord?
 
-    package init(drilled: ProofRecord? = nil, verified: ProofRecord? = nil, failure: ProofRecord? = nil) {
+    package init(
+        drilled: ProofRecord? = nil, verified: ProofRecord? = nil, failures: [ProofRecord] = [],
+        lastDrilled: ProofRecord? = nil, lastVerified: ProofRecord? = nil
+    ) {
         self.drilled = drilled
         self.verified = verified
-        self.failure = failure
+        self.failures = failures
+        self.lastDrilled = lastDrilled ?? drilled
+        self.lastVerified = lastVerified ?? verified
     }
+
+    /// The newest failure.
+    package var failure: ProofRecord? { failures.first }
 
     /// The proof that counts: a drill proves more than a verification, however old.
     package var proof: ProofRecord? { drilled ?? verified }
@@ -48,10 +60,12 @@ package struct ProofStanding: Hashable, Sendable {
         let verification = newestPass(.verified)
         drilled = standing(.drilled)
         verified = standing(.verified)
-        failure =
+        lastDrilled = drill
+        lastVerified = verification
+        self.failures =
             failures.filter { failure in
                 let answer = failure.level == .drilled ? drill : verification
                 return answer.map { $0.name.time <= failure.name.time } ?? true
-            }.max { ($0.finished, $0.level == .drilled ? 1 : 0) < ($1.finished, $1.level == .drilled ? 1 : 0) }
+            }.sorted { ($0.finished, $0.level == .drilled ? 1 : 0) > ($1.finished, $1.level == .drilled ? 1 : 0) }
     }
 }

@@ -233,6 +233,16 @@ struct DeltaBackupTests {
         let victim = try #require(second.packs.first)
         _ = try cluster.store.remove([opened.name(ClusterLayout.pack(victim.id))])
         #expect(try fallback(.auto(fullEvery: .seconds(86_400))).contains("it is missing from repository"))
+        // What it builds on failed a verification, whose damage nothing but reading every byte shows.
+        let base = try cluster.backUp(.full).record
+        let broken = try cluster.delta()
+        var failure = ProofRecord.sample(
+            of: base, in: opened.repository.identity.id, result: .failed, finished: SystemTimeSource().now())
+        failure.checks = [.init(name: "files", result: .failed)]
+        try ProofCatalog(opened).put(failure)
+        #expect(
+            try fallback(.auto(fullEvery: .seconds(86_400))).contains(
+                "\(broken.label) cannot be its parent: backup \(base.label) failed its verification at "))
         // About to be removed.
         let third = try cluster.delta()
         let mark = opened.name(try #require(ClusterLayout.condemned.appending(third.label.text)))

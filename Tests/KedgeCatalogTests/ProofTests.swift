@@ -114,7 +114,7 @@ import Testing
         #expect(listing.proofs == [failed])
         #expect(listing.unreadable.map(\.error.code) == [.damaged, .damaged])
         let (standing, unreadable) = try catalog.standing(of: backup, catalog.names(backup.label))
-        #expect(standing == ProofStanding(failure: failed))
+        #expect(standing == ProofStanding(failures: [failed]))
         #expect(unreadable.count == 2)
     }
 
@@ -156,7 +156,9 @@ import Testing
         let backup: CommitRecord
         let repositoryID: RandomID
         var proven: [ProofLevel: ProofRecord] = [:]
-        var open: [ProofLevel: ProofRecord] = [:]
+        var passed: [ProofLevel: ProofRecord] = [:]
+        /// Oldest first.
+        var open: [ProofRecord] = []
 
         init(_ backup: CommitRecord, _ repositoryID: RandomID) {
             self.backup = backup
@@ -167,16 +169,12 @@ import Testing
             guard proof.manifest == backup.manifest, proof.repositoryID == repositoryID else { return }
             if proof.result == .failed {
                 proven = [:]
-                open[proof.level] = proof
+                open.append(proof)
             } else if !proof.isSample {
                 proven[proof.level] = proof
-                open[proof.level] = nil
+                passed[proof.level] = proof
+                open.removeAll { $0.level == proof.level }
             }
-        }
-
-        private func newestFailure(_ open: [ProofLevel: ProofRecord]) -> ProofRecord? {
-            guard let drill = open[.drilled], let verification = open[.verified] else { return open.values.first }
-            return verification.finished > drill.finished ? verification : drill
         }
 
         func run(_ proofs: [ProofRecord]) -> ProofStanding {
@@ -187,7 +185,9 @@ import Testing
             }) { model.happens(proof) }
             return ProofStanding(
                 drilled: model.proven[.drilled], verified: model.proven[.verified],
-                failure: newestFailure(model.open))
+                failures: model.open.sorted {
+                    ($0.finished, $0.level == .drilled ? 1 : 0) > ($1.finished, $1.level == .drilled ? 1 : 0)
+                }, lastDrilled: model.passed[.drilled], lastVerified: model.passed[.verified])
         }
     }
 }
