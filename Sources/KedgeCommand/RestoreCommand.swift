@@ -109,7 +109,12 @@ enum RestoreCommand {
         if outcome.isWritten && context.surroundings.host.userID == 0 && !outcome.isOwnerKept {
             context.log.warn("the files belong to root: give them to the server's user before you start it")
         }
-        var result = RestoreReport(outcome, binDirectory: cluster.binDirectory).result
+        let start = outcome.startSettings()
+        if !start.outside.isEmpty && outcome.pgdata != outcome.plan.backup.dataDirectory {
+            let list = start.outside.map { "\($0.name) = \"\($0.value)\"" }.joined(separator: ", ")
+            context.log.warn("the restored configuration names files outside of the data directory: \(list)")
+        }
+        var result = RestoreReport(outcome, start: start, binDirectory: cluster.binDirectory).result
         if !outcome.isWritten { addForecast(outcome, served.source, cluster.name, context, to: &result) }
         return result
     }

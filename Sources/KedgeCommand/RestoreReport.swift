@@ -8,9 +8,11 @@ import KedgeRestore
 struct RestoreReport {
     private let outcome: Restore.Outcome
     private let binDirectory: String?
+    private let start: StartSettings
 
-    init(_ outcome: Restore.Outcome, binDirectory: String?) {
+    init(_ outcome: Restore.Outcome, start: StartSettings, binDirectory: String?) {
         self.outcome = outcome
+        self.start = start
         self.binDirectory = binDirectory
     }
 
@@ -111,17 +113,16 @@ struct RestoreReport {
         ]
     }
 
-    /// A configuration file that lies elsewhere may name the original's data directory, and that wins over -D: so the
-    /// directory is given as a setting, which wins over both.
+    /// A configuration file may name the original's data directory, and that wins over -D: so the directory is given
+    /// as a setting, which wins over both.
     private var startCommand: String {
         let program = binDirectory.map { $0 + "/pg_ctl" } ?? "pg_ctl"
         let pgdata = outcome.pgdata.description
         var words = [program, "-D", pgdata]
-        if let configuration = outcome.extraFiles.first(where: { $0.lastComponent == "postgresql.conf" }) {
-            let path = (outcome.extraFilesDirectory?.description ?? "") + configuration.description
-            let settings = ["-c", "config_file=\(path)", "-c", "data_directory=\(pgdata)"]
-            words += ["-o", settings.map(RestoreCommandLine.quoted).joined(separator: " ")]
-        }
+        var settings: [String] = []
+        if let path = outcome.outerConfigurationFile { settings += ["-c", "config_file=\(path)"] }
+        if !settings.isEmpty || start.overridesDataDirectory { settings += ["-c", "data_directory=\(pgdata)"] }
+        if !settings.isEmpty { words += ["-o", settings.map(RestoreCommandLine.quoted).joined(separator: " ")] }
         return (words + ["-w", "start"]).map(RestoreCommandLine.quoted).joined(separator: " ")
     }
 

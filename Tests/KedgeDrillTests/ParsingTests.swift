@@ -1,6 +1,7 @@
 // That check files, the restored configuration and drill-set are read as psql and the server read them.
 import KedgeCore
 import KedgePostgres
+import KedgeRestore
 import KedgeTestSupport
 import Testing
 
