@@ -46,6 +46,7 @@ struct RestoreAttempt {
                     Refusal(
                         error: planner.stopsTooEarly(backup, stop, search), olderMayServe: request.backup == nil))
             }
+            if let other = otherEpoch(stop) { return .failure(Refusal(error: other, olderMayServe: false)) }
             return .success(plan(asRequested, stop: stop))
         }
         if request.standby { return .success(plan(.none, stop: nil)) }
@@ -86,6 +87,15 @@ struct RestoreAttempt {
             }
         return Refusal(
             error: planner.notReached(backup, search), olderMayServe: olderMayServe && request.backup == nil)
+    }
+
+    /// The server keeps the low 32 bits of a transaction, so that it would stop at one of another epoch.
+    private func otherEpoch(_ stop: ReplayStop) -> KedgeError? {
+        guard case .transaction(let number, _) = request.target, number > UInt64(UInt32.max),
+            case .transactionEnd(let end)? = stop.event, let snapshot = BackupSnapshot(backup.span.snapshot)
+        else { return nil }
+        let full = snapshot.full(end.xid, endsAfter: end.lsn >= backup.span.afterStopLSN)
+        return full == number ? nil : planner.otherEpoch(backup, full, end, number)
     }
 
     /// The target in PostgreSQL's own terms.
@@ -215,6 +225,18 @@ struct BackupSnapshot {
         self.running = running
     }
 
+    /// The number with its epoch of a transaction whose low 32 bits are `xid`: the one nearest to the snapshot, or,
+    /// where it is known to end after the snapshot (`endsAfter`) and that one had ended, the next of these bits.
+    func full(_ xid: UInt32, endsAfter: Bool) -> UInt64 {
+        let distance = Int32(bitPattern: xid &- UInt32(truncatingIfNeeded: next))
+        let nearest = UInt64(bitPattern: Int64(bitPattern: next) &+ Int64(distance))
+        // Before the first epoch there is none.
+        if distance < 0, nearest > next { return UInt64(xid) }
+        return endsAfter && hasEnded(nearest) ? nearest &+ (1 << 32) : nearest
+    }
+
+    private func hasEnded(_ full: UInt64) -> Bool { full < next && !(full >= oldestRunning && running.contains(full)) }
+
     /// Whether the transaction had ended when the snapshot was taken. A number below 2^32 is taken for the transaction
     /// that is nearest to the snapshot, as the server compares them (TransactionIdPrecedes).
     func hasEnded(transaction number: UInt64) -> Bool {
@@ -223,6 +245,6 @@ struct BackupSnapshot {
             let distance = Int32(truncatingIfNeeded: Int64(bitPattern: number &- (next & 0xFFFF_FFFF)))
             full = UInt64(bitPattern: Int64(bitPattern: next) &+ Int64(distance))
         }
-        return full < next && !(full >= oldestRunning && running.contains(full))
+        return hasEnded(full)
     }
 }

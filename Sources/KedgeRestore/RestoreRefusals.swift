@@ -109,6 +109,19 @@ extension RestorePlanner {
         return KedgeError(.targetUnreachable, "\(attempt): recovery would not get there", detail: detail, hint: hint)
     }
 
+    /// What would stop recovery is a transaction of another epoch.
+    func otherEpoch(
+        _ backup: CommitRecord, _ full: UInt64, _ end: TransactionEnd, _ wanted: UInt64
+    ) -> KedgeError {
+        KedgeError(
+            .targetUnreachable, "\(attempt): no transaction of that number is in the WAL",
+            detail:
+                "The server looks at the low 32 bits alone, \(end.xid), and would stop at transaction \(full), which "
+                + "ended at \(end.time), LSN \(end.lsn): its epoch is \(full >> 32), not \(wanted >> 32).",
+            hint: "If that is the one that you mean, give \"--target-xid \(full)\": the number as "
+                + "pg_current_xact_id() returns it.")
+    }
+
     /// Texts for a transaction that the backup's snapshot already shows as ended.
     private func endedBefore(_ backup: CommitRecord) -> (detail: String, hint: String)? {
         guard case .transaction(let number, _) = request.target, request.backup != nil,

@@ -151,6 +151,31 @@ import Testing
         #expect(epoch.stop?.record == LSN(2 * Self.mega + 0x1000))
     }
 
+    @Test("a transaction of another epoch is not the one in the WAL, whose low 32 bits are the same")
+    func otherEpoch() throws {
+        let epochs: [UInt64] = [1, 2, 7, UInt64(UInt32.max)]
+        for epoch in epochs {
+            for exclusive in [false, true] {
+                let text = try refusal(
+                    Self.trunk(), RestoreRequest(target: .transaction(epoch << 32 + 702, exclusive: exclusive)))
+                #expect(text.contains("its epoch is 0, not \(epoch)") && text.contains("--target-xid 702"), "\(text)")
+            }
+        }
+        let third = try Self.trunk([Self.backup(snapshot: "12884902589:12884902589:")])
+        let target = UInt64(3) << 32 + 702
+        #expect(
+            try plan(third, RestoreRequest(target: .transaction(target, exclusive: false))).stop?.record
+                == LSN(2 * Self.mega + 0x1000))
+        // Without an epoch the nearest is meant, as for the server.
+        #expect(
+            try plan(third, RestoreRequest(target: .transaction(702, exclusive: false))).stop?.record
+                == LSN(2 * Self.mega + 0x1000))
+        for epoch in epochs where epoch > 3 {
+            let text = try refusal(third, RestoreRequest(target: .transaction(epoch << 32 + 702, exclusive: false)))
+            #expect(text.contains("--target-xid \(target)"), "\(text)")
+        }
+    }
+
     @Test("recovery to the end of a backup stays on the backup's own timeline (lesson 43)")
     func immediate() throws {
         let found = try plan(Self.branched(), RestoreRequest(target: .immediate))
