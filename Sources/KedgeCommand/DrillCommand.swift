@@ -121,7 +121,9 @@ enum DrillCommand {
                 .configuration, "cannot read check file \"\(file)\": \(error.message)", detail: error.detail,
                 hint: "Correct the key drill-check, or let this user read the file.")
         }
-        return try Assertion.parse(bytes, file: file)
+        let assertions = try Assertion.parse(bytes, file: file)
+        if assertions.isEmpty { context.log.warn("check file \"\(file)\" holds no check: drill-check proves nothing") }
+        return assertions
     }
 
     /// Without a configured role: what initdb makes by default, and what it makes where a package does not say.

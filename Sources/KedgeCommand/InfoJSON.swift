@@ -35,6 +35,8 @@ enum InfoJSON {
             "drilled": .optional(standing.drilled?.finished.description),
             "verified": .optional(standing.verified?.finished.description),
             "failed": .optional(standing.failure?.finished.description),
+            "lastDrilled": .optional(standing.lastDrilled?.finished.description),
+            "lastVerified": .optional(standing.lastVerified?.finished.description),
         ]
     }
 

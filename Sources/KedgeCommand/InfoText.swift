@@ -76,7 +76,10 @@ enum InfoText {
     /// `proof: drilled 2 d ago`; nil where nothing was ever tried.
     private static func proof(_ standing: ProofStanding, _ now: Timestamp) -> String? {
         if let failure = standing.failure, standing.proof == nil {
-            return "FAILED: \(failure.level) \(age(failure, now))"
+            // What passed before is no proof any more, but it tells whether the backup was ever any good.
+            let before = [standing.lastDrilled, standing.lastVerified].compactMap { $0 }
+            let passed = before.map { "\($0.level) \(age($0, now))" }.joined(separator: ", ")
+            return "FAILED: \(failure.level) \(age(failure, now))" + (passed.isEmpty ? "" : " (passed: \(passed))")
         }
         return standing.proof.map { "proof: \($0.level) \(age($0, now))" }
     }

@@ -57,9 +57,11 @@ final class DrillRun {
         try DatabaseChecks(
             server: server, programs: programs, user: user, amcheck: options.amcheck, checks: checks, tools: tools
         ).run()
-        try runAssertions(server)
+        let unusable = try runAssertions(server)
         try scanPages(server, plan.backup)
         clock.end()
+        // What else is wrong is a result all the same.
+        if let unusable, !checks.hasFailed { throw unusable }
     }
 
     // MARK: - Select and fetch
@@ -322,16 +324,25 @@ final class DrillRun {
 
     // MARK: - Checks
 
-    private func runAssertions(_ server: ScratchServer) throws(KedgeError) {
+    /// Returns what makes the file itself unusable; nil where each check could be run.
+    private func runAssertions(_ server: ScratchServer) throws(KedgeError) -> KedgeError? {
+        var unusable: KedgeError?
         let file = DatabaseChecks(
             server: server, programs: try requiredPrograms(), user: user, amcheck: .off, checks: checks, tools: tools)
         for assertion in options.assertions {
             let database = assertion.database ?? options.database
             try checks.run("assertion", "line \(assertion.line)") { () throws(KedgeError) in
-                let connection = try file.connect(database)
-                // As a user's own session finds its tables.
-                _ = try connection.query("RESET search_path", attempt: "prepare the session")
-                let rows = try connection.query(assertion.sql, attempt: "run the check in line \(assertion.line)")
+                let rows: [DatabaseRow]
+                do throws(KedgeError) {
+                    let connection = try file.connect(database)
+                    // As a user's own session finds its tables.
+                    _ = try connection.query("RESET search_path", attempt: "prepare the session")
+                    rows = try connection.query(assertion.sql, attempt: "run the check in line \(assertion.line)")
+                } catch {
+                    guard let fault = assertion.fault(error) else { throw error }
+                    unusable = unusable ?? fault
+                    return .warning("It could not be run: \(fault.detail ?? fault.message)")
+                }
                 let value = rows.first?.text(0)
                 guard rows.count == 1, value == "t" else {
                     let got = rows.count == 1 ? value ?? "null" : "\(rows.count) rows"
@@ -340,6 +351,7 @@ final class DrillRun {
                 return .passed()
             }
         }
+        return unusable
     }
 
     private func requiredPrograms() throws(KedgeError) -> ServerPrograms {

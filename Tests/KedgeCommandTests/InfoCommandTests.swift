@@ -97,7 +97,7 @@ import Testing
                 "deltaBytes": 1_610_612_736, "pinned": false,
                 "proof": [
                     "level": "none", "time": .null, "coversLSN": .null, "coversTime": .null, "drilled": .null,
-                    "verified": .null, "failed": .null,
+                    "verified": .null, "failed": .null, "lastDrilled": .null, "lastVerified": .null,
                 ],
                 "walFrom": "000000010000000000000002", "walTo": "000000010000000000000003", "hasItsWAL": true,
                 "systemIdentifier": "7", "damagedPageCount": 0, "postgresVersion": 15, "host": "db1",
@@ -143,7 +143,7 @@ import Testing
         try put(backups[1], .verified, .failed, daysAgo: 1)
         let plain = try info([configured(memory)])
         #expect(text(plain).contains("proof: drilled 2 d ago"))
-        #expect(text(plain).contains("FAILED: verified 1 d ago"))
+        #expect(text(plain).contains("FAILED: verified 1 d ago (passed: verified 3 d ago)"))
         #expect(text(plain).contains("failed its verify at 2026-11-20T02:00:00Z\n         detail: rows: postgres.\n"))
         #expect(plain.status == 0)
         let listed = Info(

@@ -70,6 +70,12 @@ struct DrillSabotageTests {
         let proof = try drills.proof(["--drill-check", checks], status: 3)
         #expect(try DrillCluster.checks(proof, "failed") == ["assertion (line 2)", "assertion (line 3)"])
         #expect(try DrillCluster.failure(proof) == "It gave f instead of true: select count(*) > 0 from t")
+        // A file that cannot be run says nothing about the backup.
+        try drills.cluster.write(checks, "select true;\nselec true;\n\\connect nowhere\nselect true")
+        let count = try drills.proofCount()
+        let refused = try drills.drill(["--drill-check", checks, "--drill-amcheck", "off"])
+        #expect(refused.status == .exited(2) && refused.errorText.contains("line 2"), "\(refused.errorText)")
+        #expect(try drills.proofCount() == count)
     }
 
     @Test("an index whose check brings the server down fails, though nothing else can be asked then")
