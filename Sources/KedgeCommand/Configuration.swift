@@ -152,6 +152,8 @@ package struct Configuration: Sendable {
     package let repositories: [RepositoryConfiguration]
     /// One line each; for the log.
     package let warnings: [String]
+    /// What the environment or options have set.
+    package let overridden: [OverriddenKey]
     private let selection: Selection
 
     /// Loads the configuration. Throws `usage`, `configuration` or `not-supported`.
@@ -170,6 +172,7 @@ package struct Configuration: Sendable {
         try selection.check(layers, path: path)
         warnings = try layers.apply(variables: variables, selection: selection)
         try layers.apply(overrides: arguments.overrides, selection: selection)
+        overridden = layers.sections.flatMap(\.overridden)
         var repositories: [RepositoryConfiguration] = []
         for section in layers.sections where section.kind == .repository {
             repositories.append(try RepositoryConfiguration(section, path: path))

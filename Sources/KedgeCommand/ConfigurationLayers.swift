@@ -48,6 +48,8 @@ struct LayeredSection: Sendable {
     /// Where it begins in the file.
     let line: Int
     private var values: [String: (value: ConfigurationValue, source: ValueSource)] = [:]
+    /// What was set from outside of the file, as it was written; by key.
+    private var overrides: [String: String] = [:]
 
     init(kind: SectionKind, name: String, line: Int) {
         self.kind = kind
@@ -66,9 +68,16 @@ struct LayeredSection: Sendable {
         }
         do {
             values[key.name] = (try key.kind.parse(text), source)
+            if case .file = source {} else { overrides[key.name] = text }
         } catch {
             throw source.error(
                 "the value \"\(text)\" of key \"\(key.name)\" \(error.problem)", hint: error.hint, file: file)
+        }
+    }
+
+    var overridden: [OverriddenKey] {
+        overrides.sorted { $0.key < $1.key }.map {
+            OverriddenKey(section: kind, name: name, key: $0.key, text: $0.value)
         }
     }
 

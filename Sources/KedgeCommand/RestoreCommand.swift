@@ -204,9 +204,16 @@ enum RestoreCommand {
     private static func restoreCommand(
         _ context: CommandContext, _ configuration: Configuration, _ cluster: ClusterConfiguration
     ) -> RestoreCommandLine {
-        RestoreCommandLine(words: [
+        let (variables, left) = configuration.overridesForOthers(cluster)
+        if !left.isEmpty {
+            context.log.warn(
+                "restore_command knows nothing of the values of \(left.joined(separator: ", ")) that this command was "
+                    + "given: put them into \"\(configuration.path)\" before you start the server")
+        }
+        let words = [
             context.surroundings.host.executable, "--config", context.absolute(configuration.path), "--cluster",
             cluster.name,
-        ])
+        ]
+        return RestoreCommandLine(words: variables.isEmpty ? words : ["env"] + variables + words)
     }
 }
