@@ -150,8 +150,18 @@ package struct BackupCatalog: Sendable {
         return CommitRecord.ManifestSeal(length: UInt64(sealed.count), checksum: ContentHash(of: sealed))
     }
 
-    /// The root of a committed backup's manifest. Throws `damaged` where it is not the one that was committed.
+    /// The root of a committed backup's manifest. Throws `damaged` where it is not the one that was committed, or is
+    /// missing while the backup is committed; the hint names what else could be restored.
     package func manifest(of record: CommitRecord) throws(KedgeError) -> ManifestRoot {
+        do throws(KedgeError) {
+            return try committedManifest(of: record)
+        } catch {
+            throw try explaining(error, record)
+        }
+    }
+
+    /// The same, with the errors as they come: `not-found` where there is no such object.
+    package func committedManifest(of record: CommitRecord) throws(KedgeError) -> ManifestRoot {
         let what = "manifest of backup \"\(record.label)\""
         let relative = try name(record.label, ClusterLayout.manifest)
         let (json, sealed) = try cluster.readRecord(.manifest, relative, what: what)
@@ -161,14 +171,14 @@ package struct BackupCatalog: Sendable {
                 .damaged, "cannot use the \(what)",
                 detail: "It has \(seal.length) bytes and checksum \(seal.checksum); committed were "
                     + "\(record.manifest.length) bytes and \(record.manifest.checksum).",
-                hint: "Restore another backup, or this one from another repository.")
+                hint: LostManifest.generalHint)
         }
         let root = try ManifestRoot(json)
         guard root.label == record.label else { throw mismatch(what, found: root.label) }
         guard root.packs == record.packs else {
             throw KedgeError(
                 .damaged, "cannot use the \(what)", detail: "It lists other packs than the commit record.",
-                hint: "Restore another backup, or this one from another repository.")
+                hint: LostManifest.generalHint)
         }
         return root
     }

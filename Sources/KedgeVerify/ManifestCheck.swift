@@ -96,7 +96,7 @@ final class ManifestCheck {
         let name = try manifestName(record.label)
         var blamed = name
         do throws(KedgeError) {
-            let root = try BackupCatalog(cluster).manifest(of: record)
+            let root = try BackupCatalog(cluster).committedManifest(of: record)
             if let lost = root.parts.lazy.compactMap(blame).first {
                 blamed = lost.object
                 throw lost.error

@@ -82,7 +82,7 @@ struct ForeignRepositories {
         _ label: Label, of cluster: ClusterRepository
     ) throws -> (entries: [ManifestEntry], contents: [ManifestPath: [UInt8]]) {
         let catalog = BackupCatalog(cluster)
-        let root = try catalog.manifest(of: catalog.commitRecord(label))
+        let root = try catalog.committedManifest(of: catalog.commitRecord(label))
         let packs = PackReader(PackDirectories(cluster))
         var reader = ManifestReader(root, reader: packs)
         var entries: [ManifestEntry] = []
