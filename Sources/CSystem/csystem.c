@@ -198,8 +198,10 @@ int csystem_catch_interruptions(void) {
     if (sigaction(SIGCHLD, &ordinary, NULL) != 0) return -1;
     sigset_t watched;
     sigemptyset(&watched);
-    const int signals[] = {SIGINT, SIGTERM};
-    for (int i = 0; i < 2; i++) {
+    // A terminal that is closed sends SIGHUP; nohup has it ignored.
+    const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    const int count = sizeof signals / sizeof signals[0];
+    for (int i = 0; i < count; i++) {
         // What our caller ignores (a shell does so for SIGINT in the background) stays ignored.
         struct sigaction present;
         if (sigaction(signals[i], NULL, &present) != 0) return -1;
@@ -211,7 +213,7 @@ int csystem_catch_interruptions(void) {
     // No more threads: a handler does what one can do, which is to set the flag.
     struct sigaction action = {.sa_handler = note_interruption};
     sigfillset(&action.sa_mask);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < count; i++) {
         if (sigismember(&watched, signals[i]) && sigaction(signals[i], &action, NULL) != 0) return -1;
     }
     return pthread_sigmask(SIG_UNBLOCK, &watched, NULL);

@@ -141,12 +141,30 @@ package struct ArgumentParser: Sendable {
     }
 
     private func parseHelp(_ help: CommandSpecification, _ words: [String]) throws(KedgeError) -> Invocation {
-        let topic = words.filter { !$0.hasPrefix("-") }
+        let topic = ArgumentParser.topic(words)
         if topic.isEmpty {
             let arguments = try parseRest(words, of: help)
             return arguments.has("help") ? .help(help) : .run(help, arguments)
         }
         return .help(try lookUp(topic[0], Array(topic[1...])).0)
+    }
+
+    /// The words that are neither options nor values of global options.
+    private static func topic(_ words: [String]) -> [String] {
+        var topic: [String] = []
+        var index = 0
+        while index < words.count {
+            let word = words[index]
+            index += 1
+            guard word.hasPrefix("-") else {
+                topic.append(word)
+                continue
+            }
+            let (name, value) = split(word)
+            let takesValue = GlobalOptions.all.contains { $0.name == name && $0.placeholder != nil }
+            if takesValue && value == nil { _ = takeValue(words, &index) }
+        }
+        return topic
     }
 
     // MARK: - Options and arguments
@@ -199,6 +217,14 @@ package struct ArgumentParser: Sendable {
         guard let option else {
             parsed.overrides.append(ConfigurationOverride(key: name, value: value))
             return
+        }
+        // Taken for a path it would mean the working directory; it mostly is a variable that nobody has set.
+        guard !value.isEmpty else {
+            throw usage(
+                command, "the value of option \"--\(name)\" is empty",
+                hint:
+                    "Write \"--\(name) \(option.placeholder ?? "VALUE")\", or leave it out.  A shell variable that is "
+                    + "not set is empty.")
         }
         guard option.choices.isEmpty || option.choices.contains(value) else {
             throw usage(

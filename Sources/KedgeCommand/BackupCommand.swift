@@ -89,9 +89,11 @@ enum BackupCommand {
         let record = outcome.record
         let isUnusable = record.health.walSuspect.contains { $0.lsn < record.span.stopLSN }
         let isDamaged = record.health.damagedPageCount > 0 || isUnusable
-        return CommandResult(
+        var result = CommandResult(
             lines: [summary(outcome)] + takenOverLines(record) + healthLines(record), json: json(outcome),
             status: isDamaged ? ErrorCode.pageDamaged.exitStatus : 0)
+        result.done = "Backup \(record.label) is committed in repository \"\(outcome.repositoryName)\"."
+        return result
     }
 
     private static func summary(_ outcome: Backup.Outcome) -> String {

@@ -35,6 +35,9 @@ package struct CommandResult: Sendable {
         self.status = status
     }
 
+    /// What stays done where the result cannot be printed, as a sentence; nil where nothing was.
+    package var done: String?
+
     /// Shown as a thrown error is; for a command that decides on its own exit status.
     package private(set) var error: KedgeError?
 

@@ -55,7 +55,7 @@ package struct CommandLineTool: Sendable {
                     report(error, asJSON: wantsJSON)
                     return rule.ending(of: error, status: result.status)
                 }
-                try surroundings.writeOutput(OutputRenderer.output(result, asJSON: wantsJSON))
+                try write(result, asJSON: wantsJSON)
                 return .exit(result.status)
             }
             return .exit(0)
@@ -76,6 +76,18 @@ package struct CommandLineTool: Sendable {
         let context = CommandContext(
             arguments: arguments, surroundings: surroundings, log: log, wantsJSON: wantsJSON)
         return try command.run(context)
+    }
+
+    /// Prints the result. Where it cannot be printed the error says what the command has done all the same.
+    private func write(_ result: CommandResult, asJSON: Bool) throws(KedgeError) {
+        do throws(KedgeError) {
+            try surroundings.writeOutput(OutputRenderer.output(result, asJSON: asJSON))
+        } catch {
+            guard let done = result.done else { throw error }
+            var error = error
+            error.hint = "\(done)  Only its report could not be printed."
+            throw error
+        }
     }
 
     private func logLevel(_ arguments: ParsedArguments) throws(KedgeError) -> LogLevel? {

@@ -22,6 +22,11 @@ struct RestoreTargetOptions {
                 .usage, "cannot restore a standby to a target: it follows its primary without end",
                 hint: "Leave out \"--standby\" or the target.")
         }
+        if isStandby, let action = arguments.value("target-action") {
+            throw KedgeError(
+                .usage, "cannot use \"--target-action \(action)\" with \"--standby\": a standby has no target",
+                hint: "Leave out one of them; \"pg_ctl promote\" makes a primary of a standby.")
+        }
         var label: Label?
         if let text = arguments.value("backup") {
             label = Label(text)

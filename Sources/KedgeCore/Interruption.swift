@@ -1,5 +1,5 @@
-// Being asked to stop: SIGINT and SIGTERM only set a flag; long work looks at it at its checkpoints, cleans up and
-// unwinds with the error `interrupted`, and `main` ends as the command's rule says.
+// Being asked to stop: SIGINT, SIGTERM and SIGHUP only set a flag; long work looks at it at its checkpoints, cleans up
+// and unwinds with the error `interrupted`, and `main` ends as the command's rule says.
 //
 // A thread may hang in a system call that no signal ends: a mount whose server does not answer. So a thread of its own
 // waits for the signals. It ends the process by force at a second one that comes a second or more after the first, or
@@ -29,12 +29,12 @@ package final class Interruption: Sendable {
         self.parent = parent
     }
 
-    /// The one that SIGINT and SIGTERM raise after `catchSignals()`.
+    /// The one that SIGINT, SIGTERM and SIGHUP raise after `catchSignals()`.
     package static let process = Interruption(seesSignals: true, parent: nil)
 
-    /// Makes SIGINT and SIGTERM raise `process` unless our caller has them ignored, and SIGPIPE and SIGXFSZ harmless:
-    /// writing to a closed pipe, or beyond the limit of file sizes, is an error like others. To be called once, by
-    /// main, before any thread is started.
+    /// Makes SIGINT, SIGTERM and SIGHUP raise `process` unless our caller has them ignored, and SIGPIPE and SIGXFSZ
+    /// harmless: writing to a closed pipe, or beyond the limit of file sizes, is an error like others. To be called
+    /// once, by main, before any thread is started.
     package static func catchSignals() throws(KedgeError) {
         guard csystem_catch_interruptions() == 0 else {
             throw KedgeError(

@@ -66,6 +66,31 @@ private let keyCommands =
         #expect(keys.count == ConfigurationKey.all.count)
     }
 
+    @Test("global options before help are not its topic")
+    func helpWithOptions() throws {
+        for line in ["--config /x help", "help --config /x", "--config=/x --json help"] {
+            #expect(try run(line).0.name == "help", "\(line)")
+        }
+        for line in ["--config /x help restore", "help --config /x restore", "help restore --config /x"] {
+            guard case .help(let command?) = try parser.parse(line.split(separator: " ").map(String.init)) else {
+                Issue.record("no help: \(line)")
+                continue
+            }
+            #expect(command.name == "restore")
+        }
+    }
+
+    @Test("an empty value is refused: as a path it would be the working directory")
+    func emptyValues() {
+        for words in [
+            ["restore", "--pgdata", ""], ["--pgdata=", "restore"], ["--config", "", "info"],
+            ["restore", "--waldir="], ["restore", "--extra-files", ""], ["restore", "--target-name", ""],
+        ] {
+            let text = failure { () throws(KedgeError) in try parser.parse(words) }
+            #expect(text.contains("is empty") && text.hasSuffix("code: usage"), "\(words): \(text)")
+        }
+    }
+
     @Test("commands of two words, repeated options, values with = and --, arguments after --")
     func grammar() throws {
         #expect(try run("--json key list").0.name == "key list")

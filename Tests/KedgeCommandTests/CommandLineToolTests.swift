@@ -74,6 +74,20 @@ private func working(
         #expect(ToolRun(["--version"], outputFails: true).ending == .exit(1))
     }
 
+    @Test("where the result cannot be printed the error says what was done all the same")
+    func doneButUntold() {
+        let commands = working { (_: CommandContext) throws(KedgeError) -> CommandResult in
+            var result = CommandResult(lines: ["x"], json: [:])
+            result.done = "Backup a is committed."
+            return result
+        }
+        for words in [["work"], ["work", "--json"]] {
+            let run = ToolRun(words, commands: commands, outputFails: true)
+            #expect(run.ending == .exit(1))
+            #expect(run.errors.contains("hint: Backup a is committed.  Only its report could not be printed."))
+        }
+    }
+
     @Test("bad usage and bad configuration end with 2, even with --json")
     func usage() {
         #expect(ToolRun(["nonsense"]).ending == .exit(2))

@@ -174,7 +174,7 @@ struct SignalTests {
     func passphraseCommand() throws {
         let cluster = try ProtectedCluster()
         let note = cluster.scratch("note")
-        for signal in [SIGTERM, SIGINT] {
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
             try ServerUser.run(["rm", "-f", note])
             var process = try KedgeBinary.command(
                 [

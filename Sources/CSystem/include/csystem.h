@@ -61,7 +61,7 @@ int csystem_terminal_columns(int descriptor);
 // Names the calling thread as `ps -L` shows it, at most 15 bytes (pthread_setname_np is hidden).
 void csystem_name_thread(const char *name);
 
-// Makes SIGINT and SIGTERM set a flag, unless they are ignored, and SIGPIPE and SIGXFSZ harmless. A thread of its own waits
+// Makes SIGINT, SIGTERM and SIGHUP set a flag, unless they are ignored, and SIGPIPE and SIGXFSZ harmless. A thread of its own waits
 // for them: at a second signal (a second or more after the first), or when the process still runs some time after the first, it ends the process, whatever the
 // other threads hang in. To be called before any other thread is started.
 int csystem_catch_interruptions(void);
