@@ -82,8 +82,9 @@ package struct ArchiveGet: Sendable {
     }
 
     /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `wal-foreign` for a segment of a branch that the
-    /// server does not follow while that of its own is archived, `damaged`, `archive-conflict`, `interrupted`, and what opening, reading and writing
-    /// throw. Nothing is at the destination then that was not there before.
+    /// server does not follow while that of its own is archived, `key-outdated`, `damaged`, `archive-conflict`,
+    /// `interrupted`, and what opening, reading and writing throw. Nothing is at the destination then that was not
+    /// there before.
     package func run() throws(KedgeError) -> Outcome {
         guard let file = WALFileName(options.fileName) else {
             throw KedgeError(
@@ -242,8 +243,8 @@ package struct ArchiveGet: Sendable {
         let name = own.fileName(segmentSize: archive.registration.walSegmentSize)
         guard try !archive.find(.segment(name)).isEmpty else {
             return options.warn(
-                "WAL file \"\(file.text)\" is of no use to the server: it follows timeline \(own.timeline) there, whose "
-                    + "\"\(name)\" is not archived. It ends there, unless recovery_target_timeline in "
+                "WAL file \"\(file.text)\" is of no use to the server: it follows timeline \(own.timeline) there, "
+                    + "whose \"\(name)\" is not archived. It ends there, unless recovery_target_timeline in "
                     + "postgresql.auto.conf names the other one")
         }
         throw KedgeError(
@@ -253,7 +254,8 @@ package struct ArchiveGet: Sendable {
             hint: "If that was archived just now, start the server again.")
     }
 
-    /// The file whose absence is to be looked into: of a segment that lies on a branch, that of the server's own history.
+    /// The file whose absence is to be looked into: of a segment that lies on a branch, that of the server's own
+    /// history.
     private func wanted(_ file: WALFileName, _ archive: WALArchive) -> WALFileName {
         let segmentSize = archive.registration.walSegmentSize
         guard case .nothing(let own) = delivery.share(of: file, segmentSize: segmentSize) else { return file }

@@ -39,11 +39,7 @@ struct RestorePreparation {
         self.cluster = cluster
         let catalog = BackupCatalog(cluster)
         let listing = try catalog.list()
-        if let label = options.request.backup, !listing.backups.contains(where: { $0.label == label }),
-            let record = listing.unreadable.first(where: { $0.name == label.text })
-        {
-            throw record.error
-        }
+        try RestorePreparation.requireReadable(options.request.backup, in: listing)
         let wanted = listing.backups.first { $0.label == options.request.backup }
         let system = try SystemChoice(cluster.newestRegistration, listing.backups).system(of: wanted)
         let backups = listing.backups.filter { $0.server.systemIdentifier == system }
@@ -94,6 +90,17 @@ struct RestorePreparation {
             restoreCommand: options.restoreCommand.reading(recoveryReads).text,
             archiving: options.archiving ?? (isConfigured ? .keep : .off), readsAhead: plan.mayReadAhead)
         try checkSpace(options)
+    }
+
+    /// Throws what is wrong with the record of the backup that is asked for.
+    private static func requireReadable(
+        _ label: Label?, in listing: CatalogListing
+    ) throws(KedgeError) {
+        if let label, !listing.backups.contains(where: { $0.label == label }),
+            let record = listing.unreadable.first(where: { $0.name == label.text })
+        {
+            throw record.error
+        }
     }
 
     private static func registration(

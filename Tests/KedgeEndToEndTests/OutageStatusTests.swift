@@ -160,7 +160,9 @@ import Testing
             Breakage(
                 name: "damaged object",
                 damage: "f=$(find repository -name 000000010000000000000006); cp -p $f away; "
-                    + "printf X | dd of=$f bs=1 seek=5000 conv=notrunc status=none",
+                    + "b=$(od -An -tu1 -j5000 -N1 $f); "
+                    + "printf \"\\\\$(printf %o $(((b + 1) % 256)))\" "
+                    + "| dd of=$f bs=1 seek=5000 conv=notrunc status=none",
                 mend: "cp -p away $(find repository -name 000000010000000000000006); rm away", code: "damaged"),
             Breakage(
                 name: "cut object",

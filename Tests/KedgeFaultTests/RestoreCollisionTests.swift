@@ -31,11 +31,11 @@ import Testing
             settings: place.repository.settings, openStore: { store }, createStore: { store })
         var options = Restore.Options(
             clusterName: "main", request: RestoreRequest(target: .immediate), pgdata: RawPath(target),
-            configuredPgdata: "/nowhere", tablespaces: [16384: RawPath(place.tablespace)],
+            configuredPgdata: "/nowhere", tablespaces: [16384: RawPath(place.tablespace)], action: .promote,
             restoreCommand: RestoreCommandLine(words: ["kedge"]), processMax: 2,
             workDirectory: RawPath(place.directory("work")))
         options.isDelta = delta
-        return try Restore(source, options).run(beforeWriting: beforeWriting)
+        return try Restore(source, options, walSources: [source]).run(beforeWriting: beforeWriting)
     }
 
     private static func error(_ body: () throws(KedgeError) -> Void) -> KedgeError? {

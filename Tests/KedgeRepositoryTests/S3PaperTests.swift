@@ -150,7 +150,7 @@ import Testing
                 }
                 guard request.header("range") == "bytes=0-0", progress.completions == 1 else { return nil }
                 progress.looks += 1
-                return progress.looks == 1 ? .answer(404) : nil
+                return progress.looks == 1 ? self.error("NoSuchKey", 404) : nil
             }
         }
         let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
