@@ -106,11 +106,29 @@ package struct ArchivePush: Sendable {
             } catch {
                 // The next push tells it; until then "kedge check" does.
             }
+            storePutOff(in: spool)
         }
         var outcome = Outcome(
             file: file, stored: stored.map { ($0.copy.repository, $0.outcome) }, suspect: local.facts?.suspect)
         outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)
         return outcome
+    }
+
+    /// Stores what was put off while too much waited. What fails is left to the next push; until then "kedge check"
+    /// tells of it.
+    private func storePutOff(in spool: Spool) {
+        for name in spool.putOffFiles {
+            do throws(KedgeError) {
+                guard let file = WALFileName(name) else { continue }
+                let local = try readChecked(file, at: spool.path(.putOff).appending(name))
+                for source in options.repositories {
+                    _ = try store(local, in: try archive(of: local, in: source, for: .write), threads: options.threads)
+                }
+                spool.remove([name], in: .putOff)
+            } catch {
+                continue
+            }
+        }
     }
 
     /// Does everything that a push does but storing: what it throws, a push would throw, as far as reading can tell.

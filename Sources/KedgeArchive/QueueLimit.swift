@@ -6,7 +6,10 @@
 // 1. Without a durable record nothing is given up: the push goes on as ever.
 // 2. All that waits counts, stored ahead or not (lesson 27), in segments of this cluster's size. What has to be asked
 //    of no repository works in an outage.
-// 3. Only segments that wait are given up; never a history, which is small, and never what somebody pushes by hand.
+// 3. Only segments that wait are given up, and never what somebody pushes by hand. A history, a backup history or a
+//    `.partial` segment is put off: PostgreSQL archives them before the segments behind them (pgarch.c,
+//    ready_file_comparator) and asks for nothing else until that worked. So a copy is made durable here, and the next
+//    push that could store its file stores it from here.
 // 4. The record says why something is missing. That it is missing says the archive itself: no moment behind it can be
 //    reached, whatever becomes of the record.
 
@@ -73,6 +76,37 @@ package struct QueueLimit: Sendable {
         self.time = time
     }
 
+    /// A file that is no segment, and how much waits.
+    package struct PutOffFile: Sendable {
+        package let file: String
+        package let waitingBytes: UInt64
+        package let limitBytes: UInt64
+    }
+
+    /// Keeps a copy of the file at `path`, which is no segment, for a later push if more waits than may; nil where it
+    /// is to be stored now. Throws where more waits and the copy could not be made durable.
+    package func putOff(_ path: RawPath, dataDirectory: RawPath) throws(KedgeError) -> PutOffFile? {
+        guard let name = path.lastComponent.text else { return nil }
+        switch WALFileName(name) {
+        case nil, .segment?: return nil
+        case .history?, .backup?, .partial?: break
+        }
+        let ready = ReadyFiles(beside: path)
+        guard ready.names.contains(name) else { return nil }
+        let size = UInt64(try ControlFile.read(dataDirectory: dataDirectory, time: time).walSegmentSize)
+        guard let waiting = tooMuch(ready, segmentSize: size) else { return nil }
+        let bytes = try FileDescriptor.open(path, .read).readAll(limit: Int(size))
+        try spool.writeDurably(bytes: bytes, as: name, in: .putOff)
+        return PutOffFile(file: name, waitingBytes: waiting, limitBytes: limitBytes)
+    }
+
+    /// How many bytes wait, if these are more than may.
+    private func tooMuch(_ ready: ReadyFiles, segmentSize: UInt64) -> UInt64? {
+        let segments = ready.names.filter { if case .segment? = WALFileName($0) { true } else { false } }
+        let (waiting, overflow) = UInt64(segments.count).multipliedReportingOverflow(by: segmentSize)
+        return overflow || waiting > limitBytes ? waiting : nil
+    }
+
     /// Gives the segment at `path` up if more waits than may, and returns it; nil where it is to be stored. Throws
     /// where more waits and the record could not be made durable: the segment is not given up then.
     package func giveUp(_ path: RawPath, dataDirectory: RawPath) throws(KedgeError) -> GivenUpSegment? {
@@ -82,9 +116,7 @@ package struct QueueLimit: Sendable {
         let control = try ControlFile.read(dataDirectory: dataDirectory, time: time)
         let size = UInt64(control.walSegmentSize)
         guard WALSegment(fileName: name, segmentSize: size) != nil else { return nil }
-        let segments = ready.names.filter { if case .segment? = WALFileName($0) { true } else { false } }
-        let (waiting, overflow) = UInt64(segments.count).multipliedReportingOverflow(by: size)
-        guard overflow || waiting > limitBytes else { return nil }
+        guard let waiting = tooMuch(ready, segmentSize: size) else { return nil }
         let segment = GivenUpSegment(
             file: name, waitingBytes: waiting, limitBytes: limitBytes, system: control.systemIdentifier,
             segmentSize: size, givenUpAt: time.now(), hostName: hostName)
@@ -94,6 +126,9 @@ package struct QueueLimit: Sendable {
 }
 
 extension Spool {
+    /// The files that were put off and are not in every repository, sorted by name.
+    package var putOffFiles: [String] { names(in: .putOff).filter { WALFileName($0) != nil } }
+
     /// The segments that were given up and that not every repository knows of, sorted by name.
     package func givenUpSegments() -> [GivenUpSegment] {
         names(in: .givenUp).compactMap { name in

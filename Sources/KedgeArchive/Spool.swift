@@ -3,9 +3,11 @@
 //   durable/<segment>           a note that this very file is durable in these repositories (PushNote.swift)
 //   fetched/<server>/<segment>  a segment that was fetched ahead for a recovering server (FetchedCopies.swift)
 //   given-up/<segment>          why a segment is missing, until every repository knows (QueueLimit.swift)
+//   put-off/<file>              a history or its like that waits for the repositories here (QueueLimit.swift)
 //
 // 1. It is a cache and never the truth: every file of it may vanish at any moment, and is checked before it is used.
-//    Removing it costs time. So nothing here is synced (but given-up), and no failure here is that of a command.
+//    Removing it costs time. So nothing here is synced (but given-up and put-off), and no failure here is that of a
+//    command.
 // 2. A record is followed by its checksum and appears by a rename: one that is torn, or was touched, is no record.
 // 3. It is bounded: what belongs to nothing that is still to be done is removed by whoever adds to it.
 // 4. Its directory belongs to the user that runs kedge, and nobody else can write to it: a forged note would lose WAL.
@@ -40,6 +42,7 @@ package struct Spool: Sendable {
     enum Part: String {
         case durable, fetched
         case givenUp = "given-up"
+        case putOff = "put-off"
     }
 
     /// Where a part lies.
@@ -72,8 +75,13 @@ package struct Spool: Sendable {
 
     /// Writes, or replaces, a record, and makes it and the way to it durable.
     func writeDurably(_ record: JSONValue, as name: String, in part: Part) throws(KedgeError) {
+        try writeDurably(bytes: Spool.sealed(record), as: name, in: part)
+    }
+
+    /// The same for a file of any bytes.
+    func writeDurably(bytes: [UInt8], as name: String, in part: Part) throws(KedgeError) {
         let file = try DurableFile(in: try open(part), mode: 0o600, random: random)
-        try file.file.write(Spool.sealed(record), at: 0)
+        try file.file.write(bytes, at: 0)
         _ = try file.publish(as: RawPath(name), replacing: true)
         for level in levels.reversed() { try Directory.sync(level) }
         try Directory.sync(levels[0].parent)
@@ -104,8 +112,8 @@ package struct Spool: Sendable {
         }
     }
 
-    /// Forgets what is durable and what was fetched, as whoever makes a repository anew must. What was given up stays
-    /// until it is told.
+    /// Forgets what is durable and what was fetched, as whoever makes a repository anew must. What was given up
+    /// or put off stays until it is told.
     package func removeAll() throws(KedgeError) {
         guard try isSafe() else { return }
         for part in [Part.durable, .fetched] {

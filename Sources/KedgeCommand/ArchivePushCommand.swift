@@ -64,6 +64,7 @@ enum ArchivePushCommand {
                 time: context.surroundings.time)
             do throws(KedgeError) {
                 if let given = try queue.giveUp(path, dataDirectory: dataDirectory) { return result(given, context) }
+                if let put = try queue.putOff(path, dataDirectory: dataDirectory) { return result(put, context) }
             } catch {
                 context.log.warn(
                     "more WAL waits than archive-queue-limit allows, and it could not be noted what would be given up: "
@@ -93,6 +94,19 @@ enum ArchivePushCommand {
             json: [
                 "file": .string(given.file), "repositories": .array([]), "fromSpool": .bool(false),
                 "givenUp": .bool(true), "waitingBytes": .int(given.waitingBytes),
+            ])
+    }
+
+    private static func result(_ put: QueueLimit.PutOffFile, _ context: CommandContext) -> CommandResult {
+        context.log.warn(
+            "put off WAL file \"\(put.file)\": it is NOT archived yet, and a later archive-push stores it from the "
+                + "work directory; \(HumanText.size(put.waitingBytes)) wait, and archive-queue-limit allows "
+                + "\(HumanText.size(put.limitBytes)); find out why WAL is not archived")
+        return CommandResult(
+            lines: [],
+            json: [
+                "file": .string(put.file), "repositories": .array([]), "fromSpool": .bool(false), "putOff": .bool(true),
+                "waitingBytes": .int(put.waitingBytes),
             ])
     }
 

@@ -47,7 +47,7 @@ enum CheckCommand {
     private static func spoolState(_ spool: Spool) -> (text: String, untold: KedgeError?) {
         let (segments, notes) = (spool.givenUpSegments(), spool.noteCount)
         let text = notes == 0 ? "its spool is empty" : "its spool has notes of \(notes) archived segment(s)"
-        guard let first = segments.first, let last = segments.last else { return (text, nil) }
+        guard let first = segments.first, let last = segments.last else { return (text, putOff(spool.putOffFiles)) }
         return (
             text,
             KedgeError(
@@ -56,6 +56,14 @@ enum CheckCommand {
                     + "allows.  No moment from there to the next backup can be reached.",
                 hint: "Find out why WAL is not archived, and take a new backup when it is.")
         )
+    }
+
+    private static func putOff(_ files: [String]) -> KedgeError? {
+        guard !files.isEmpty else { return nil }
+        return KedgeError(
+            .walGap, "\(files.count) WAL file(s) were put off, and are not in every repository yet",
+            detail: "More waited to be archived than archive-queue-limit allows: \(files.joined(separator: ", ")).",
+            hint: "The next archive-push that works stores them.  Find out why WAL is not archived.")
     }
 
     /// What a check is to people and programs.

@@ -69,7 +69,6 @@ struct RestorePreparation {
             resolve: FileSystem.resolved)
         placements = try placer.decide(
             made.backup.tablespaces, created: made.tablespaces, mapping: options.mapping(of: made.backup))
-        try options.requireNothingKept(placements, created: made.tablespaces, versionDirectory: versionDirectory)
         lock = TargetLock(options.pgdata)
         if !options.isDryRun { try lock.takeIfPresent() }
         grant = try TargetCheck(
@@ -79,6 +78,7 @@ struct RestorePreparation {
                 ? DeltaPermission(pgdata: options.pgdata, system: system, replaced: options.replacedSystem) : nil,
             originalWALDirectory: made.backup.walDirectory
         ).run()
+        try options.requireNothingKept(placements, created: made.tablespaces, versionDirectory: versionDirectory)
         let check = UnarchivedWALCheck(
             options: options, plan: made, archives: wal.archives, histories: wal.histories, backups: backups,
             unreadable: wal.unreadableRepositories, interruption: interruption)

@@ -32,6 +32,11 @@ import Testing
             .giveUp(fixture.path("pg_wal/" + name), dataDirectory: fixture.path("."))
     }
 
+    func putOff(_ name: String, limit: UInt64) throws(KedgeError) -> QueueLimit.PutOffFile? {
+        try QueueLimit(limitBytes: limit, spool: harness.spool, hostName: "db1", time: harness.time)
+            .putOff(fixture.path("pg_wal/" + name), dataDirectory: fixture.path("."))
+    }
+
     func archive() throws -> WALArchive {
         let cluster = try harness.source.openCluster("main", for: .write)
         return WALArchive(cluster, cluster.newestRegistration)
@@ -54,13 +59,33 @@ import Testing
         #expect(harness.spool.givenUpSegments().map(\.file) == [names[0]])
     }
 
-    @Test("nothing but a segment that waits is given up")
+    @Test("what is no segment is put off, so that the archiver comes to the segments, and stored by the next push")
     func others() throws {
+        let backup = "\(names[2]).00000028.backup"
+        let others = ["00000002.history", backup, names[5] + ".partial"]
         try fixture.write("pg_wal/00000002.history", Array("1\t0/600000\tx\n".utf8))
+        try fixture.write("pg_wal/" + backup, Array("START WAL LOCATION: 0/700028 (file \(names[2]))\n".utf8))
         try fixture.write("pg_wal/\(names[5]).partial", harness.local(names[5]))
-        try harness.makeReady(["00000002.history", names[5] + ".partial"])
-        #expect(try giveUp("00000002.history", limit: 1 << 20) == nil)
-        #expect(try giveUp(names[5] + ".partial", limit: 1 << 20) == nil)
+        // Nothing is put off while no more waits than may, or what nobody waits for.
+        #expect(try putOff("00000002.history", limit: 1 << 20) == nil)
+        try harness.makeReady(others)
+        for other in others { #expect(try putOff(other, limit: 1 << 30) == nil) }
+        #expect(harness.spool.putOffFiles == [])
+        for other in others {
+            #expect(try giveUp(other, limit: 1 << 20) == nil)
+            #expect(try putOff(other, limit: 1 << 20)?.file == other)
+            try harness.makeDone(other)
+        }
+        #expect(try putOff(names[0], limit: 1 << 20) == nil)
+        #expect(harness.spool.putOffFiles == others.sorted())
+        // They stay when what is only remembered is forgotten, and when the server has removed its own.
+        try harness.spool.removeAll()
+        for other in others { try FileSystem.removeFile(at: fixture.path("pg_wal/" + other)) }
+        #expect(harness.spool.putOffFiles == others.sorted())
+        _ = try harness.push(names[0])
+        #expect(harness.spool.putOffFiles == [])
+        #expect(try harness.archived("00000002.history") == Array("1\t0/600000\tx\n".utf8))
+        #expect(try harness.archived(others[2]) == harness.local(names[5]))
         // Pushed by hand.
         try harness.makeDone(names[4])
         #expect(try giveUp(names[4], limit: 1 << 20) == nil)
