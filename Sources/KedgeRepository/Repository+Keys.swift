@@ -136,11 +136,10 @@ extension Repository {
     /// Holds the newest open key against what this host remembers, and makes sure that it may be written with. Returns
     /// why absence proves nothing, where the repository may be read all the same.
     static func checkNewest(
-        _ opened: OpenedKeys, _ found: FoundSlots, _ store: any ObjectStore, _ settings: RepositorySettings,
-        _ identity: RepositoryIdentity, for use: RepositoryUse
+        _ opened: OpenedKeys, _ found: FoundSlots, known: KeyVersion?, _ store: any ObjectStore,
+        _ settings: RepositorySettings, _ identity: RepositoryIdentity, for use: RepositoryUse
     ) throws(KedgeError) -> KedgeError? {
         guard let newest = opened.ring.newest?.version else { return nil }
-        let known = settings.keyMemory?.newestKey(of: identity.id)
         if let known, newest < known {
             guard use == .read else {
                 throw rolledBack("cannot write to repository", to: newest, from: known, settings, identity)

@@ -87,8 +87,10 @@ package final class Repository: Sendable {
             try refuseKeys(store, settings, identity)
             return Repository(settings: settings, identity: identity, store: store, keyRing: .plain, random: random)
         }
+        // Asked before the slots are listed: a key that is made and remembered in between is no sign of an older state.
+        let known = settings.keyMemory?.newestKey(of: identity.id)
         let (found, opened) = try unlock(store, settings, secret, identity)
-        let outdated = try checkNewest(opened, found, store, settings, identity, for: use)
+        let outdated = try checkNewest(opened, found, known: known, store, settings, identity, for: use)
         return Repository(
             settings: settings, identity: identity, store: store, keyRing: opened.ring, found: found,
             outdated: outdated, random: random)

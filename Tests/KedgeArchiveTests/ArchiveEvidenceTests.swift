@@ -148,6 +148,42 @@ import Testing
         #expect(failure { _ = try both.get(names[2]) }?.code == .keyOutdated)
     }
 
+    /// A rotation of the key that is done, and remembered, at the moment when somebody looks at what is remembered.
+    private struct Rotating: KeyMemory {
+        let store: MemoryStore
+        let secret: KeyEncryptionSecret
+        let key = DataKey(sequence: 2, random: SystemRandomSource())
+
+        func location(of repository: RandomID) -> String { "\"/note\"" }
+        func newestKey(of repository: RandomID) -> KeyVersion? {
+            do throws(KedgeError) {
+                let slot = try KeySlot.wrap(
+                    key, with: secret, repositoryID: repository, label: "second",
+                    createdAt: Timestamp(secondsSince1970: 1_795_000_001), random: SystemRandomSource())
+                try Repository.putKeySlot(slot, in: store)
+                return key.version
+            } catch {
+                Issue.record(error)
+                return nil
+            }
+        }
+        func remember(_ key: KeyVersion, of repository: RandomID) {}
+    }
+
+    @Test("a rotation beside it makes no older state of a repository, for a push or for a proof of absence")
+    func rotation() throws {
+        let (store, secret) = (MemoryStore(), KeyEncryptionSecret.newKeyFile(random: SystemRandomSource()))
+        let plain = try fixture.makeRepository(in: store, secret: secret)
+        var settings = plain.settings
+        settings.keyMemory = Rotating(store: store, secret: secret)
+        let source = RepositorySource(
+            settings: settings, openStore: plain.openStore, createStore: plain.createStore)
+        let beside = ArchiveHarness(fixture: fixture, repositories: [source])
+        #expect(try beside.push(names[0]).stored.map(\.outcome) == [.created])
+        settings.keyMemory = Rotating(store: store, secret: secret)
+        #expect(try beside.get(names[1]) == .absent)
+    }
+
     @Test("an empty history file is refused: the real one would be a conflict for ever")
     func emptyHistory() throws {
         let before = store.contents
