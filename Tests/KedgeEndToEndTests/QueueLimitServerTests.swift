@@ -5,7 +5,11 @@ import KedgeCore
 import KedgeTestSupport
 import Testing
 
-@Suite(.serialized, .enabled(if: PostgresInstallation.serversAreEnabled, "needs PostgreSQL: scripts/test.sh"))
+@Suite(
+    .serialized,
+    .enabled(
+        if: PostgresInstallation.serversAreEnabled && PostgresInstallation.soakIsEnabled,
+        "waits for the archiver: scripts/test.sh --soak"))
 struct QueueLimitServerTests {
     private func waiting(_ cluster: ProtectedCluster) throws -> [String] {
         try Directory.entries(at: RawPath(cluster.server.dataDirectory + "/pg_wal/archive_status"))
