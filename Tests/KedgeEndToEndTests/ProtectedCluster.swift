@@ -93,6 +93,8 @@ final class ProtectedCluster {
 
     /// Ends the present segment and waits until it is archived.
     func archiveEverything() throws {
+        // Nothing is switched, and nothing archived, where nothing was written since the last switch.
+        try server.psql("select pg_logical_emit_message(false, '', '')")
         let name = try server.value("select pg_walfile_name(pg_switch_wal())")
         try server.wait(until: "select last_archived_wal >= '\(name)' from pg_stat_archiver")
     }
