@@ -26,7 +26,10 @@ package struct XMLElement: Hashable, Sendable {
     /// names it in messages.
     package static func parse(_ bytes: [UInt8], what: String) throws(KedgeError) -> XMLElement {
         guard bytes.count <= maximumBytes else { throw damaged(what, "It has \(bytes.count) bytes") }
-        guard let parser = XML_ParserCreate(nil) else {
+        // Object stores answer in UTF-8, whatever a document says of itself. In UTF-16, which the parser takes for what
+        // it is by its first bytes alone, markup would have zero bytes.
+        guard !bytes.contains(0) else { throw damaged(what, "It has a zero byte") }
+        guard let parser = XML_ParserCreate("UTF-8") else {
             throw KedgeError(.defect, "could not set up a parser for XML", hint: "Free some memory and try again.")
         }
         defer { XML_ParserFree(parser) }

@@ -32,6 +32,16 @@ import Testing
         #expect(throws: KedgeError.self) { try parse(text) }
     }
 
+    @Test("a document in another encoding is refused, with a mark of it and without, whatever it declares")
+    func otherEncoding() throws {
+        let utf16: [UInt8] = "<a>x</a>".utf8.flatMap { [$0, 0] }
+        for bytes in [[0xFF, 0xFE] + utf16, utf16, Array("<a>".utf8) + [0xE4] + Array("</a>".utf8)] {
+            #expect(throws: KedgeError.self) { try XMLElement.parse(bytes, what: "a document") }
+        }
+        let declared = "<?xml version=\"1.0\" encoding=\"iso-8859-1\"?><a>\u{E4}</a>"
+        #expect(try parse(declared).text == "\u{E4}")
+    }
+
     @Test("a document of many megabytes is refused before it is read")
     func tooLong() {
         #expect(throws: KedgeError.self) {
