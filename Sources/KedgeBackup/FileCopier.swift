@@ -378,8 +378,9 @@ private struct SharedFrame: ~Copyable {
 
     var isEmpty: Bool { sources.isEmpty }
 
+    /// Whether `count` bytes go in: at most a region, which an empty frame always has room for.
     func hasRoom(for count: Int) -> Bool {
-        buffer.count + count <= Int(CopyLimits.regionBytes) && sources.count < SharedFrame.maximumSources
+        isEmpty || buffer.count + count <= PackLayout.sharedFrameBytes && sources.count < SharedFrame.maximumSources
     }
 
     /// Valid until the frame changes.

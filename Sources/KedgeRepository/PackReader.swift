@@ -2,7 +2,7 @@
 //
 // What is handed out was opened: a frame's bytes are authenticated (or their checksum verified) before anybody sees
 // them. Memory is bounded: `PackDirectories` keeps the directories of as many packs as their frames fit a limit, a
-// `PackReader` one frame's raw bytes and one read's stored bytes.
+// `PackReader` one frame's raw bytes, one read's stored bytes, and the shared frames that it was asked to keep.
 
 package import KedgeCodec
 package import KedgeCore
@@ -109,14 +109,18 @@ package final class PackReader {
     private var opener: FrameOpener?
     private var openerPack: RandomID?
     private var stored: [UInt8] = []
-    private var raw: [UInt8] = []
-    /// The frame whose raw bytes `raw` begins with.
-    private var current: (pack: RandomID, frame: UInt64, count: Int)?
+    private var frames: OpenedFrames
 
     /// How many stored bytes are asked for in one read, unless one frame has more.
     private static let readBytes: UInt64 = 4 << 20
 
-    package init(_ directories: PackDirectories) { self.directories = directories }
+    /// Keeps opened frames of at most `PackLayout.sharedFrameBytes` until they have `keptBytes` together: a region after
+    /// some deltas is made of pages that lie one by one in such frames, and so are its neighbours. Of longer ones, which
+    /// hold nothing but one region, the last alone is kept.
+    package init(_ directories: PackDirectories, keptBytes: Int = 0) {
+        self.directories = directories
+        frames = OpenedFrames(limit: keptBytes)
+    }
 
     /// Hands the raw bytes of a run of a pack's stream to `body`, in order, a frame's worth at a time.
     ///
@@ -129,15 +133,15 @@ package final class PackReader {
         var position = (frame: UInt64(frame), offset: Int(offset))
         var remaining = length
         while remaining > 0 {
-            if let current, current.pack == pack, current.frame == position.frame {
-                let count = try lend(from: position.offset, of: current.count, atMost: remaining, pack, body)
+            if let frame = frames.use(pack, position.frame) {
+                let count = try lend(from: position.offset, of: frame, atMost: remaining, pack, body)
                 remaining -= UInt64(count)
                 position = (position.frame + 1, 0)
             } else {
-                let frames = try fetch(pack, from: position.frame, bytes: remaining + UInt64(position.offset))
-                for frame in frames where remaining > 0 {
-                    try open(frame, of: pack)
-                    let count = try lend(from: position.offset, of: frame.rawLength, atMost: remaining, pack, body)
+                let fetched = try fetch(pack, from: position.frame, bytes: remaining + UInt64(position.offset))
+                for frame in fetched where remaining > 0 {
+                    let opened = try open(frame, of: pack)
+                    let count = try lend(from: position.offset, of: opened, atMost: remaining, pack, body)
                     remaining -= UInt64(count)
                     position = (frame.number + 1, 0)
                 }
@@ -158,44 +162,42 @@ package final class PackReader {
             UnsafeMutableRawBufferPointer(rebasing: out[filled..<filled + piece.count]).copyMemory(from: piece)
         }
         while filled < out.count {
-            if let current, current.pack == pack, current.frame == position.frame {
+            if let frame = frames.use(pack, position.frame) {
                 let limit = UInt64(out.count - filled)
-                filled += try lend(from: position.offset, of: current.count, atMost: limit, pack, copy)
+                filled += try lend(from: position.offset, of: frame, atMost: limit, pack, copy)
                 position = (position.frame + 1, 0)
                 continue
             }
-            let frames = try fetch(
+            let fetched = try fetch(
                 pack, from: position.frame, bytes: UInt64(out.count - filled) + UInt64(position.offset))
-            for frame in frames where filled < out.count {
+            for frame in fetched where filled < out.count {
                 let rest = UnsafeMutableRawBufferPointer(rebasing: out[filled...])
                 if position.offset == 0 && frame.rawLength <= rest.count && frame.rawLength > 0 {
                     try open(frame, into: UnsafeMutableRawBufferPointer(rebasing: rest[..<frame.rawLength]))
                     filled += frame.rawLength
                 } else {
-                    try open(frame, of: pack)
-                    filled += try lend(
-                        from: position.offset, of: frame.rawLength, atMost: UInt64(rest.count), pack, copy)
+                    let opened = try open(frame, of: pack)
+                    filled += try lend(from: position.offset, of: opened, atMost: UInt64(rest.count), pack, copy)
                 }
                 position = (frame.number + 1, 0)
             }
         }
     }
 
-    /// Lends bytes of the current frame. Returns how many.
+    /// Lends bytes of an opened frame. Returns how many.
     private func lend(
-        from offset: Int, of count: Int, atMost limit: UInt64, _ pack: RandomID,
+        from offset: Int, of frame: OpenedFrame, atMost limit: UInt64, _ pack: RandomID,
         _ body: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
     ) throws(KedgeError) -> Int {
-        guard offset < count else {
+        let bytes = frame.bytes
+        guard offset < bytes.count else {
             throw KedgeError(
                 .damaged, "cannot read pack \"\(pack)\"",
-                detail: "A manifest refers to byte \(offset) of a frame that has \(count).",
+                detail: "A manifest refers to byte \(offset) of a frame that has \(bytes.count).",
                 hint: "Restore another backup, or this one from another repository.")
         }
-        let end = offset + Int(min(UInt64(count - offset), limit))
-        try raw.withBytes { (bytes) throws(KedgeError) in
-            try body(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]))
-        }
+        let end = offset + Int(min(UInt64(bytes.count - offset), limit))
+        try body(UnsafeRawBufferPointer(rebasing: bytes[offset..<end]))
         return end - offset
     }
 
@@ -254,16 +256,13 @@ package final class PackReader {
         }
     }
 
-    /// Opens a frame into `raw`, where it becomes the current one.
-    private func open(_ frame: FetchedFrame, of pack: RandomID) throws(KedgeError) {
-        current = nil
-        if raw.count < frame.rawLength {
-            raw = [UInt8](repeating: 0, count: max(frame.rawLength, ObjectSeal.standardFrameSize))
-        }
-        try raw.withMutableBytes { (out) throws(KedgeError) in
-            try open(frame, into: UnsafeMutableRawBufferPointer(rebasing: out[..<frame.rawLength]))
-        }
-        current = (pack, frame.number, frame.rawLength)
+    /// Opens a frame, and keeps it as the rule of `init` says.
+    private func open(_ frame: FetchedFrame, of pack: RandomID) throws(KedgeError) -> OpenedFrame {
+        let opened = frames.makeRoom(for: frame.rawLength)
+        try open(frame, into: opened.place(of: frame.rawLength))
+        opened.source = (pack, frame.number)
+        frames.insert(opened)
+        return opened
     }
 
     /// Opens a frame into `out`, which is as long as the frame should be.

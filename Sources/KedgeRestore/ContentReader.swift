@@ -5,16 +5,43 @@ import KedgeCodec
 package import KedgeCore
 package import KedgeRepository
 
+/// A place in a file between two of its regions, as a place in its extents.
+package struct ContentCursor {
+    fileprivate let content: FileContent
+    /// Named in errors.
+    fileprivate let path: ManifestPath
+    /// The region that begins here.
+    fileprivate var region = 0
+    fileprivate var index = 0
+    /// How much of the extent lies before the place.
+    fileprivate var done: UInt64 = 0
+    /// The place in the pack, once something of the extent was read or skipped.
+    fileprivate var place: (frame: UInt64, offset: UInt64)?
+
+    /// The file's beginning.
+    package init(_ content: FileContent, path: ManifestPath) {
+        self.content = content
+        self.path = path
+    }
+
+    fileprivate mutating func advance(_ length: UInt64) {
+        done += length
+        if done == content.extents[index].length { (index, done, place) = (index + 1, 0, nil) }
+    }
+}
+
 /// Reads regions of files. One for each worker; used by one thread at a time.
 package final class ContentReader {
     private let directories: PackDirectories
     private let packs: PackReader
+    /// Pages of 60 deltas and more that lie in one region.
+    private static let keptBytes = 8 << 20
     /// One region, aligned for direct writes. Freed with the reader.
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(regionSize), alignment: 4096)
 
     package init(_ directories: PackDirectories) {
         self.directories = directories
-        packs = PackReader(directories)
+        packs = PackReader(directories, keptBytes: ContentReader.keptBytes)
         // A kernel or a repository that fails must not show old memory.
         buffer.initializeMemory(as: UInt8.self, repeating: 0)
     }
@@ -29,19 +56,27 @@ package final class ContentReader {
         _ content: FileContent, regions: Range<Int>, path: ManifestPath,
         _ body: (UnsafeRawBufferPointer, UInt64) throws(KedgeError) -> Void
     ) throws(KedgeError) {
-        var cursor = Cursor(extents: content.extents)
-        try skip(UInt64(regions.lowerBound) * regionSize, &cursor)
+        var cursor = ContentCursor(content, path: path)
         for region in regions {
-            let offset = UInt64(region) * regionSize
-            let count = Int(min(regionSize, content.size - offset))
-            try fill(count, &cursor)
-            let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-            if let expected = content.regions[region] {
-                let found = ContentHash(of: bytes)
-                guard found == expected else { throw mismatch(path, offset, expected, found) }
-            }
-            try body(bytes, offset)
+            try body(read(region, at: &cursor), UInt64(region) * regionSize)
         }
+    }
+
+    /// The content of one region, at the cursor or behind it. It is lent until the next read; nothing is lent whose
+    /// checksum does not fit. Throws `damaged` and what reading throws.
+    package func read(_ region: Int, at cursor: inout ContentCursor) throws(KedgeError) -> UnsafeRawBufferPointer {
+        precondition(region >= cursor.region, "a cursor goes forward")
+        let offset = UInt64(region) * regionSize
+        try skip(offset - UInt64(cursor.region) * regionSize, &cursor)
+        let count = Int(min(regionSize, cursor.content.size - offset))
+        try fill(count, &cursor)
+        cursor.region = region + 1
+        let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+        if let expected = cursor.content.regions[region] {
+            let found = ContentHash(of: bytes)
+            guard found == expected else { throw mismatch(cursor.path, offset, expected, found) }
+        }
+        return bytes
     }
 
     /// The whole content of a file that is known to be small.
@@ -65,26 +100,11 @@ package final class ContentReader {
 
     // MARK: - Extents
 
-    /// A place in a file, as a place in its extents.
-    private struct Cursor {
-        let extents: [Extent]
-        var index = 0
-        /// How much of the extent lies before the place.
-        var done: UInt64 = 0
-        /// The place in the pack, once something of the extent was read or skipped.
-        var place: (frame: UInt64, offset: UInt64)?
-
-        mutating func advance(_ length: UInt64) {
-            done += length
-            if done == extents[index].length { (index, done, place) = (index + 1, 0, nil) }
-        }
-    }
-
     /// Fills the buffer's first `count` bytes from the cursor on.
-    private func fill(_ count: Int, _ cursor: inout Cursor) throws(KedgeError) {
+    private func fill(_ count: Int, _ cursor: inout ContentCursor) throws(KedgeError) {
         var filled = 0
         while filled < count {
-            let extent = cursor.extents[cursor.index]
+            let extent = cursor.content.extents[cursor.index]
             let length = min(extent.length - cursor.done, UInt64(count - filled))
             let part = UnsafeMutableRawBufferPointer(rebasing: buffer[filled..<filled + Int(length)])
             switch extent.source {
@@ -102,13 +122,13 @@ package final class ContentReader {
         }
     }
 
-    private func skip(_ length: UInt64, _ cursor: inout Cursor) throws(KedgeError) {
+    private func skip(_ length: UInt64, _ cursor: inout ContentCursor) throws(KedgeError) {
         var rest = length
         while rest > 0 {
-            let extent = cursor.extents[cursor.index]
+            let extent = cursor.content.extents[cursor.index]
             let step = min(extent.length - cursor.done, rest)
             if case .pack(let pack, let frame, let offset) = extent.source, step < extent.length {
-                cursor.place = try move((UInt64(frame), UInt64(offset)), by: step, in: pack)
+                cursor.place = try move(cursor.place ?? (UInt64(frame), UInt64(offset)), by: step, in: pack)
             }
             cursor.advance(step)
             rest -= step

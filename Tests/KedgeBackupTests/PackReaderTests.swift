@@ -46,10 +46,13 @@ struct PackReaderTests {
         return bytes
     }
 
-    @Test("every run is the bytes that were stored, by one reader that is used again and again")
-    func runs() throws {
+    @Test(
+        "every run is the bytes that were stored, by one reader that is used again and again", arguments: [0, 3])
+    func runs(_ keptFrames: Int) throws {
         let pack = try Self.makePack()
-        let (filling, lending) = (PackReader(pack.directories), PackReader(pack.directories))
+        let kept = keptFrames * PackLayout.sharedFrameBytes
+        let filling = PackReader(pack.directories, keptBytes: kept)
+        let lending = PackReader(pack.directories, keptBytes: kept)
         let last = pack.stream.count
         for (frame, start) in pack.starts.enumerated() {
             let size = Self.sizes[frame]
@@ -68,6 +71,41 @@ struct PackReaderTests {
                 }
             }
         }
+    }
+
+    @Test("a shared frame is read once while as many fit as are asked for in turns, and again once one does not")
+    func kept() throws {
+        let memory = try MemoryRepository()
+        let store = FaultyStore(memory.store) { _ in nil }
+        let source = RepositorySource(settings: memory.settings, openStore: { store }, createStore: { store })
+        let cluster = try source.openCluster("main", for: .write)
+        let label = try #require(Label("20261121T020000Z-full-7k3q"))
+        let writer = PackWriter(
+            ClusterPacks(cluster: cluster, limits: .standard, label: label, tally: PackTally()), limits: .standard)
+        let frames = (0..<10).map { CopyHarness.bytes(PackLayout.sharedFrameBytes - $0, seed: UInt64($0 + 1)) }
+        var id: RandomID?
+        for frame in frames {
+            id = try frame.withBytes { raw throws(KedgeError) in try writer.append(raw, sources: []).pack }
+        }
+        try writer.finish()
+        let pack = Pack(directories: PackDirectories(cluster), id: try #require(id), stream: [], starts: [])
+        /// Pages of all frames in turns: how many reads that takes.
+        func reads(keeping count: Int) throws -> Int {
+            let reader = PackReader(pack.directories, keptBytes: count * PackLayout.sharedFrameBytes)
+            _ = try Self.filled(reader, pack, 0, 0, 1)
+            let before = store.operations.count
+            for page in 1..<5 {
+                for (number, frame) in frames.enumerated() {
+                    let bytes = try Self.filled(reader, pack, number, page * 8192, 8192)
+                    #expect(bytes.elementsEqual(frame[page * 8192..<(page + 1) * 8192]))
+                }
+            }
+            return store.operations.count - before
+        }
+        #expect(try reads(keeping: 10) == 9)
+        #expect(try reads(keeping: 9) > 9)
+        // The very first page lies in the frame that was read last.
+        #expect(try reads(keeping: 0) == 39)
     }
 
     @Test("a run beyond a frame's or the pack's end is damage, and the reader goes on to serve others")
