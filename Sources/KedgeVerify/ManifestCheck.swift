@@ -48,7 +48,7 @@ struct ManifestVerdict: Sendable {
         let error: KedgeError
     }
 
-    fileprivate mutating func lose(_ path: ManifestPath, _ object: ObjectName, _ error: KedgeError) {
+    mutating func lose(_ path: ManifestPath, _ object: ObjectName, _ error: KedgeError) {
         guard error.code.isDamageOfTheObject else {
             guard unread.count < Self.listedFiles, !unread.contains(where: { $0.object == object }) else { return }
             return unread.append(LostFile(path: path, object: object, error: error))
@@ -89,36 +89,59 @@ final class ManifestCheck {
         content = ContentReader(directories)
     }
 
-    /// Checks a backup's manifest and all that it refers to; `readsRegions` says whether to put together and read what
-    /// lies in several pieces. Throws `interrupted`, and what reading throws where no object is to blame.
-    func check(_ record: CommitRecord, readsRegions: Bool) throws(KedgeError) -> ManifestVerdict {
-        var verdict = ManifestVerdict()
-        let name = try manifestName(record.label)
-        var blamed = name
-        do throws(KedgeError) {
-            let root = try BackupCatalog(cluster).committedManifest(of: record)
-            if let lost = root.parts.lazy.compactMap(blame).first {
-                blamed = lost.object
-                throw lost.error
-            }
-            var reader = ManifestReader(root, reader: packs)
-            let registration = cluster.registrations.last {
-                $0.systemIdentifier == record.server.systemIdentifier
-            }
-            var survey = ManifestSurvey(of: record, versionDirectory: registration?.tablespaceVersionDirectory)
-            while let entry = try reader.next() {
-                try interruption.checkpoint()
-                try survey.add(entry)
-                if let content = entry.content {
-                    try check(content, of: entry.path, record, readsRegions, name, &verdict)
+    /// Checks the manifests of some backups and all that they refer to, side by side: in path order, and what lies in
+    /// several pieces region by region, so that a frame which they share is opened once. `readsRegions` says of each
+    /// whether to put these regions together and read them. Verdicts come in the order of the backups.
+    ///
+    /// Throws `interrupted`, and what reading throws where no object is to blame.
+    func check(_ backups: [(record: CommitRecord, readsRegions: Bool)]) throws(KedgeError) -> [ManifestVerdict] {
+        var passes: [ManifestPass] = []
+        for backup in backups {
+            let pass = ManifestPass(
+                backup.record, readsRegions: backup.readsRegions, manifest: try manifestName(backup.record.label))
+            passes.append(pass)
+            try tolerate(in: pass) { () throws(KedgeError) in try begin(pass) }
+        }
+        while let path = passes.lazy.compactMap(\.next?.path).min() {
+            try interruption.checkpoint()
+            let present = passes.filter { $0.next?.path == path }
+            var composites: [CompositeFile] = []
+            for pass in present {
+                try tolerate(in: pass) { () throws(KedgeError) in
+                    guard let entry = try pass.take(), let content = entry.content else { return }
+                    composites += try check(content, of: entry.path, pass)
                 }
             }
-            try survey.finish()
-        } catch {
-            verdict.error = try errors.tolerate(error)
-            verdict.errorObject = blamed
+            try read(composites)
+            for pass in present {
+                try tolerate(in: pass) { () throws(KedgeError) in try pass.advance() }
+            }
         }
-        return verdict
+        return passes.map(\.verdict)
+    }
+
+    /// Notes an error that is the fault of one of the backup's objects, and ends its pass.
+    private func tolerate(
+        in pass: ManifestPass, _ body: () throws(KedgeError) -> Void
+    ) throws(KedgeError) {
+        do throws(KedgeError) {
+            try body()
+        } catch {
+            pass.fail(try errors.tolerate(error))
+        }
+    }
+
+    private func begin(_ pass: ManifestPass) throws(KedgeError) {
+        let root = try BackupCatalog(cluster).committedManifest(of: pass.record)
+        if let lost = root.parts.lazy.compactMap(blame).first {
+            pass.blamed = lost.object
+            throw lost.error
+        }
+        let registration = cluster.registrations.last {
+            $0.systemIdentifier == pass.record.server.systemIdentifier
+        }
+        try pass.begin(
+            ManifestReader(root, reader: packs), versionDirectory: registration?.tablespaceVersionDirectory)
     }
 
     private func manifestName(_ label: Label) throws(KedgeError) -> ObjectName {
@@ -147,10 +170,14 @@ final class ManifestCheck {
         let contents: PackContents?
     }
 
+    /// Holds a file's extents against the packs' tables. Returns the regions that lie in several pieces, if the rest is
+    /// sound: at most one element.
     private func check(
-        _ file: FileContent, of path: ManifestPath, _ record: CommitRecord, _ readsRegions: Bool,
-        _ manifest: ObjectName, _ verdict: inout ManifestVerdict
-    ) throws(KedgeError) {
+        _ file: FileContent, of path: ManifestPath, _ pass: ManifestPass
+    ) throws(KedgeError) -> [CompositeFile] {
+        let (record, manifest) = (pass.record, pass.manifest)
+        var verdict = pass.verdict
+        defer { pass.verdict = verdict }
         verdict.regions += UInt64(file.regions.count)
         var composite: [Range<Int>] = []
         var pieces: [Piece] = []
@@ -188,8 +215,12 @@ final class ManifestCheck {
                 (region, filled, pieces) = (region + 1, 0, [])
             }
         }
-        guard isWhole else { return }
-        try read(composite, of: file, path, readsRegions, manifest, &verdict)
+        guard isWhole, !composite.isEmpty else { return [] }
+        guard pass.readsRegions else {
+            verdict.regionsLeft += composite.reduce(0) { $0 + UInt64($1.count) }
+            return []
+        }
+        return [CompositeFile(pass: pass, path: path, regions: composite, cursor: ContentCursor(file, path: path))]
     }
 
     /// Where an extent lies. Nil where its pack can't be used, or has no such run.
@@ -245,24 +276,23 @@ final class ManifestCheck {
 
     // MARK: - Regions in several pieces
 
-    private func read(
-        _ regions: [Range<Int>], of file: FileContent, _ path: ManifestPath, _ readsRegions: Bool,
-        _ manifest: ObjectName, _ verdict: inout ManifestVerdict
-    ) throws(KedgeError) {
-        for range in regions {
-            guard readsRegions else {
-                verdict.regionsLeft += UInt64(range.count)
-                continue
-            }
-            do throws(KedgeError) {
-                try content.read(file, regions: range, path: path) { (bytes, _) throws(KedgeError) in
+    /// Reads what lies in several pieces of one file in some backups, region by region.
+    private func read(_ files: [CompositeFile]) throws(KedgeError) {
+        var files = files
+        while let region = files.lazy.compactMap(\.next).min() {
+            for index in files.indices where files[index].next == region {
+                let pass = files[index].pass
+                do throws(KedgeError) {
                     try interruption.checkpoint()
+                    let bytes = try content.read(region, at: &files[index].cursor)
                     try rate?.take(bytes.count, unless: interruption)
                     progress.advance(bytes.count)
-                    verdict.regionsRead += 1
+                    pass.verdict.regionsRead += 1
+                    files[index].advance()
+                } catch {
+                    pass.verdict.lose(files[index].path, pass.manifest, try errors.tolerate(error))
+                    files[index].regions = []
                 }
-            } catch {
-                return verdict.lose(path, manifest, try errors.tolerate(error))
             }
         }
     }

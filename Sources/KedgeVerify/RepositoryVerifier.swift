@@ -115,6 +115,9 @@ struct RepositoryVerifier {
 
     // MARK: - Manifests
 
+    /// How many manifests are read side by side: each takes the memory of one of its parts.
+    private static let manifestsTogether = 16
+
     private func checkManifests(
         _ backups: [CommitRecord], _ packs: PackPass.Result, _ plan: VerifyPlan
     ) throws(KedgeError) -> [ManifestVerdict] {
@@ -123,19 +126,24 @@ struct RepositoryVerifier {
         let verdicts = Mutex([ManifestVerdict](repeating: ManifestVerdict(), count: backups.count))
         let (cluster, errors) = (cluster, errors)
         let (rate, progress, interruption) = (rate, progress, interruption)
+        // Neighbours share most of their frames.
+        let together = max(1, min(Self.manifestsTogether, (backups.count + options.workers - 1) / options.workers))
         try parallelFor(
-            count: backups.count, threads: options.workers, name: "verify-manifest",
+            count: (backups.count + together - 1) / together, threads: options.workers, name: "verify-manifest",
             makeState: { () throws(KedgeError) in
                 ManifestCheck(
                     cluster, errors, contents: contents, verdicts: packs.remarkable, rate: rate, progress: progress,
                     interruption: interruption)
             },
-            body: { (check, index) throws(KedgeError) in
-                let record = backups[index]
-                var reads = false
-                if case .read = plan.decision(backup: record) { reads = true }
-                let verdict = try check.check(record, readsRegions: reads)
-                verdicts.withLock { $0[index] = verdict }
+            body: { (check, group) throws(KedgeError) in
+                let range = group * together..<min((group + 1) * together, backups.count)
+                let found = try check.check(
+                    backups[range].map { record in
+                        var reads = false
+                        if case .read = plan.decision(backup: record) { reads = true }
+                        return (record, reads)
+                    })
+                verdicts.withLock { $0.replaceSubrange(range, with: found) }
             })
         let result = verdicts.withLock { $0 }
         for (record, verdict) in zip(backups, result) { report(record, verdict) }
