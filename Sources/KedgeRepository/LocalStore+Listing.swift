@@ -1,7 +1,8 @@
 // Listings of a local store: a walk in the byte order of object names.
 //
 // In that order a directory stands where its name with "/" added stands: "a-b" and "a.b" come before what is in "a".
-// What is no object is left out: temporary files, and names that no object can have (such as "lost+found").
+// What is no object is left out: temporary files, and names that no object can have (such as "lost+found"). A symbolic
+// link that has an object's name is an error (LocalStore.swift, 3).
 
 package import KedgeCore
 
@@ -74,36 +75,33 @@ extension LocalStore {
     }
 
     /// Objects and directories directly below `directory`, in the order of a listing; none if it is not there.
-    fileprivate func children(of directory: ObjectName?) throws(KedgeError) -> [Child] {
+    private func children(of directory: ObjectName?) throws(KedgeError) -> [Child] {
         do throws(KedgeError) {
-            let opened = try openDirectory(directory)
-            var children: [Child] = []
-            for entry in try Directory.entries(of: opened) {
-                guard let text = entry.name.text,
-                    let name = directory.map({ $0.appending(text) }) ?? ObjectName(text),
-                    let isDirectory = try isDirectory(entry, in: opened)
-                else { continue }
-                children.append(Child(name: name, isDirectory: isDirectory))
-            }
-            return children.sorted { $0.orderText < $1.orderText }
+            return try children(of: directory, opened: openDirectory(directory))
         } catch  where error.code == .notFound {
             return []
         }
     }
 
-    /// Nil for what is neither a file nor a directory. Links are followed: a repository may be spread over disks.
-    private func isDirectory(
-        _ entry: DirectoryEntry, in directory: borrowing FileDescriptor
-    ) throws(KedgeError) -> Bool? {
-        var kind = entry.kind
-        if kind == .symbolicLink {
-            do throws(KedgeError) {
-                kind = try FileStatus(of: entry.name, in: directory, followLinks: true).kind
-            } catch  where error.code == .notFound {
-                return nil
+    /// The same of a directory that is open.
+    fileprivate func children(
+        of directory: ObjectName?, opened: borrowing FileDescriptor
+    ) throws(KedgeError) -> [Child] {
+        var children: [Child] = []
+        for entry in try Directory.entries(of: opened) {
+            guard let text = entry.name.text,
+                let name = directory.map({ $0.appending(text) }) ?? ObjectName(text),
+                // In its root a file system may show its snapshots (".snapshot"): whole repositories, and not ours.
+                directory != nil || !text.hasPrefix(".")
+            else { continue }
+            switch entry.kind {
+            case .regular: children.append(Child(name: name, isDirectory: false))
+            case .directory: children.append(Child(name: name, isDirectory: true))
+            case .symbolicLink: throw elsewhere(name, "It is a symbolic link.")
+            case .other: continue
             }
         }
-        return kind == .directory ? true : kind == .regular ? false : nil
+        return children.sorted { $0.orderText < $1.orderText }
     }
 }
 
@@ -134,13 +132,28 @@ private struct ListingWalk {
     }
 
     mutating func visit(_ directory: ObjectName?) throws(KedgeError) {
-        for child in try store.children(of: directory) {
-            if found.count == capacity { return }
-            if child.isDirectory {
-                if !isPassed(child) { try visit(child.name) }
-            } else if after.map({ child.name > $0 }) ?? true, let status = try store.status(of: child.name) {
-                found.append(ListEntry(name: child.name, status: status))
+        do throws(KedgeError) {
+            let opened = try store.openDirectory(directory)
+            for child in try store.children(of: directory, opened: opened) {
+                if found.count == capacity { return }
+                if child.isDirectory {
+                    if !isPassed(child) { try visit(child.name) }
+                } else if after.map({ child.name > $0 }) ?? true {
+                    try add(child.name, in: opened)
+                }
             }
+        } catch  where error.code == .notFound {
+            // There is no such directory, or it went away.
+        }
+    }
+
+    /// Looked at where it lies: the way there need not be confirmed for each.
+    private mutating func add(_ name: ObjectName, in directory: borrowing FileDescriptor) throws(KedgeError) {
+        do throws(KedgeError) {
+            let status = try FileStatus(of: RawPath(name.lastComponent), in: directory)
+            found.append(ListEntry(name: name, status: try store.objectStatus(status, of: name)))
+        } catch  where error.code == .notFound {
+            // It was removed after the directory was read.
         }
     }
 

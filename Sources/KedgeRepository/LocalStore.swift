@@ -7,6 +7,9 @@
 // 3. Absent means absent: the root is held open, and before anything is called absent, and before anything is written,
 //    the marker that every repository holds is looked up again. An empty mount point, or a disk that went away, is
 //    `repository-unavailable`, never an empty repository (or one on the wrong disk).
+//    The same for each directory below the root: a symbolic link, or another file system mounted there, may be gone
+//    tomorrow, and what lay there would look as if it had never been. So neither is gone through, not even while it
+//    leads somewhere, and an object is never looked for behind a link.
 // 4. The page cache is left to the database: what was written or read in bulk is dropped from it.
 // 5. Directories that become empty are removed. A writer that loses its directory that way makes it again.
 // 6. Modes are 0640 and 0750 whatever the umask is.
@@ -19,6 +22,8 @@ package final class LocalStore: ObjectStore {
     package static let repositoryMarker: ObjectName = "kedge.json"
 
     let root: FileDescriptor
+    /// Of the root.
+    private let device: UInt64
     private let marker: ObjectName?
     private let random: any RandomSource
 
@@ -36,6 +41,7 @@ package final class LocalStore: ObjectStore {
                 .repositoryUnavailable, "could not open repository directory \"\(path)\"",
                 detail: "There is no such directory.", hint: LocalStore.absentRootHint)
         }
+        device = try root.status().device
         self.marker = marker
         self.random = random
     }
@@ -55,15 +61,20 @@ package final class LocalStore: ObjectStore {
 
     package func status(of name: ObjectName) throws(KedgeError) -> ObjectStatus? {
         do throws(KedgeError) {
-            let status = try FileStatus(of: name.path, in: root, followLinks: true)
-            switch status.kind {
-            case .regular: return ObjectStatus(status)
-            case .other: throw notAFile(name)
-            case .directory, .symbolicLink: return nil
-            }
+            try confirmWay(to: name.parent)
+            return try objectStatus(FileStatus(of: name.path, in: root), of: name)
         } catch  where error.code == .notFound {
             try confirmRoot(whenLookingFor: name)
             return nil
+        }
+    }
+
+    /// Throws where that is no object's file.
+    func objectStatus(_ status: FileStatus, of name: ObjectName) throws(KedgeError) -> ObjectStatus {
+        switch status.kind {
+        case .regular: return ObjectStatus(status)
+        case .symbolicLink: throw elsewhere(name, "It is a symbolic link.")
+        case .directory, .other: throw notAFile(name)
         }
     }
 
@@ -87,10 +98,10 @@ package final class LocalStore: ObjectStore {
 
     private func openObject(_ name: ObjectName) throws(KedgeError) -> FileDescriptor {
         do throws(KedgeError) {
-            // Whoever can write there could put a pipe in an object's place, and opening that would wait for ever.
-            let file = try FileDescriptor.open(name.path, in: root, [.read, .nonBlocking])
-            if try file.status().kind == .other { throw notAFile(name) }
-            return file
+            try confirmWay(to: name.parent)
+            _ = try objectStatus(FileStatus(of: name.path, in: root), of: name)
+            // Should a pipe have taken its place since, opening it would wait for ever.
+            return try FileDescriptor.open(name.path, in: root, [.read, .nonBlocking, .noFollow])
         } catch  where error.code == .notFound {
             try confirmRoot(whenLookingFor: name)
             throw objectNotFound(name, location: location)
@@ -100,7 +111,7 @@ package final class LocalStore: ObjectStore {
     private func notAFile(_ name: ObjectName) -> KedgeError {
         KedgeError(
             .damaged, "cannot use object \"\(name)\" of \(location)",
-            detail: "It is a pipe, a socket or a device, and objects are files.",
+            detail: "It is a directory, a pipe, a socket or a device, and objects are files.",
             hint: "Find out who put it there: kedge never does.")
     }
 
@@ -229,6 +240,7 @@ package final class LocalStore: ObjectStore {
         var removed: [ObjectName?: [ObjectName]] = [:]
         for name in names {
             do throws(KedgeError) {
+                try confirmWay(to: name.parent)
                 try FileSystem.removeFile(name.path, in: root)
             } catch  where error.code == .notFound {
                 // Absent, perhaps by an attempt that died before it was durable: sync all the same.
@@ -267,7 +279,32 @@ package final class LocalStore: ObjectStore {
     // MARK: The root
 
     func openDirectory(_ directory: ObjectName?) throws(KedgeError) -> FileDescriptor {
-        try FileDescriptor.open(directory?.path ?? ".", in: root, [.read, .directory])
+        try confirmWay(to: directory)
+        return try FileDescriptor.open(directory?.path ?? ".", in: root, [.read, .directory])
+    }
+
+    /// Throws `repository-unavailable` where a link or another file system is on the way down to `directory`, or is
+    /// that itself, and `not-found` where there is no such directory: then the root may still have to be confirmed.
+    ///
+    /// One statx(2) for each directory of the way; what is a file there makes the call itself fail.
+    private func confirmWay(to directory: ObjectName?) throws(KedgeError) {
+        guard let directory else { return }
+        for place in directory.directories + [directory] {
+            let status = try FileStatus(of: place.path, in: root)
+            if status.kind == .symbolicLink { throw elsewhere(place, "It is a symbolic link.") }
+            if status.kind == .directory, status.isMountPoint || status.device != device {
+                throw elsewhere(place, "Another file system is mounted there.")
+            }
+        }
+    }
+
+    func elsewhere(_ place: ObjectName, _ detail: String) -> KedgeError {
+        KedgeError(
+            .repositoryUnavailable, "could not rely on \"\(place)\" of \(location)",
+            detail: detail + " What lies behind it may be out of reach at any time, and would then look as if it had "
+                + "never been.",
+            hint: "Keep a repository on one file system: move what lies there into the repository. If it needs another "
+                + "disk, mount or link the repository's root itself.")
     }
 
     /// Throws `repository-unavailable` unless the root is still the directory of a repository.
@@ -279,7 +316,7 @@ package final class LocalStore: ObjectStore {
         }
         guard let marker, marker != name else { return }
         do throws(KedgeError) {
-            _ = try FileStatus(of: marker.path, in: root, followLinks: true)
+            _ = try objectStatus(FileStatus(of: marker.path, in: root), of: marker)
         } catch  where error.code == .notFound {
             throw unavailable(
                 "It does not hold \"\(marker)\", as every repository does"

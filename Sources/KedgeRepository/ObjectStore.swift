@@ -14,7 +14,8 @@
 //  6. Read your writes. What was acknowledged is seen by every later read and listing, of any process.
 //  7. After an error of a writing call its effect is unknown: done wholly or not at all (promise 1), maybe not durably.
 //
-// A name is either an object or a directory of objects, never both; the layout sees to that.
+// A name is either an object or a directory of objects, never both; the layout sees to that. What a store answers of a
+// directory that is asked for as an object is its own affair.
 // All calls block, may be made from any number of threads at once, and throw only `KedgeError`. An error whose code is
 // retryable invites the very same call again. Nothing here retries: `RetryingStore` does.
 

@@ -55,17 +55,17 @@ import Testing
         try expectUnavailable(store)
     }
 
-    private func expectUnavailable(_ store: LocalStore) throws {
+    private func expectUnavailable(_ store: LocalStore, _ name: ObjectName = "a/b") throws {
         let calls: [() throws -> Void] = [
-            { _ = try store.status(of: "a/b") }, { _ = try store.readPrefix("a/b", limit: 1) },
-            { _ = try store.read("a/b", range: 0..<1) }, { try store.makeDurable("a/b") },
-            { _ = try store.put("a/b", ObjectBody([1]), .createOnly) },
-            { _ = try store.put("a/b", ObjectBody([1]), .replace) },
-            { _ = try store.beginUpload("a/b", expectedBytes: 1) },
+            { _ = try store.status(of: name) }, { _ = try store.readPrefix(name, limit: 1) },
+            { _ = try store.read(name, range: 0..<1) }, { try store.makeDurable(name) },
+            { _ = try store.put(name, ObjectBody([1]), .createOnly) },
+            { _ = try store.put(name, ObjectBody([1]), .replace) },
+            { _ = try store.beginUpload(name, expectedBytes: 1) },
             { _ = try store.list(below: nil, after: nil, limit: 1) },
-            { _ = try store.list(below: "a", after: nil, limit: 1) },
-            { _ = try store.listDirectories(below: "a", after: nil, limit: 1) },
-            { _ = try store.remove(["a/b"]) },
+            { _ = try store.list(below: name.parent, after: nil, limit: 1) },
+            { _ = try store.listDirectories(below: name.parent, after: nil, limit: 1) },
+            { if let failure = try store.remove([name]).first { throw failure.error } },
             { _ = try store.removeAbandonedWrites(before: Timestamp(microseconds: 0)) },
         ]
         for (index, call) in calls.enumerated() {
@@ -151,11 +151,116 @@ import Testing
         for name in ["lost+found", "a b", ".kedge~x"] {
             _ = try Directory.create(at: RawPath(directory("repo/\(name)")))
         }
-        try FileSystem.createSymbolicLink(at: RawPath(directory("repo/dangling")), target: "nowhere")
+        // A file system's snapshots, whole repositories of their own.
+        try Directory.createWithParents(at: RawPath(directory("repo/.snapshot")))
+        try expectWritten("repo/.snapshot/kedge.json")
         #expect(try store.list(below: nil, after: nil, limit: 10).entries.map(\.name) == ["kedge.json"])
         #expect(try store.directories(below: nil).isEmpty)
         #expect(try files("repo").count == 5)
     }
+
+    private func expectWritten(_ path: String) throws {
+        let outcome = try DurableFile.write([1], to: RawPath(directory(path)), random: random)
+        #expect(outcome == .created)
+    }
+
+    /// What takes the place of the directory repo/a, whose object "b" was stored before.
+    enum Stand: CaseIterable {
+        case link, danglingLink, linkToEmpty
+    }
+
+    @Test("behind a link nothing is absent, whether it dangles or leads somewhere", arguments: Stand.allCases)
+    func linkOnTheWay(_ stand: Stand) throws {
+        let store = try repository()
+        _ = try store.put("a/b", ObjectBody([1]), .createOnly)
+        _ = try store.put("c/a/b", ObjectBody([1]), .createOnly)
+        for place in ["repo/a", "repo/c/a"] {
+            let moved = RawPath(directory(place + "-moved").replacing("repo/", with: ""))
+            try Directory.createWithParents(at: moved.parent)
+            try FileSystem.rename(RawPath(directory(place)), to: moved)
+            let empty = RawPath(directory("empty"))
+            try Directory.createWithParents(at: empty)
+            let target: RawPath = stand == .link ? moved : stand == .linkToEmpty ? empty : "nowhere"
+            try FileSystem.createSymbolicLink(at: RawPath(directory(place)), target: target)
+        }
+        try expectUnavailable(store)
+        for name in ["c/a/b", "c/a/x", "c/a/x/y"] as [ObjectName] { try expectUnavailable(store, name) }
+        let error = #expect(throws: KedgeError.self) { try store.status(of: "c/a/x") }
+        #expect(error?.message == "could not rely on \"c/a\" of repository directory \"\(directory("repo"))\"")
+        #expect(error?.detail?.hasPrefix("It is a symbolic link.") == true)
+        // Nothing was written or removed behind the links, and what lies beside them is as it was.
+        #expect(try files("empty").isEmpty)
+        if stand == .link { #expect(try files("a-moved") == ["b"] && files("c/a-moved") == ["b"]) }
+        #expect(try store.status(of: "d/b") == nil)
+        #expect(try store.status(of: "c/d") == nil)
+    }
+
+    @Test("a link or a directory in an object's place is an error, never absent")
+    func noFile() throws {
+        let store = try repository()
+        for (name, target) in [("link", "../kedge.json"), ("dangling", "nowhere")] {
+            _ = try store.put("a/b", ObjectBody([1]), .createOnly)
+            try FileSystem.createSymbolicLink(at: RawPath(directory("repo/a/\(name)")), target: RawPath(target))
+            let object = try #require(ObjectName("a/\(name)"))
+            for call in [
+                { _ = try store.status(of: object) }, { _ = try store.readPrefix(object, limit: 1) },
+                { _ = try store.read(object, range: 0..<1) }, { try store.makeDurable(object) },
+                { _ = try store.put(object, ObjectBody([1]), .createOnly) },
+                { _ = try store.list(below: "a", after: nil, limit: 9) },
+                { _ = try store.listDirectories(below: "a", after: nil, limit: 9) },
+            ] as [() throws -> Void] {
+                let error = #expect(throws: KedgeError.self) { try call() }
+                #expect(error?.code == .repositoryUnavailable)
+            }
+            #expect(try store.remove(["a/b", object]).isEmpty)
+        }
+        _ = try store.put("d/e/f", ObjectBody([1]), .createOnly)
+        for call in [
+            { _ = try store.status(of: "d/e") }, { _ = try store.readPrefix("d/e", limit: 1) },
+            { try store.makeDurable("d/e") }, { _ = try store.put("d/e", ObjectBody([1]), .createOnly) },
+        ] as [() throws -> Void] {
+            let error = #expect(throws: KedgeError.self) { try call() }
+            #expect(error?.code == .damaged)
+        }
+    }
+
+    @Test("a marker that is a link makes the whole repository unavailable")
+    func linkedMarker() throws {
+        let store = try repository()
+        let marker = RawPath(directory("repo/kedge.json"))
+        try FileSystem.rename(marker, to: RawPath(directory("moved.json")))
+        try FileSystem.createSymbolicLink(at: marker, target: RawPath(directory("moved.json")))
+        try expectUnavailable(store)
+        #expect(throws: KedgeError.self) { try store.status(of: "kedge.json") }
+    }
+
+    @Test(
+        "behind another file system nothing is absent, whether or not it holds something",
+        .enabled(if: canMount, "mounting takes root"), arguments: [true, false])
+    func mountOnTheWay(holdsSomething: Bool) throws {
+        let store = try repository()
+        _ = try store.put("a/b", ObjectBody([1]), .createOnly)
+        _ = try store.put("c/d/e", ObjectBody([1]), .createOnly)
+        // Another device, and a bind mount of the same one.
+        try Directory.createWithParents(at: RawPath(directory("other")))
+        if holdsSomething { try expectWritten("other/b") }
+        let places = [directory("repo/a"), directory("repo/c/d")]
+        #expect(mount("tmpfs", places[0], "tmpfs", 0, "size=64k") == 0)
+        #expect(mount(directory("other"), places[1], "none", UInt(MS_BIND), nil) == 0)
+        defer { for place in places { umount2(place, Int32(MNT_DETACH)) } }
+        if holdsSomething { try expectWritten("repo/a/b") }
+        try expectUnavailable(store)
+        for name in ["c/d/e", "c/d/b", "c/d/x/y"] as [ObjectName] { try expectUnavailable(store, name) }
+        #expect(try store.status(of: "c/x") == nil)
+        #expect(try files("other").count == (holdsSomething ? 1 : 0))
+    }
+
+    /// Whether a file system can be mounted here: root in a container may not.
+    private static let canMount: Bool = {
+        guard getuid() == 0, let directory = try? TemporaryDirectory() else { return false }
+        guard mount("tmpfs", directory.path, "tmpfs", 0, "size=64k") == 0 else { return false }
+        return umount2(directory.path, Int32(MNT_DETACH)) == 0
+    }()
 
     @Test("directories that become empty are removed, and a writer makes them again")
     func emptyDirectories() throws {
