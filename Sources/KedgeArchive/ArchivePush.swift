@@ -250,20 +250,22 @@ package struct ArchivePush: Sendable {
         _ local: LocalFile, in archive: WALArchive, threads: Int, gate: WorkGate? = nil
     ) throws(KedgeError) -> Stored {
         let facts = facts(of: local, in: archive.cluster)
-        let object = archive.cluster.name(archive.target(of: facts).name)
+        var object = archive.target(of: facts)
         let outcome: PutOutcome
         switch try archive.put(local.bytes, facts: facts, threads: threads, gate: gate) {
         case .created: outcome = .created
         case .exists(let archived):
             try check(archived, in: archive, local, facts)
             try archive.cluster.repository.store.makeDurable(archive.cluster.name(archived.name))
+            object = archived
             outcome = .alreadyExists
         }
         let repository = archive.cluster.repository
         return Stored(
             outcome: outcome,
             copy: PushNote.Copy(
-                repository: repository.name, repositoryID: repository.identity.id, object: object.text))
+                repository: repository.name, repositoryID: repository.identity.id,
+                object: archive.cluster.name(object.name).text))
     }
 
     /// Whether the local segment is empty from where its timeline was left on, and equal to the stored one before that:

@@ -56,26 +56,57 @@ package struct WALArchive: Sendable {
         return inventory
     }
 
-    /// The objects that hold this WAL file: none, one, or several that conflict with each other.
+    /// The objects that hold this WAL file, one of each content: none, one, or several that conflict with each other.
     package func find(_ file: WALFileName) throws(KedgeError) -> [ArchivedFile] {
+        let found = try listed(file)
+        if !found.isEmpty { return try distinct(found) }
+        // Absent is what the store says of the name itself.
         let untagged = ClusterLayout.walFile(file, of: system, tag: nil)
+        return try store.contains(cluster.name(untagged)) ? [ArchivedFile(file: file, name: untagged, tag: nil)] : []
+    }
+
+    /// The objects of a segment or partial segment, with and without a tag, as a listing shows them: what was copied
+    /// here from a store without conditional put carries one. None of other files, whose names never do.
+    private func listed(_ file: WALFileName) throws(KedgeError) -> [ArchivedFile] {
         switch file {
-        case .history, .backup:
-            return try store.contains(cluster.name(untagged))
-                ? [ArchivedFile(file: file, name: untagged, tag: nil)] : []
-        case .segment where store.capabilities.hasConditionalPut:
-            if try store.contains(cluster.name(untagged)) {
-                return [ArchivedFile(file: file, name: untagged, tag: nil)]
-            }
+        case .history, .backup: return []
         case .segment, .partial: break
         }
-        // Names with a tag: partial segments, and what was copied here from a store without conditional put.
         var found: [ArchivedFile] = []
-        let directory = ClusterLayout.logDirectory(of: file, system)
-        try cluster.forEachObject(below: directory) { (name, _) throws(KedgeError) in
-            if let archived = archived(name), archived.file == file { found.append(archived) }
+        let directory = cluster.name(ClusterLayout.logDirectory(of: file, system))
+        let position = cluster.name(ClusterLayout.position(before: file, of: system))
+        try store.visitObjects(below: directory, after: position, pageSize: 4) { (entry) throws(KedgeError) in
+            // Only what lies directly in a directory is in order.
+            guard entry.name.parent == directory else { return true }
+            let last = entry.name.lastComponent
+            if let parsed = ClusterLayout.parseWALFile(last), parsed.file == file {
+                let name = ClusterLayout.walFile(file, of: system, tag: parsed.tag)
+                if cluster.name(name) == entry.name {
+                    found.append(ArchivedFile(file: file, name: name, tag: parsed.tag))
+                }
+            }
+            return last < file.text || last.hasPrefix(file.text)
         }
         return found
+    }
+
+    /// One of each content. An object whose content nobody can tell is not taken for a copy of another.
+    private func distinct(_ found: [ArchivedFile]) throws(KedgeError) -> [ArchivedFile] {
+        guard found.count > 1 else { return found }
+        var tags: Set<ContentHash> = []
+        var distinct: [ArchivedFile] = []
+        for archived in found {
+            do throws(KedgeError) {
+                let tag = if let tag = archived.tag { tag } else { try facts(of: archived).tag }
+                if tags.insert(tag).inserted { distinct.append(archived) }
+            } catch {
+                // Removed meanwhile.
+                if error.code == .notFound { continue }
+                guard error.code.isAboutTheObject else { throw error }
+                distinct.append(archived)
+            }
+        }
+        return distinct
     }
 
     /// All objects of a segment or partial segment, whatever their names carry, with their status.
@@ -225,14 +256,25 @@ package struct WALArchive: Sendable {
     ) throws(KedgeError) -> PutResult {
         let archived = target(of: facts)
         let relative = archived.name
-        // Looked up first: a repeated push is common after a crash, and must not cost compressing it all again.
-        if try store.contains(cluster.name(relative)) { return .exists(archived) }
+        // Looked up first: a repeated push is common after a crash, and must not cost compressing it all again. And
+        // what has another name, because of a tag, is not in the way of a put.
+        if let present = try present(archived, facts) { return .exists(present) }
         func seal() throws(KedgeError) -> ObjectBody {
             try WALObjectWriter(cluster.newSeal(.walFile, relative), threads: threads).seal(bytes, facts: facts)
         }
         let body = if let gate { try gate.pass(seal) } else { try seal() }
         let outcome = try store.put(cluster.name(relative), body, .createOnly)
         return outcome == .created ? .created : .exists(archived)
+    }
+
+    /// What is there in the place of `target`: of several objects one whose name says that its content is another.
+    private func present(_ target: ArchivedFile, _ facts: WALFileFacts) throws(KedgeError) -> ArchivedFile? {
+        guard case .segment = target.file else {
+            // Partial segments of different content lie beside each other.
+            return try store.contains(cluster.name(target.name)) ? target : nil
+        }
+        let found = try listed(target.file)
+        return found.first { $0.tag != nil && $0.tag != facts.tag } ?? found.first
     }
 
     // MARK: - Timelines

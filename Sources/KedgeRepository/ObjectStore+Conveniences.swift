@@ -44,10 +44,23 @@ extension ObjectStore {
         below directory: ObjectName?, after: ObjectName? = nil, pageSize: Int = 1000,
         _ body: (ListEntry) throws(KedgeError) -> Void
     ) throws(KedgeError) {
+        try visitObjects(below: directory, after: after, pageSize: pageSize) { (entry) throws(KedgeError) in
+            try body(entry)
+            return true
+        }
+    }
+
+    /// The same until `body` returns false.
+    package func visitObjects(
+        below directory: ObjectName?, after: ObjectName? = nil, pageSize: Int = 1000,
+        _ body: (ListEntry) throws(KedgeError) -> Bool
+    ) throws(KedgeError) {
         var position = after
         repeat {
             let page = try list(below: directory, after: position, limit: pageSize)
-            for entry in page.entries { try body(entry) }
+            for entry in page.entries {
+                guard try body(entry) else { return }
+            }
             try checkProgress(position.map(\.text), page.next.map(\.text))
             position = page.next
         } while position != nil

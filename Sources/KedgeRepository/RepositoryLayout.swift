@@ -112,6 +112,16 @@ package enum ClusterLayout {
         known("wal/\(system)/\(file.timeline.hex)/\(file.text.dropFirst(8).prefix(8))")
     }
 
+    /// Where a listing of the log directory has to begin, so that the objects of this segment or partial segment come
+    /// first, whatever their names carry: behind those of the one before it. No object has this name.
+    package static func position(before file: WALFileName, of system: SystemIdentifier) -> ObjectName {
+        var bytes = Array(file.text.utf8)
+        let last = bytes.removeLast()
+        // The next lower character that a name may have; "z" is behind what follows the name in objects of the other.
+        bytes.append(last == 0x30 ? 0x2E : last == 0x41 ? 0x39 : last - 1)
+        return known("\(logDirectory(of: file, system))/\(String(decoding: bytes, as: UTF8.self))zz")
+    }
+
     /// The WAL file and content tag that the last component of an object's name stands for. Nil for a stranger.
     package static func parseWALFile(_ lastComponent: some StringProtocol) -> (file: WALFileName, tag: ContentHash?)? {
         let text = String(lastComponent)

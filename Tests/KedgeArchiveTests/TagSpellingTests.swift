@@ -1,0 +1,160 @@
+// A segment's object carries its content tag in its name or not, as the store that it was first put in can do. Two
+// contents of one segment are a conflict whichever spelling their names have, and one content in two spellings is none.
+import KedgeArchive
+import KedgeCatalog
+import KedgeCodec
+import KedgeCore
+import KedgePostgres
+import KedgeRepository
+import KedgeTestSupport
+import Testing
+
+@Suite struct TagSpellingTests {
+    let fixture: ArchiveFixture
+    let secret = KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())
+    /// One repository in two stores: names carry tags in the first alone.
+    let tagging = MemoryStore(hasConditionalPut: false)
+    let plain = MemoryStore()
+    let name: String
+    let bytes: [UInt8]
+    let twin: [UInt8]
+
+    init() throws {
+        fixture = try ArchiveFixture()
+        _ = try fixture.makeRepository(in: tagging, secret: secret)
+        name = try fixture.writeSegments(count: 1)[0]
+        bytes = try FileDescriptor.open(fixture.path("pg_wal/" + name), .read).readAll(limit: 1 << 20)
+        var twin = bytes
+        twin[500_000] ^= 1
+        self.twin = twin
+        mirror()
+    }
+
+    /// Copies what the first store has to the second, as any tool would.
+    private func mirror() {
+        for (name, bytes) in tagging.contents { plain.plant(name, bytes) }
+    }
+
+    private func harness(_ store: MemoryStore) -> ArchiveHarness {
+        ArchiveHarness(fixture: fixture, repositories: [ArchiveFixture.source(store, secret: secret)])
+    }
+
+    private func push(_ content: [UInt8], to store: MemoryStore) throws -> [PutOutcome] {
+        try fixture.write("pg_wal/" + name, content)
+        return try harness(store).push(name).stored.map(\.outcome)
+    }
+
+    private func segments(_ store: MemoryStore) -> Int { store.names.count { $0.text.contains(name) } }
+
+    private func expectConflict(_ store: MemoryStore, _ body: () throws -> Void) {
+        let before = store.contents
+        let error = #expect(throws: KedgeError.self) { try body() }
+        #expect(error?.code == .archiveConflict, "\(text(error))")
+        #expect(store.contents == before)
+    }
+
+    private func conflicts(_ store: MemoryStore) throws -> Int? {
+        let source = ArchiveFixture.source(store, secret: secret)
+        let cluster = try source.openCluster("main", for: .read, random: SystemRandomSource())
+        let inventory = try WALArchive(cluster, cluster.newestRegistration).inventory()
+        return inventory.timelines.first?.segmentConflicts.count
+    }
+
+    @Test("a put finds other content under a name with a tag, and the same content")
+    func putBesideTagged() throws {
+        #expect(try push(bytes, to: tagging) == [.created])
+        mirror()
+        expectConflict(plain) { _ = try push(twin, to: plain) }
+        #expect(try push(bytes, to: plain) == [.alreadyExists])
+        #expect(segments(plain) == 1)
+        #expect(try harness(plain).get(name) == .fetched(repository: "main"))
+        #expect(try harness(plain).fetched() == bytes)
+        // On the store where both would have a tag.
+        expectConflict(tagging) { _ = try push(twin, to: tagging) }
+        #expect(try push(bytes, to: tagging) == [.alreadyExists])
+    }
+
+    @Test("two contents are a conflict for everybody where one name has a tag and the other none")
+    func mixedSpellings() throws {
+        #expect(try push(bytes, to: plain) == [.created])
+        #expect(try push(twin, to: tagging) == [.created])
+        mirror()
+        #expect(segments(plain) == 2)
+        expectConflict(plain) { _ = try harness(plain).get(name) }
+        for content in [bytes, twin] {
+            expectConflict(plain) { _ = try push(content, to: plain) }
+            expectConflict(plain) { try harness(plain).rehearse(name) }
+        }
+        #expect(try conflicts(plain) == 1)
+    }
+
+    @Test("one content in two spellings is served, and pushed again without a word")
+    func sameContent() throws {
+        #expect(try push(bytes, to: plain) == [.created])
+        #expect(try push(bytes, to: tagging) == [.created])
+        mirror()
+        #expect(segments(plain) == 2)
+        #expect(try harness(plain).get(name) == .fetched(repository: "main"))
+        #expect(try harness(plain).fetched() == bytes)
+        #expect(try push(bytes, to: plain) == [.alreadyExists])
+        expectConflict(plain) { _ = try push(twin, to: plain) }
+    }
+
+    @Test("an object that can't be read is not taken for a copy of the other")
+    func damagedTwin() throws {
+        #expect(try push(bytes, to: plain) == [.created])
+        #expect(try push(bytes, to: tagging) == [.created])
+        mirror()
+        let untagged = try #require(plain.names.first { $0.text.hasSuffix(name) })
+        plain.damage(untagged) { $0 = Array($0.prefix(100)) }
+        expectConflict(plain) { _ = try harness(plain).get(name) }
+    }
+
+    @Test("what is found of a file is what its directory holds of it, whatever lies around")
+    func generated() throws {
+        let directory = try TemporaryDirectory()
+        let random = SeededRandom(seed: testSeed())
+        let tags = ["", "-00000000000000000000000000000001", "-ffffffffffffffffffffffffffffffff"]
+        for round in 0..<20 {
+            try LocalStore.createRoot(at: directory("repo\(round)"))
+            let local = try LocalStore(at: directory("repo\(round)"), marker: nil, random: random)
+            let memory = MemoryStore()
+            for (name, bytes) in tagging.contents {
+                memory.plant(name, bytes)
+                _ = try local.put(name, ObjectBody(bytes), .createOnly)
+            }
+            let numbers = [0, 1, 8, 9, 10, 15, 16, 17, 255].filter { _ in random.next(below: 3) > 0 }
+            func files(_ number: Int) -> [WALFileName] {
+                let hex = (number < 16 ? "0" : "") + String(number, radix: 16, uppercase: true)
+                let name = "0000000100000000000000" + hex
+                return [.segment(name), .partial(name + ".partial")]
+            }
+            for file in numbers.flatMap(files) {
+                for tag in tags where random.next(below: 2) == 0 {
+                    let hash = tag.isEmpty ? nil : ContentHash(hex: tag.dropFirst())
+                    let relative = ClusterLayout.walFile(file, of: fixture.system, tag: hash)
+                    let object = try #require(ObjectName("main/\(relative)"))
+                    memory.plant(object, [1])
+                    _ = try local.put(object, ObjectBody([1]), .createOnly)
+                    guard random.next(below: 4) == 0 else { continue }
+                    // Strangers: behind it in the order of names, and in a directory of its own.
+                    for text in ["\(object)zz", "\(object)x/\(file.text)"] {
+                        memory.plant(try #require(ObjectName(text)), [1])
+                        _ = try local.put(#require(ObjectName(text)), ObjectBody([1]), .createOnly)
+                    }
+                }
+            }
+            for store in [memory, local] as [any ObjectStore] {
+                let cluster = try ArchiveFixture.source(store, secret: secret).openCluster(
+                    "main", for: .read, random: SystemRandomSource())
+                let archive = WALArchive(cluster, cluster.newestRegistration)
+                for file in [0, 1, 8, 9, 10, 15, 16, 17, 254, 255].flatMap(files) {
+                    let expected = try archive.copies(of: file).map(\.archived).filter {
+                        ClusterLayout.walFile(file, of: fixture.system, tag: $0.tag) == $0.name
+                    }
+                    #expect(try archive.find(file) == expected, "\(file) in \(store.location)")
+                }
+            }
+        }
+    }
+}
