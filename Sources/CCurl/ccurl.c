@@ -152,7 +152,7 @@ static CURLcode set_options(ccurl_handle *handle, const ccurl_request *request, 
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_CONNECTTIMEOUT, request->connect_seconds);
-    SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
+    SET(CURLOPT_LOW_SPEED_LIMIT, CCURL_STALL_BYTES);
     SET(CURLOPT_LOW_SPEED_TIME, request->stall_seconds);
     if (request->no_proxy) SET(CURLOPT_NOPROXY, "*");
     SET(CURLOPT_TCP_KEEPALIVE, 1L);

@@ -14,7 +14,7 @@ package struct HTTPFailure: Error, Hashable, Sendable {
         case libraryMissing
         /// The server's certificate is not trusted, or the file of trusted certificates can't be used.
         case untrusted
-        /// Nothing moved for too long.
+        /// Nothing, or next to nothing, moved for too long.
         case timedOut
         /// No connection, or it broke.
         case disconnected
@@ -87,7 +87,7 @@ package struct HTTPOptions: Sendable {
     /// PEM file of the certificates to trust; nil: those of the host.
     package var trustFile: String?
     package var connectSeconds = 10
-    /// A transfer that moves no byte for so long is given up.
+    /// A transfer that moves less than a kilobyte a second for so long is given up.
     package var stallSeconds = 30
     /// Whether the variables that name proxies (http_proxy and its like) count.
     package var usesProxy = true

@@ -249,6 +249,72 @@ import Testing
         #expect(paper.requests.count == 4)
     }
 
+    // MARK: Answers of nobody's store
+
+    /// What stands between us and the store, and answers everything with 200.
+    static let impostors: [(name: String, headers: [(name: String, value: String)], body: String)] = [
+        ("nothing", [], ""),
+        ("a word", [], "OK"),
+        ("a login page", [("Content-Type", "text/html; charset=utf-8")], "<!DOCTYPE html><html><p>Log in</html>"),
+        // Frameworks give each page an ETag of its own.
+        ("a page with a tag", [("Content-Type", "Text/HTML"), ("ETag", "W/\"21-x\"")], "<html><p>Log in</p></html>"),
+    ]
+
+    @Test("a good status of somebody who is no object store stores nothing and shows nothing", arguments: 0..<4)
+    func impostor(_ index: Int) throws {
+        let impostor = Self.impostors[index]
+        let date = [("Last-Modified", "Fri, 24 May 2013 00:00:00 GMT")]
+        let paper = try PaperObjectStore { _, _ in
+            .answer(200, headers: impostor.headers + date, body: Array(impostor.body.utf8))
+        }
+        for isConditional in [true, false] {
+            let store = S3Store(try paper.settings(), conditionalPut: isConditional, partBytes: 64 << 10)
+            let calls: [() throws -> Void] = [
+                { _ = try store.put("a", ObjectBody([1]), .createOnly) },
+                { _ = try store.put("a", ObjectBody([1]), .replace) },
+                { _ = try self.upload(store, self.bytes(10, 1)) },
+                { _ = try self.upload(store, self.bytes(200_000, 1)) },
+                { _ = try store.status(of: "a") },
+                { _ = try store.read("a", range: 0..<2) },
+                { _ = try store.read("a", range: 0..<100) },
+                { _ = try store.readPrefix("a", limit: 10) },
+                { _ = try store.readAll("a", limit: 10_000) },
+                { try store.makeDurable("a") },
+                { _ = try store.list(below: nil, after: nil, limit: 1) },
+                { _ = try store.listDirectories(below: nil, after: nil, limit: 1) },
+                { _ = try store.removeAbandonedWrites(before: Timestamp(microseconds: 0)) },
+                { try store.confirmConditionalPut(random: SeededRandom(seed: 1)) },
+            ]
+            for (number, call) in calls.enumerated() {
+                let error = #expect(throws: KedgeError.self, "\(impostor.name), call \(number)") { try call() }
+                #expect(error?.code == .repositoryUnavailable, "\(impostor.name), call \(number)")
+            }
+            // Whoever removes what he can't see believes no page either.
+            guard impostor.body.contains("<html>") else { continue }
+            #expect(error { () throws(KedgeError) in _ = try store.remove(["a"]) }?.code == .repositoryUnavailable)
+        }
+    }
+
+    @Test("a store that sends a byte now and then is given up, in the head of an answer and in its body")
+    func trickle() throws {
+        let replies = Monitor([(first: [UInt8], others: [UInt8])]())
+        let paper = try PaperObjectStore { _, _ in
+            let reply = replies.update { $0.removeFirst() }
+            return .trickle(first: reply.first, others: reply.others, pauseNanoseconds: 100_000_000)
+        }
+        var settings = try paper.settings()
+        settings.patience = .init(connectSeconds: 2, stallSeconds: 1)
+        let store = S3Store(settings, conditionalPut: true)
+        let lines = [
+            "HTTP/1.1 206 OK", "ETag: \"tag\"", "Content-Range: bytes 0-99/100", "Content-Length: 100", "", "",
+        ]
+        let (head, body) = (Array(lines.joined(separator: "\r\n").utf8), bytes(100, 1))
+        replies.update { $0 = [(head, body), ([], head + body)] }
+        for _ in 0..<2 {
+            #expect(error { () throws(KedgeError) in _ = try store.read("a", range: 0..<100) }?.code == .timeout)
+        }
+    }
+
     // MARK: Answers that lie
 
     @Test("an error in a good answer to Complete is one, whatever its status (lesson 18)")

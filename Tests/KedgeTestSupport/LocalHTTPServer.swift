@@ -27,6 +27,9 @@ package final class LocalHTTPServer: Sendable {
         case answer(Int, headers: [(name: String, value: String)] = [], body: [UInt8] = [])
         /// These bytes, and then the end of the connection: a reset, or an orderly one.
         case bytes([UInt8], reset: Bool = false)
+        /// The first bytes at once, and the others one by one, each before a pause; the end comes early where the
+        /// client goes.
+        case trickle(first: [UInt8], others: [UInt8], pauseNanoseconds: UInt64)
         /// Nothing, until the client goes.
         case silence
     }
@@ -107,6 +110,13 @@ package final class LocalHTTPServer: Sendable {
                     shutdown(connection, Int32(SHUT_WR))
                     var rest = [UInt8](repeating: 0, count: 4096)
                     while recv(connection, &rest, rest.count, 0) > 0 {}
+                }
+                return
+            case .trickle(let first, let others, let pause):
+                guard send(first, connection) else { return }
+                for byte in others {
+                    guard send([byte], connection) else { return }
+                    SystemTimeSource().sleep(nanoseconds: pause)
                 }
                 return
             case .silence:

@@ -268,6 +268,7 @@ package final class PaperObjectStore: Sendable {
         private func get(_ state: State) -> LocalHTTPServer.Reply {
             guard let object = state.objects[key] else { return fail(404, "NoSuchKey", []) }
             var headers = object.headers.filter { $0.key != "listed" }.map { ($0.key, $0.value) }
+            headers.append(("ETag", "\"tag\""))
             if object.headers["last-modified"] == nil { headers.append(("last-modified", httpDate(now))) }
             guard !state.habits.ignoresRanges, let range = request.header("range")?.dropFirst("bytes=".count) else {
                 return answer(200, object.bytes, headers)

@@ -27,6 +27,10 @@ typedef struct {
     int (*stopped)(void *context);
 } ccurl_transfer;
 
+/// A transfer that moves fewer bytes a second than this counts as one that stands still: a peer that sends a byte now and
+/// then must not hold a backup for ever. Any line that is worth a backup is faster.
+#define CCURL_STALL_BYTES 1024L
+
 /// What a request is.
 typedef struct {
     /// GET, HEAD, PUT, POST or DELETE.
@@ -39,7 +43,7 @@ typedef struct {
     /// PEM file with the certificates to trust; NULL: the host's directory of certificates.
     const char *ca_file;
     long connect_seconds;
-    /// A transfer that moves nothing for so long is given up.
+    /// A transfer that moves (next to) nothing for so long is given up.
     long stall_seconds;
     /// Not 0: the variables that name proxies are ignored.
     int no_proxy;

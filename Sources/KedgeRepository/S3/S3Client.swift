@@ -4,7 +4,9 @@
 // 2. Nothing is retried here (`RetryingStore` does), but for three answers that say how to ask right: the bucket lies
 //    in another region (followed once in the life of a client), the clocks differ (the store's is taken over), and the
 //    credentials have expired (looked for again, once a request).
-// 3. Every body carries its MD5, which every store checks; over http it is also signed with its SHA-256.
+// 3. A good status alone is no answer of a store: a proxy, or the login page of a network, gives it to every request.
+//    So a web page is an error here, and each caller asks for what a store has to send besides (an ETag, or XML).
+// 4. Every body carries its MD5, which every store checks; over http it is also signed with its SHA-256.
 
 import Curl
 import KedgeCodec
@@ -172,7 +174,20 @@ final class S3Client: Sendable {
         guard (200..<300).contains(response.status) else {
             return (.failure(S3Failure(response, body: response.errorBody)), credentials)
         }
+        // Whoever stands between us and the store may answer everything with 200 and a page for people.
+        let type = response.header("content-type") ?? ""
+        guard !type.lowercased().hasPrefix("text/html") else {
+            throw noStore(request.attempt, "status \(response.status) and a web page")
+        }
         return (.good(response), credentials)
+    }
+
+    /// The error of an answer that no object store gives; `what` came.
+    func noStore(_ attempt: String, _ what: String) -> KedgeError {
+        KedgeError(
+            .repositoryUnavailable, attempt,
+            detail: "What answered for \(location.description) is no S3 server: \(what) came.",
+            hint: "Check the endpoint, and what lies on the way to it: a proxy, or a network that asks for a login.")
     }
 
     private func takeConnection(_ request: Request) throws(KedgeError) -> PooledConnection {

@@ -144,9 +144,11 @@ extension HTTPFailure {
                 .repositoryUnavailable, attempt, detail: "\(location) can't be reached: \(message).",
                 hint: "Check the endpoint, the network and proxies.")
         case .tooLong:
+            // Nothing that is stored is damaged: whatever answered, it was not asked for that.
             KedgeError(
-                .damaged, attempt, detail: "\(location) sent more bytes than were asked for.",
-                hint: "Report this to the maker of the store.")
+                .repositoryUnavailable, attempt,
+                detail: "What answered for \(location) sent more bytes than were asked for.",
+                hint: "Check the endpoint and what lies on the way to it; a store that ignores ranges can't be used.")
         case .interrupted:
             KedgeError(
                 .interrupted, attempt, detail: "Somebody asked kedge to stop.", hint: "Run the command again.")

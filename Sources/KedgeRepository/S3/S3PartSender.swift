@@ -152,11 +152,7 @@ final class S3PartSender: Sendable {
             query: [("partNumber", String(part.number)), ("uploadId", upload)], body: [part.bytes],
             attempt: "could not store part \(part.number) of object \"\(name)\"")
         let response = try store.client.expect(request)
-        guard let tag = response.header("etag"), !tag.isEmpty else {
-            throw KedgeError(
-                .repositoryUnavailable, request.attempt, detail: "\(store.location) gave the part no tag.",
-                hint: S3Failure.laterHint)
-        }
-        return tag
+        try store.checkTag(response, request.attempt)
+        return response.header("etag") ?? ""
     }
 }

@@ -1,7 +1,7 @@
 // A store in a bucket of an object store that speaks the protocol of Amazon S3.
 //
-// 1. Whole or not at all: a PUT, or a multipart upload that is completed. Durable when acknowledged: the answer 200 to
-//    a request whose Content-MD5 the store has checked.
+// 1. Whole or not at all: a PUT, or a multipart upload that is completed. Durable when acknowledged: the answer 200,
+//    with an ETag, to a request whose Content-MD5 the store has checked.
 // 2. Written once: `If-None-Match: *`. A store that ignores it (`conditionalPut` false) is asked before and read back
 //    after; that excludes all but two writers at the same time.
 // 3. Absent means absent: only the word NoSuchKey. HEAD has no words, so an object's status is asked by a GET of its
@@ -70,11 +70,13 @@ package final class S3Store: ObjectStore {
         var request = S3Client.Request(
             method: .put, key: client.location.key(of: name), headers: [("If-None-Match", "*")], body: [[1]],
             attempt: "could not try whether the object store refuses to replace an object")
-        _ = try client.expect(request)
+        try checkTag(client.expect(request), request.attempt)
         request.body = [[2]]
         let isHonoured: Bool
         switch try client.send(request) {
-        case .good: isHonoured = false
+        case .good(let response):
+            try checkTag(response, request.attempt)
+            isHonoured = false
         case .failure(let failure) where failure.isTaken: isHonoured = true
         case .failure(let failure): throw failure.error(request.attempt, location: location)
         }
@@ -101,6 +103,7 @@ package final class S3Store: ObjectStore {
         switch try client.send(request) {
         case .good(let response):
             let range = response.header("content-range").flatMap { ContentRange($0) }
+            try checkTag(response, attempt)
             guard isFramed(response) else { throw wrongRange(attempt, response) }
             return ObjectStatus(
                 sizeBytes: range?.objectBytes ?? UInt64(response.bodyBytes),
@@ -116,6 +119,7 @@ package final class S3Store: ObjectStore {
         var request = reading(name, attempt)
         request.method = .head
         let response = try client.expect(request)
+        try checkTag(response, attempt)
         return ObjectStatus(
             sizeBytes: response.header("content-length").flatMap { UInt64($0) } ?? 0,
             modified: try modified(response, attempt))
@@ -135,6 +139,7 @@ package final class S3Store: ObjectStore {
         request.sink = .buffer(buffer)
         switch try client.send(request) {
         case .good(let response):
+            try checkTag(response, request.attempt)
             let range = response.header("content-range").flatMap { ContentRange($0) }
             // Without a range it is the whole object, which must then be what was asked for.
             guard let first = range?.first ?? (response.status == 200 ? 0 : nil), first == offset else {
@@ -162,6 +167,7 @@ package final class S3Store: ObjectStore {
         request.sink = .bytes(limit: limit)
         switch try client.send(request) {
         case .good(let response):
+            try checkTag(response, request.attempt)
             let range = response.header("content-range").flatMap { ContentRange($0) }
             guard isFramed(response), range == nil || range?.first == 0 else {
                 throw wrongRange(request.attempt, response)
@@ -187,6 +193,14 @@ package final class S3Store: ObjectStore {
         throw KedgeError(
             .repositoryUnavailable, attempt, detail: "\(location) did not say when the object was stored.",
             hint: S3Failure.laterHint)
+    }
+
+    /// Throws `repository-unavailable` for an answer about an object that has no ETag: every S3 server sends one with
+    /// GET, HEAD and PUT (Amazon S3 API reference). Its value is not held against anything: with encryption by a
+    /// managed key it is no MD5, and looks like one.
+    func checkTag(_ response: HTTPResponse, _ attempt: String) throws(KedgeError) {
+        guard response.header("etag")?.isEmpty ?? true else { return }
+        throw client.noStore(attempt, "status \(response.status) without an ETag")
     }
 
     /// Whether the answer says how long it is, and which part of the object it is. One whose head was cut off on its
@@ -218,7 +232,9 @@ package final class S3Store: ObjectStore {
             attempt: "could not store object \"\(name)\"")
         if condition == .createOnly, !isBlind { request.headers.append(("If-None-Match", "*")) }
         switch try client.send(request) {
-        case .good: try confirmKept(name, storedAt: now)
+        case .good(let response):
+            try checkTag(response, request.attempt)
+            try confirmKept(name, storedAt: now)
         case .failure(let failure) where failure.isTaken && condition == .createOnly: return .alreadyExists
         case .failure(let failure): throw failure.error(request.attempt, location: location)
         }
