@@ -26,7 +26,7 @@ enum CheckCommand {
             clusterName: cluster.name, dataDirectory: RawPath(cluster.pgdata), database: cluster.database,
             repositories: configuration.repositories(of: cluster).map { repository in
                 Check.Options.RepositoryUnderTest(
-                    name: repository.name, source: context.sourceOrFailure(of: repository),
+                    name: repository.name, source: context.sourceOrFailure(of: repository, retries: .brief),
                     directory: repository.place.directory.map { RawPath($0) })
             },
             archiveTimeout: cluster.archiveTimeout,

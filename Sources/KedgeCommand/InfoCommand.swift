@@ -41,7 +41,8 @@ enum InfoCommand {
         var clusters: [Info.Cluster] = []
         for cluster in try configuration.selectedClusters() {
             let repositories = try configuration.selectedRepositories(of: cluster)
-            clusters.append(Info.Cluster(name: cluster.name, repositories: repositories.map(context.configured)))
+            let configured = repositories.map { context.configured($0, retries: .brief) }
+            clusters.append(Info.Cluster(name: cluster.name, repositories: configured))
         }
         let info = Info(
             clusters, listsProofs: context.arguments.has("proofs"), time: context.surroundings.time,

@@ -5,8 +5,11 @@ package import KedgePostgres
 package import KedgeRepository
 
 extension CommandContext {
-    /// Where a repository is and how it is read; its secret is read now. Throws as `SecretReader.read`.
-    package func source(of repository: RepositoryConfiguration) throws(KedgeError) -> RepositorySource {
+    /// Where a repository is and how it is read; its secret is read now. `retries` is for an object store. Throws as
+    /// `SecretReader.read`.
+    package func source(
+        of repository: RepositoryConfiguration, retries: RetryPolicy = RetryPolicy()
+    ) throws(KedgeError) -> RepositorySource {
         let secrets = SecretReader(readFile: surroundings.readFile, runShell: surroundings.runShell)
         var secret: KeyEncryptionSecret?
         if let source = repository.keySource { secret = try secrets.read(source) }
@@ -20,7 +23,7 @@ extension CommandContext {
         let path: String
         switch repository.place {
         case .local(let directory): path = directory
-        case .s3(let s3): return source(s3, settings, secrets)
+        case .s3(let s3): return source(s3, settings, secrets, retries)
         }
         let random = surroundings.random
         // No retries around a directory: what fails there does not heal by itself within a minute.
@@ -34,7 +37,7 @@ extension CommandContext {
     }
 
     private func source(
-        _ s3: S3Configuration, _ settings: RepositorySettings, _ secrets: SecretReader
+        _ s3: S3Configuration, _ settings: RepositorySettings, _ secrets: SecretReader, _ retries: RetryPolicy
     ) -> RepositorySource {
         let (time, random, interruption) = (surroundings.time, surroundings.random, surroundings.interruption)
         let service = surroundings.environment.first { $0.name == "AWS_EC2_METADATA_SERVICE_ENDPOINT" }?.value
@@ -49,7 +52,8 @@ extension CommandContext {
         let log = log
         let store = S3Store(
             client, conditionalPut: s3.conditionalPut, keeping: s3.keeping, warn: { log.warn($0) })
-        let retrying = RetryingStore(store, time: time, random: random, interruption: interruption)
+        let retrying = RetryingStore(
+            store, policy: retries, time: time, random: random, interruption: interruption)
         var source = RepositorySource(
             settings: settings, openStore: { () throws(KedgeError) in retrying },
             createStore: { () throws(KedgeError) in
@@ -80,17 +84,21 @@ extension CommandContext {
     }
 
     /// The same for commands that report what is wrong with one repository and go on with the next.
-    package func sourceOrFailure(of repository: RepositoryConfiguration) -> Result<RepositorySource, KedgeError> {
+    package func sourceOrFailure(
+        of repository: RepositoryConfiguration, retries: RetryPolicy = RetryPolicy()
+    ) -> Result<RepositorySource, KedgeError> {
         do throws(KedgeError) {
-            return .success(try source(of: repository))
+            return .success(try source(of: repository, retries: retries))
         } catch {
             return .failure(error)
         }
     }
 
     /// A repository as `info` and its like take it.
-    package func configured(_ repository: RepositoryConfiguration) -> ConfiguredRepository {
-        ConfiguredRepository(name: repository.name, source: sourceOrFailure(of: repository))
+    package func configured(
+        _ repository: RepositoryConfiguration, retries: RetryPolicy = RetryPolicy()
+    ) -> ConfiguredRepository {
+        ConfiguredRepository(name: repository.name, source: sourceOrFailure(of: repository, retries: retries))
     }
 
     /// A path that means the same in any working directory.

@@ -37,7 +37,7 @@ enum VerifyCommand {
         let repositories = try configuration.selectedRepositories(of: cluster)
         let progress = WorkProgress()
         let options = Verify.Options(
-            clusterName: cluster.name, repositories: repositories.map(context.configured), labels: labels,
+            clusterName: cluster.name, repositories: repositories.map { context.configured($0) }, labels: labels,
             reading: reading ?? .notWithin(cluster.verifyEvery), workers: cluster.processMax,
             rateBytes: cluster.verifyRate.map { UInt64(clamping: $0) }, gapPatience: cluster.archiveTimeout,
             hostName: context.surroundings.host.name)

@@ -12,14 +12,23 @@ package import KedgeCore
 
 /// How often and how long to try.
 package struct RetryPolicy: Hashable, Sendable {
-    package var maximumAttempts = 6
+    /// For those who do not want to use the whole time.
+    package var maximumAttempts = Int.max
     /// The bound of the first wait; it doubles from attempt to attempt up to `longestDelayNanoseconds`.
     package var firstDelayNanoseconds: UInt64 = 200_000_000
     package var longestDelayNanoseconds: UInt64 = 10_000_000_000
-    /// No attempt but the second is begun later than this after the start of the first.
+    /// No attempt but the second is begun later than this after the start of the first, and the last one then: a store
+    /// that restarts refuses connections at once, and a few attempts would be over in seconds.
     package var deadlineNanoseconds: UInt64 = 60_000_000_000
 
     package init() {}
+
+    /// For somebody who waits to be told that a repository can't be reached: some seconds where it refuses at once.
+    package static let brief = {
+        var policy = RetryPolicy()
+        policy.maximumAttempts = 6
+        return policy
+    }()
 
     /// For those who have another repository to turn to: once more at once, to get past a connection that broke.
     package static let hasty = {
@@ -180,9 +189,10 @@ private struct Retries: Sendable {
             do throws(KedgeError) {
                 return try operation(attempt)
             } catch  where error.code.isRetryable {
-                let delay = random.next() % (policy.longestDelay(after: attempt) + 1)
                 let elapsed = time.monotonicNanoseconds() - start
-                let isLate = elapsed > policy.deadlineNanoseconds || delay > policy.deadlineNanoseconds - elapsed
+                let isLate = elapsed >= policy.deadlineNanoseconds
+                let left = isLate ? 0 : policy.deadlineNanoseconds - elapsed
+                let delay = min(random.next() % (policy.longestDelay(after: attempt) + 1), left)
                 if attempt >= policy.maximumAttempts || (isLate && attempt >= 2) {
                     throw told(error, attempts: attempt, nanoseconds: elapsed)
                 }

@@ -43,9 +43,28 @@ import Testing
         #expect(faulty.operations.count == 1)
     }
 
-    @Test("attempts are bounded, and the error says how many there were")
+    @Test("a gateway that refuses connections while it restarts is waited for, up to a minute", arguments: 1...20)
+    func restartingGateway(seed: UInt64) throws {
+        for (seconds, isWaitedFor) in [(1, true), (30, true), (59, true), (61, false)] as [(UInt64, Bool)] {
+            let (time, start) = (ManualTime(), ManualTime().monotonicNanoseconds())
+            let faulty = FaultyStore(memory, code: .repositoryUnavailable) { _ in
+                time.monotonicNanoseconds() < start + seconds * 1_000_000_000 ? .failBefore : nil
+            }
+            let store = RetryingStore(
+                faulty, time: time, random: SeededRandom(seed: seed), interruption: Interruption())
+            if isWaitedFor {
+                #expect(try store.status(of: "a") == nil)
+            } else {
+                #expect(throws: KedgeError.self) { try store.status(of: "a") }
+                #expect(time.monotonicNanoseconds() - start == 60_000_000_000)
+                #expect(faulty.operations.count < 100, "it is asked too often")
+            }
+        }
+    }
+
+    @Test("attempts are bounded for whom somebody waits, and the error says how many there were")
     func bounded() {
-        let (store, faulty) = store { _ in .failBefore }
+        let (store, faulty) = store(.brief) { _ in .failBefore }
         let error = #expect(throws: KedgeError.self) { try store.status(of: "a") }
         #expect(error?.code == .repositoryUnavailable)
         #expect(faulty.operations.count == 6)
@@ -126,7 +145,7 @@ import Testing
     func removeInVain() throws {
         memory.plant("a", [1])
         memory.refuseRemoval(of: "a", KedgeError(.timeout, "could not remove object \"a\""), times: 100)
-        let (store, faulty) = store { _ in nil }
+        let (store, faulty) = store(.brief) { _ in nil }
         #expect(try store.remove(["a", "b"]).map(\.error.code) == [.timeout])
         #expect(faulty.operations.count == 6)
     }
