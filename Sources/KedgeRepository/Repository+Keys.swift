@@ -6,7 +6,10 @@
 //    object is never sealed with a key whose only slot a power failure takes away.
 // 3. Slots come and go while they are read: one that vanished is no error, but the others are listed again, since a
 //    replacement writes the new slot before it removes the old one.
-// 4. A key that somebody made after this process opened the repository is looked for when an object needs it: a backup
+// 4. Whoever can write to the repository can plant slots. How many are read, and how much scrypt is spent on slots that
+//    do not open, is bounded; beyond that opening fails: to go on without the slots that were not tried could mean to
+//    write with an older key.
+// 5. A key that somebody made after this process opened the repository is looked for when an object needs it: a backup
 //    of a day must not end because the key was rotated.
 
 import KedgeCodec
@@ -17,6 +20,38 @@ package struct UnusableSlot: Sendable {
     package let name: ObjectName
     /// `damaged` or `format-unknown`.
     package let error: KedgeError
+}
+
+/// What one opening may spend on slots that do not open.
+struct SlotBudget {
+    /// How many objects below `key/` are read: one for a key and a secret, so no repository comes to this many.
+    static let slots = 1000
+
+    private var spent: UInt64 = 0
+
+    /// Counts a slot that did not open. Throws `damaged` when that was too much.
+    mutating func spend(on slot: KeySlot, of settings: RepositorySettings) throws(KedgeError) {
+        // Others are refused without any work.
+        guard case .scrypt(_, let n, _, _) = slot.derivation, KeySlot.scryptCosts.contains(n) else { return }
+        spent += n
+        guard spent > settings.slotWork else { return }
+        throw KedgeError(
+            .damaged, "cannot open repository \"\(settings.name)\": too many of its key slots do not open",
+            detail: "Trying a passphrase takes time and memory on purpose, and as much as "
+                + "\(settings.slotWork / KeySlot.standardScryptCost) of the usual slots take was spent in vain. The "
+                + "last tried was key/\(slot.keyID)/\(slot.slotID), \"\(slot.label)\".",
+            hint: SlotBudget.hint)
+    }
+
+    static func tooMany(_ repository: String) -> KedgeError {
+        KedgeError(
+            .damaged, "cannot open repository \"\(repository)\": it has more than \(slots) key slots",
+            detail: "No repository needs so many.", hint: hint)
+    }
+
+    private static let hint =
+        "Find out who can write to the repository.  Keep a copy of key/, and remove from it what \"kedge key\" did not "
+        + "make."
 }
 
 /// The slots of a repository.
@@ -43,7 +78,10 @@ extension Repository {
         while true {
             var found = FoundSlots()
             var hasVanished = false
+            var count = 0
             try store.forEachObject(below: RepositoryLayout.keys) { (entry) throws(KedgeError) in
+                count += 1
+                guard count <= SlotBudget.slots else { throw SlotBudget.tooMany(settings.name) }
                 do throws(KedgeError) {
                     found.slots.append(try readSlot(entry.name, store, settings, identity))
                 } catch {
@@ -97,6 +135,7 @@ extension Repository {
         var keys: [RandomID: DataKey] = [:]
         var openSlots: [RandomID: KeySlot] = [:]
         var refusals: [(slot: KeySlot, error: KedgeError)] = []
+        var budget = SlotBudget()
         for slot in found.slots where keys[slot.keyID] == nil && slot.accepts(secret) {
             do throws(KedgeError) {
                 keys[slot.keyID] = try slot.unwrap(with: secret)
@@ -104,6 +143,7 @@ extension Repository {
             } catch {
                 guard error.code == .keyWrong || error.code == .damaged else { throw error }
                 refusals.append((slot, error))
+                try budget.spend(on: slot, of: settings)
             }
         }
         guard !keys.isEmpty else { throw try nothingOpens(found, refusals, store, settings, secret) }
@@ -123,11 +163,13 @@ extension Repository {
         _ id: RandomID, _ store: any ObjectStore, _ settings: RepositorySettings, _ secret: KeyEncryptionSecret,
         _ identity: RepositoryIdentity
     ) throws(KedgeError) -> DataKey? {
+        var budget = SlotBudget()
         for slot in try readSlots(store, settings, identity).slots where slot.keyID == id && slot.accepts(secret) {
             do throws(KedgeError) {
                 return try slot.unwrap(with: secret)
             } catch {
                 guard error.code == .keyWrong || error.code == .damaged else { throw error }
+                try budget.spend(on: slot, of: settings)
             }
         }
         return nil

@@ -17,6 +17,9 @@ package struct RepositorySettings: Sendable {
     package let secret: KeyEncryptionSecret?
     /// What messages call the secret, such as `key file "/etc/kedge/main.key"`.
     package var secretName = "configured secret"
+    /// How much scrypt is spent on slots that do not open before opening fails: the sum of their n. As much as 256
+    /// slots of kedge's own cost, half a minute; or 8 of the largest that are accepted.
+    package var slotWork = UInt64(256) * KeySlot.standardScryptCost
     /// What this host remembers of the repository's keys; nil: nothing is remembered.
     package var keyMemory: (any KeyMemory)?
     /// Takes what somebody should look at although the repository can be used.

@@ -39,6 +39,51 @@ import Testing
             createdAt: Timestamp(secondsSince1970: Int64(system)), createdBy: Version.writer)
     }
 
+    @Test("slots that were planted cost bounded work, and the refusal says what happened")
+    func plantedSlots() throws {
+        let (own, other) = (
+            try KeyEncryptionSecret(parsingPassphrase: Array("own".utf8), what: "passphrase"),
+            try KeyEncryptionSecret(parsingPassphrase: Array("other".utf8), what: "passphrase")
+        )
+        try create(own)
+        // Four cost what may be spent, one of them as much as two.
+        var planted: [KeySlot] = []
+        func plant(cost: UInt64 = KeySlot.standardScryptCost) throws {
+            let slot = try KeySlot.wrap(
+                DataKey(sequence: UInt64(planted.count) + 2, random: SystemRandomSource()), with: other,
+                repositoryID: RandomID(high: 1, low: 2), label: "planted", createdAt: Timestamp(secondsSince1970: 0),
+                random: SystemRandomSource(), scryptCost: cost)
+            try Repository.putKeySlot(slot, in: store)
+            planted.append(slot)
+        }
+        try plant(cost: 2 * KeySlot.standardScryptCost)
+        for _ in 0..<2 { try plant() }
+        var settings = settings(own)
+        settings.slotWork = 4 * KeySlot.standardScryptCost
+        #expect(try Repository.open(store, settings, for: .write).keyRing.newest?.version.sequence == 1)
+        try plant()
+        // Also where the own slot was opened before: the newest key might be the one that was not tried.
+        let error = #expect(throws: KedgeError.self) { try Repository.open(store, settings, for: .write) }
+        #expect(error?.code == .damaged)
+        #expect(error?.message == "cannot open repository \"main\": too many of its key slots do not open")
+        #expect(error?.detail?.contains("as much as 4 of the usual slots") == true)
+        #expect(error?.detail?.contains("\"planted\"") == true)
+    }
+
+    @Test("no more than a thousand slots are read, whatever lies there")
+    func slotCount() throws {
+        try create(secret)
+        for number in 1..<1000 { store.plant(try #require(ObjectName("key/00/\(number)")), [1]) }
+        #expect(try Repository.open(store, settings(secret), for: .read).unusableSlots.count == 999)
+        store.plant("key/00/1000", [1])
+        let faulty = FaultyStore(store, code: .inputOutput) { _ in nil }
+        for (store, secret) in [(faulty, secret), (faulty, nil)] as [(FaultyStore, KeyEncryptionSecret?)] {
+            let error = #expect(throws: KedgeError.self) { try Repository.open(store, settings(secret), for: .read) }
+            #expect(error?.message == "cannot open repository \"main\": it has more than 1000 key slots")
+        }
+        #expect(faulty.operations.filter { $0.kind == .readPrefix }.count < 2010)
+    }
+
     @Test(
         "records of a registered cluster are read as they were written, encrypted and plain", arguments: [true, false])
     func records(encrypted: Bool) throws {
