@@ -83,8 +83,8 @@ package struct ArchiveGet: Sendable {
 
     /// Throws `usage` for a name that is no WAL file's, `wal-gap`, `wal-foreign` for a segment of a branch that the
     /// server does not follow while that of its own is archived, `key-outdated`, `damaged`, `archive-conflict`,
-    /// `interrupted`, and what opening, reading and writing throw. Nothing is at the destination then that was not
-    /// there before.
+    /// `interrupted`, and what opening, reading and writing throw; what goes wrong with the destination names it, and
+    /// no repository. Nothing is there then that was not there before.
     package func run() throws(KedgeError) -> Outcome {
         guard let file = WALFileName(options.fileName) else {
             throw KedgeError(
@@ -98,7 +98,11 @@ package struct ArchiveGet: Sendable {
         var pause: UInt64 = 50_000_000
         while true {
             let search = try lookEverywhere(for: file, system)
-            if let repository = search.fetchedFrom { return .fetched(repository: repository) }
+            if let found = search.found {
+                try interruption.checkpoint()
+                try delivery.write(found.bytes, kept: found.kept, of: file.text)
+                return .fetched(repository: found.repository)
+            }
             if let failure = search.failures.error("could not look up WAL file \"\(file.text)\"") { throw failure }
             guard let hole = search.hole else { return .absent }
             guard time.monotonicNanoseconds() - start < options.timeoutNanoseconds else {
@@ -137,21 +141,29 @@ package struct ArchiveGet: Sendable {
         }
         try interruption.checkpoint()
         switch delivery.share(of: file, segmentSize: UInt64(format.segmentSize)) {
-        case .whole: try delivery.write(copy.bytes)
-        case .start(let kept): try delivery.write(copy.bytes, kept: kept)
+        case .whole: try delivery.write(copy.bytes, of: name)
+        case .start(let kept): try delivery.write(copy.bytes, kept: kept, of: name)
         case .nothing: return nil
         }
         return .fetchedAhead(repository: copy.repository)
     }
 
     private var delivery: SegmentDelivery {
-        SegmentDelivery(destination: options.destination, followed: options.followed, random: random)
+        SegmentDelivery(destination: options.destination, followed: options.followed, random: random, time: time)
     }
 
     // MARK: - Looking
 
+    /// What is to be handed over. That is done outside of the search: what goes wrong there is no repository's fault.
+    private struct Found {
+        let repository: String
+        let bytes: [UInt8]
+        /// How many first bytes the server may see; nil: all.
+        let kept: Int?
+    }
+
     private struct Search {
-        var fetchedFrom: String?
+        var found: Found?
         /// What shows that the file is missing in the middle, as a clause.
         var hole: String?
         /// Of repositories that could not be read, or whose copy is damaged: absence is not proven then.
@@ -161,7 +173,7 @@ package struct ArchiveGet: Sendable {
     private func lookEverywhere(for file: WALFileName, _ system: SystemIdentifier?) throws(KedgeError) -> Search {
         guard options.repositories.count > 1 else { return try look(for: file, system, options.repositories) }
         let first = try look(for: file, system, options.repositories.map(\.hasty))
-        if first.fetchedFrom != nil || !first.failures.all.contains(where: \.error.code.isRetryable) { return first }
+        if first.found != nil || !first.failures.all.contains(where: \.error.code.isRetryable) { return first }
         return try look(for: file, system, options.repositories)
     }
 
@@ -175,8 +187,8 @@ package struct ArchiveGet: Sendable {
                 var registration = cluster.newestRegistration
                 if let system { registration = try cluster.registration(of: system) }
                 let archive = WALArchive(cluster, registration)
-                if try fetch(file, from: archive) {
-                    search.fetchedFrom = source.settings.name
+                if let found = try fetch(file, from: archive, called: source.settings.name) {
+                    search.found = found
                     for (name, error) in search.failures.all {
                         options.warn(
                             "repository \"\(name)\" could not serve WAL file \"\(file.text)\": \(error.message)")
@@ -221,18 +233,20 @@ package struct ArchiveGet: Sendable {
 
     // MARK: - Fetching
 
-    /// Fetches the file if this repository has it. Returns whether it had.
-    private func fetch(_ file: WALFileName, from archive: WALArchive) throws(KedgeError) -> Bool {
+    /// Reads and checks the file; nil where this repository has none for the server.
+    private func fetch(
+        _ file: WALFileName, from archive: WALArchive, called repository: String
+    ) throws(KedgeError) -> Found? {
         let segmentSize = archive.registration.walSegmentSize
         let share = delivery.share(of: file, segmentSize: segmentSize)
         if case .nothing(let own) = share {
             try refuseIfArchived(own, insteadOf: file, in: archive)
-            return false
+            return nil
         }
-        guard let bytes = try archive.fetch(file, threads: options.threads) else { return false }
-        try interruption.checkpoint()
-        if case .start(let kept) = share { try delivery.write(bytes, kept: kept) } else { try delivery.write(bytes) }
-        return true
+        guard let bytes = try archive.fetch(file, threads: options.threads) else { return nil }
+        var kept: Int?
+        if case .start(let first) = share { kept = first }
+        return Found(repository: repository, bytes: bytes, kept: kept)
     }
 
     /// The server turns to an older timeline's segment after it was told that its own is absent, and takes a second

@@ -182,13 +182,13 @@ package struct ArchivePush: Sendable {
     }
 
     private func readFile(_ path: RawPath, limit: Int) throws(KedgeError) -> [UInt8] {
-        try FileDescriptor.open(path, .read).readAll(limit: limit)
+        try FileDescriptor.openWALFile(path).readAll(limit: limit)
     }
 
     private func readSegment(
         _ file: WALFileName, at path: RawPath, _ control: ControlFile
     ) throws(KedgeError) -> LocalFile {
-        let descriptor = try FileDescriptor.open(path, .read)
+        let descriptor = try FileDescriptor.openWALFile(path)
         let begin = time.now()
         let identity = FileIdentity(try descriptor.status())
         let size = identity.sizeBytes
@@ -321,6 +321,26 @@ package struct ArchivePush: Sendable {
         if let end = local.recordsEnd { text += ", its records end at \(end)" }
         if let time = local.lastEnd { text += ", its last transaction at \(time)" }
         return text + "."
+    }
+}
+
+extension FileDescriptor {
+    /// Opens a file that is to be archived. Throws `wal-invalid` for what is no regular file, without waiting for the
+    /// other end of a pipe.
+    static func openWALFile(_ path: RawPath) throws(KedgeError) -> FileDescriptor {
+        // Looked at before, since opening a device may do something, and after, since it could be another one by then.
+        try refuseOther(path, FileStatus(at: path, followLinks: true).kind)
+        let file = try open(path, [.read, .nonBlocking])
+        try refuseOther(path, file.status().kind)
+        return file
+    }
+
+    private static func refuseOther(_ path: RawPath, _ kind: FileKind) throws(KedgeError) {
+        guard kind != .regular else { return }
+        throw KedgeError(
+            .walInvalid, "cannot archive \"\(path)\": it is not a regular file",
+            detail: kind == .directory ? "It is a directory." : "It is a device, a pipe or a socket.",
+            hint: "Use archive_command = 'kedge archive-push %p', and find out what lies there in place of WAL.")
     }
 }
 

@@ -95,9 +95,19 @@ package struct QueueLimit: Sendable {
         guard ready.names.contains(name) else { return nil }
         let size = UInt64(try ControlFile.read(dataDirectory: dataDirectory, time: time).walSegmentSize)
         guard let waiting = tooMuch(ready, segmentSize: size) else { return nil }
-        let bytes = try FileDescriptor.open(path, .read).readAll(limit: Int(size))
+        let bytes = try FileDescriptor.openWALFile(path).readAll(limit: Int(size))
         try spool.writeDurably(bytes: bytes, as: name, in: .putOff)
         return PutOffFile(file: name, waitingBytes: waiting, limitBytes: limitBytes)
+    }
+
+    /// How many bytes wait, if these are more than may and the file at `path` is one that waits; else nil. Changes
+    /// nothing. Throws what reading `pg_control` throws.
+    package func excess(beside path: RawPath, dataDirectory: RawPath) throws(KedgeError) -> UInt64? {
+        guard let name = path.lastComponent.text else { return nil }
+        let ready = ReadyFiles(beside: path)
+        guard ready.names.contains(name) else { return nil }
+        let control = try ControlFile.read(dataDirectory: dataDirectory, time: time)
+        return tooMuch(ready, segmentSize: UInt64(control.walSegmentSize))
     }
 
     /// How many bytes wait, if these are more than may.

@@ -7,7 +7,8 @@
 // segment of a timeline that the server itself makes (xlog.c, XLogFileCopy). A segment that lies there as a whole has
 // nothing for it.
 //
-// The file is written beside its destination and renamed: PostgreSQL never sees a part of it.
+// The file is written beside its destination and renamed: PostgreSQL never sees a part of it. What a killed run has
+// left there is removed by the next ones. What goes wrong here is the destination's fault, and no repository's.
 
 import KedgeCore
 import KedgePostgres
@@ -18,6 +19,7 @@ struct SegmentDelivery {
     /// The history that the asking server follows; nil where that is not known.
     let followed: TimelineHistory?
     let random: any RandomSource
+    let time: any TimeSource
 
     /// What the history that the server follows has of a segment of one of its timelines.
     enum Share: Hashable {
@@ -42,16 +44,76 @@ struct SegmentDelivery {
         return .start(Int(limit - start))
     }
 
-    /// Writes the file, with nothing but zeros behind its first `kept` bytes; nil: with all that it has.
-    func write(_ bytes: [UInt8], kept: Int? = nil) throws(KedgeError) {
+    /// Writes the file, with nothing but zeros behind its first `kept` bytes; nil: with all that it has. `file` is its
+    /// name, for messages. Every error names the destination; where that is something else than a file it is
+    /// `input-output`, and is left alone.
+    func write(_ bytes: [UInt8], kept: Int? = nil, of file: String) throws(KedgeError) {
         var bytes = bytes
         if let kept { for index in min(kept, bytes.count)..<bytes.count { bytes[index] = 0 } }
-        let directory = try FileDescriptor.open(destination.parent, [.read, .directory])
-        let file = try DurableFile(in: directory, mode: 0o600, random: random)
-        try file.file.write(bytes, at: 0)
-        // A crash of the machine makes the server ask again, so nothing is synced here.
-        try file.publishWithoutSync(as: destination.lastComponent)
+        let attempt = "could not write WAL file \"\(file)\" to its destination \"\(destination)\""
+        try refuseOther(attempt)
+        do throws(KedgeError) {
+            // In full, so that an error names the file system.
+            let directory = try FileDescriptor.open(FileSystem.resolved(destination.parent), [.read, .directory])
+            removeLeftovers(in: directory)
+            let file = try DurableFile(in: directory, mode: 0o600, random: random)
+            try file.file.write(bytes, at: 0)
+            // A crash of the machine makes the server ask again, so nothing is synced here.
+            try file.publishWithoutSync(as: destination.lastComponent)
+        } catch {
+            // An error for want of room names its file system already.
+            let space = error.code == .noSpace ? nil : FileSystemSpace.find(near: destination.parent)?.sentence
+            throw KedgeError(
+                error.code, attempt,
+                detail: [error.message + ".", error.detail, space].compactMap { $0 }.joined(separator: " "),
+                hint: error.hint)
+        }
     }
+
+    /// PostgreSQL names a file that is not there (xlogarchive.c, RestoreArchivedFile removes an older one), pg_rewind
+    /// one that may be. A rename would put the segment in the place of a device or a link just as well.
+    private func refuseOther(_ attempt: String) throws(KedgeError) {
+        let kind: FileKind
+        do throws(KedgeError) {
+            kind = try FileStatus(at: destination).kind
+        } catch  where error.code == .notFound {
+            return
+        }
+        let what: String
+        switch kind {
+        case .regular: return
+        case .directory: what = "a directory"
+        case .symbolicLink: what = "a symbolic link"
+        case .other: what = "a device, a pipe or a socket"
+        }
+        throw KedgeError(
+            .inputOutput, attempt, detail: "There is \(what) of that name, which was left alone.",
+            hint: "Give the path of a file that is not there yet; in restore_command that is \"%p\".")
+    }
+
+    /// Beside the destination nobody else clears up after a run that was killed. One that lives writes its temporary
+    /// file within seconds.
+    private func removeLeftovers(in directory: borrowing FileDescriptor) {
+        let limit = time.now().adding(seconds: -SegmentDelivery.leftoverSeconds)
+        do throws(KedgeError) {
+            for entry in try Directory.entries(of: directory) where SegmentDelivery.isTemporary(entry) {
+                guard try FileStatus(of: entry.name, in: directory).modified < limit else { continue }
+                try FileSystem.removeFile(entry.name, in: directory)
+            }
+        } catch {
+            // It takes room and does no other harm; the next run tries again.
+        }
+    }
+
+    /// Whether it is a regular file with exactly such a name as `DurableFile` gives.
+    private static func isTemporary(_ entry: DirectoryEntry) -> Bool {
+        guard entry.kind == .regular, DurableFile.isTemporary(entry.name), let text = entry.name.text else {
+            return false
+        }
+        return RandomID(hex: text.drop { $0 != "~" }.dropFirst()) != nil
+    }
+
+    private static let leftoverSeconds: Int64 = 600
 
     /// PostgreSQL takes a bad page for the end of the WAL: what goes to it has the right size and the right first page.
     static func check(_ bytes: [UInt8], _ file: WALFileName, _ format: WALFormat) throws(KedgeError) {

@@ -102,4 +102,38 @@ import Testing
         #expect(error?.code == .walForeign)
         #expect(error?.cause?.detail?.contains("42") == true)
     }
+
+    @Test("what is no regular file is refused at once, for a segment and for what is none, also above the queue limit")
+    func irregular() throws {
+        let fixture = try ArchiveFixture()
+        let harness = ArchiveHarness(fixture: fixture, repositories: [try fixture.makeRepository(in: MemoryStore())])
+        let spool = SpoolHarness(fixture, harness.repositories[0])
+        let waiting = try fixture.writeSegments(count: 2)
+        for name in ["000000010000000000000009", "00000002.history"] {
+            let path = fixture.path("pg_wal/" + name)
+            // This end of the pipe is held open: whoever opens it for reading alone finds nothing to wait for.
+            _ = try Subprocess(["mkfifo", path.description]).run()
+            let pipe = try FileDescriptor.open(path, [.read, .write])
+            let piped = #expect(throws: KedgeError.self) { _ = try harness.push(name) }
+            #expect(piped?.code == .walInvalid)
+            #expect(piped?.message == "cannot archive \"\(path)\": it is not a regular file")
+            #expect(piped?.detail == "It is a device, a pipe or a socket.")
+            try spool.makeReady(waiting + [name])
+            let limit = QueueLimit(limitBytes: 1, spool: spool.spool, hostName: "db1", time: spool.time)
+            if name.hasSuffix(".history") {
+                let put = #expect(throws: KedgeError.self) {
+                    _ = try limit.putOff(path, dataDirectory: fixture.path("."))
+                }
+                #expect(put?.code == .walInvalid)
+            }
+            try pipe.close()
+            try FileSystem.removeFile(at: path)
+            try FileSystem.createSymbolicLink(at: path, target: "/dev/zero")
+            #expect(#expect(throws: KedgeError.self) { _ = try harness.push(name) }?.detail == piped?.detail)
+            try FileSystem.removeFile(at: path)
+            _ = try Directory.create(at: path)
+            let directory = #expect(throws: KedgeError.self) { _ = try harness.push(name) }
+            #expect(directory?.detail == "It is a directory.")
+        }
+    }
 }

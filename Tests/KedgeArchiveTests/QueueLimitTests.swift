@@ -59,6 +59,25 @@ import Testing
         #expect(harness.spool.givenUpSegments().map(\.file) == [names[0]])
     }
 
+    @Test("a push under way is too long only while more waits than may, and while somebody waits for its file")
+    func excess() throws {
+        func excess(_ name: String, limit: UInt64) throws(KedgeError) -> UInt64? {
+            try QueueLimit(limitBytes: limit, spool: harness.spool, hostName: "db1", time: harness.time)
+                .excess(beside: fixture.path("pg_wal/" + name), dataDirectory: fixture.path("."))
+        }
+        try harness.makeReady(["00000002.history"])
+        for name in [names[0], names[5], "00000002.history"] {
+            #expect(try excess(name, limit: 6 << 20) == nil)
+            #expect(try excess(name, limit: (6 << 20) - 1) == 6 << 20)
+        }
+        #expect(try excess("00000003.history", limit: 1) == nil)
+        try harness.makeDone(names[0])
+        #expect(try excess(names[0], limit: 1) == nil)
+        #expect(try excess(names[1], limit: 1) == 5 << 20)
+        // Nothing was given up by looking.
+        #expect(harness.spool.givenUpSegments().isEmpty && harness.spool.putOffFiles.isEmpty)
+    }
+
     @Test("what is no segment is put off, so that the archiver comes to the segments, and stored by the next push")
     func others() throws {
         let backup = "\(names[2]).00000028.backup"
