@@ -29,6 +29,13 @@ package struct ConfigurationKey: Sendable {
         self.help = help
     }
 
+    /// Whether somebody may have written a secret where this key's value stands: then no message shows it.
+    var mayHoldSecret: Bool { ConfigurationKey.secretBearing.contains(name) }
+
+    private static let secretBearing: Set<String> = [
+        "key-file", "passphrase-file", "passphrase-command", "access-key-id-file", "secret-access-key-file", "endpoint",
+    ]
+
     /// All keys of all sections. No name occurs in two sections: on the command line the name alone must do.
     package static let all: [ConfigurationKey] = [
         // Cluster
@@ -218,10 +225,12 @@ package struct ConfigurationKey: Sendable {
             "The file with the key-encryption key, made by \"kedge init --generate-key\". The fastest of the three."),
         ConfigurationKey(
             "passphrase-file", .repository, .path, note: "see key-file",
-            "The file whose first line is the passphrase. Each run of kedge then costs a tenth of a second."),
+            "The file whose only line is the passphrase. The newline at its end does not belong to it; a second line, "
+                + "a carriage return at the end (as Windows editors write it) and a byte order mark are refused. Each "
+                + "run of kedge then costs a tenth of a second."),
         ConfigurationKey(
             "passphrase-command", .repository, .text, note: "see key-file",
-            "The command, run by /bin/sh, that prints the passphrase as its first line."),
+            "The command, run by /bin/sh, that prints the passphrase as its first line, every byte of which counts."),
     ]
 
     /// The keys of one kind of section.

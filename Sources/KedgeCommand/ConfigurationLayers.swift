@@ -70,6 +70,13 @@ struct LayeredSection: Sendable {
             values[key.name] = (try key.kind.parse(text), source)
             if case .file = source {} else { overrides[key.name] = text }
         } catch {
+            guard !key.mayHoldSecret else {
+                throw source.error(
+                    "the value of key \"\(key.name)\" \(error.problem)",
+                    hint:
+                        "\(error.hint)  It is not shown, since it may be the secret itself: that belongs into a file "
+                        + "of its own, which only the user that runs kedge can read.", file: file)
+            }
             throw source.error(
                 "the value \"\(text)\" of key \"\(key.name)\" \(error.problem)", hint: error.hint, file: file)
         }

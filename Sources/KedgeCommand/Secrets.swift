@@ -36,7 +36,15 @@ package struct SecretReader: Sendable {
 
     /// The passphrase in a file: its one line. Throws `key-unsafe` or `configuration`.
     package func passphraseFile(_ path: String) throws(KedgeError) -> KeyEncryptionSecret {
-        let bytes = try secretFile(path, "passphrase file")
+        let bytes = try secretFile(path, "passphrase file", showsPath: false)
+        try SecretReader.refuseMark(bytes, path, "passphrase file", SecretReader.whereNeeded(path))
+        if (bytes.last == 0x0A ? bytes.dropLast() : bytes[...]).last == 0x0D {
+            throw KedgeError(
+                .configuration, "cannot use passphrase file \"\(path)\"",
+                detail: "Its line ends with a carriage return, as Windows editors write it, which would be a part of "
+                    + "the passphrase.",
+                hint: "Remove it: sed -i 's/\\r$//' '\(path)'.  \(SecretReader.whereNeeded(path))")
+        }
         // Whether the passphrase was the first line or all of them could be guessed wrong, years later, by another
         // tool.
         if let end = bytes.firstIndex(of: 0x0A), end != bytes.count - 1 {
@@ -49,7 +57,8 @@ package struct SecretReader: Sendable {
 
     /// The one line of a file that holds part of a credential. Throws `key-unsafe` or `configuration`.
     func line(of path: String, _ what: String) throws(KedgeError) -> Secret {
-        let bytes = try secretFile(path, what)
+        let bytes = try secretFile(path, what, showsPath: false)
+        try SecretReader.refuseMark(bytes, path, what)
         let line = bytes.prefix { $0 != 0x0A && $0 != 0x0D }
         guard !line.isEmpty, bytes[line.count...].allSatisfy({ $0 == 0x0A || $0 == 0x0D }) else {
             throw KedgeError(
@@ -60,9 +69,38 @@ package struct SecretReader: Sendable {
         return Secret(Array(line))
     }
 
-    /// A small file that nobody else may read. Throws `key-unsafe` or `configuration`.
-    func secretFile(_ path: String, _ what: String) throws(KedgeError) -> [UInt8] {
-        let file = try readFile(path, what, 64 << 10)
+    /// Some editors of Windows begin a file with it, and nobody sees it. Throws `configuration`.
+    private static func refuseMark(
+        _ bytes: [UInt8], _ path: String, _ what: String, _ more: String? = nil
+    ) throws(KedgeError) {
+        let marks: [[UInt8]] = [[0xEF, 0xBB, 0xBF], [0xFF, 0xFE], [0xFE, 0xFF]]
+        guard marks.contains(where: { bytes.starts(with: $0) }) else { return }
+        throw KedgeError(
+            .configuration, "cannot use \(what) \"\(path)\"",
+            detail: "It begins with a byte order mark, as Windows editors write it, which would be a part of the line.",
+            hint: "Save it as UTF-8 without a byte order mark." + (more.map { "  \($0)" } ?? ""))
+    }
+
+    /// For a repository that was made with the passphrase as it lies there.
+    private static func whereNeeded(_ path: String) -> String {
+        "Where a repository was set up with that very passphrase, write passphrase-command = cat '\(path)' in place of "
+            + "passphrase-file until \"kedge key rewrap\" has given it another one."
+    }
+
+    /// A small file that nobody else may read. `showsPath` is false where the secret itself could have been given in
+    /// place of its file: what cannot be read is then not shown. Throws `key-unsafe` or `configuration`.
+    func secretFile(_ path: String, _ what: String, showsPath: Bool = true) throws(KedgeError) -> [UInt8] {
+        let file: SmallFile
+        do throws(KedgeError) {
+            file = try readFile(path, what, 64 << 10)
+        } catch {
+            guard !showsPath else { throw error }
+            throw KedgeError(
+                error.code, "could not read the \(what)", detail: error.detail,
+                hint:
+                    "Check that what is configured is the absolute path of a file that this user can read.  It is not "
+                    + "shown, since somebody may have given the secret itself.")
+        }
         let problem: String
         if file.mode & 0o007 != 0 {
             problem = "other users have access to it"
@@ -118,30 +156,5 @@ package struct SecretReader: Sendable {
                 hint: "Run the command yourself, as the operating system user that runs kedge.")
         }
         return try KeyEncryptionSecret(parsingPassphrase: line, what: "output of passphrase-command")
-    }
-}
-
-/// New key files.
-package enum KeyFile {
-    /// Makes a new key and writes it durably to a file of its own, mode 0600. Throws `already-exists` where there is
-    /// one.
-    package static func generate(
-        at path: String, random: any RandomSource
-    ) throws(KedgeError) -> KeyEncryptionSecret {
-        let secret = KeyEncryptionSecret.newKeyFile(random: random)
-        guard let text = secret.keyFileText else { preconditionFailure("a new key file has no text") }
-        let outcome: DurableFile.Outcome
-        do {
-            outcome = try DurableFile.write(text, to: RawPath(path), mode: 0o600, random: random)
-        } catch {
-            throw error.wrapped("could not write key file \"\(path)\"")
-        }
-        guard outcome == .created else {
-            throw KedgeError(
-                .alreadyExists, "cannot make key file \"\(path)\"",
-                detail: "A file is there already, and a key that is overwritten is lost together with its backups.",
-                hint: "Leave out --generate-key to use that file, or choose another name.")
-        }
-        return secret
     }
 }

@@ -72,6 +72,24 @@ import Testing
         #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
     }
 
+    @Test(
+        "no error shows what stands where a secret may have been written",
+        arguments: [
+            ("endpoint = https://AKIA:s3cr3t@store", "without a path, a user or a password"),
+            ("endpoint = https://store/?X-Amz-Signature=s3cr3t", "without a path, a user or a password"),
+            ("endpoint = s3cr3t", "without a path, a user or a password"),
+            ("secret-access-key-file = s3cr3t\naccess-key-id-file = /id", "secret-access-key-file"),
+            ("access-key-id-file = s3cr3t\nsecret-access-key-file = /key", "access-key-id-file"),
+            ("passphrase-file = s3cr3t", "passphrase-file"), ("key-file = s3cr3t", "key-file"),
+        ])
+    func secretValues(_ text: String, _ told: String) {
+        let error = #expect(throws: KedgeError.self) { try load("type = s3\nbucket = bucket\n" + text) }
+        #expect(error?.code == .configuration)
+        #expect(error?.description.contains("s3cr3t") == false, "\(String(describing: error))")
+        #expect(error?.description.contains(told) == true, "\(String(describing: error))")
+        #expect(error?.hint != nil)
+    }
+
     // MARK: - Credentials
 
     private static let file = """

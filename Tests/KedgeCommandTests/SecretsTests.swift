@@ -129,25 +129,51 @@ import Testing
                 """)
     }
 
-    @Test("a new key file is private, random, and never overwrites one")
-    func generate() throws {
-        let directory = try TemporaryDirectory()
-        let path = directory("main.key")
-        let key = try KeyFile.generate(at: path, random: SystemRandomSource())
-        #expect(bytes(key).count == 32)
-        #expect(Set(bytes(key)).count > 8)
-        let reader = SecretReader(readFile: SmallFile.read, runShell: Surroundings.real.runShell)
-        #expect(try bytes(reader.keyFile(path)) == bytes(key))
-        #expect(try SmallFile.read(path, "key file", 100).mode == 0o600)
-        let text = failure { () throws(KedgeError) in try KeyFile.generate(at: path, random: SystemRandomSource()) }
+    @Test("what Windows editors add to a passphrase is refused, and can still be given", arguments: ["\r", "\r\n"])
+    func windowsLines(_ end: String) throws {
+        let needed =
+            "Where a repository was set up with that very passphrase, write passphrase-command = cat '/p' in place of "
+            + "passphrase-file until \"kedge key rewrap\" has given it another one."
         #expect(
-            text == """
-                kedge: error: cannot make key file "\(path)"
-                detail: A file is there already, and a key that is overwritten is lost together with its backups.
-                hint: Leave out --generate-key to use that file, or choose another name.
-                code: already-exists
+            failure { () throws(KedgeError) in try read(.passphraseFile("/p"), "geheim\(end)") } == """
+                kedge: error: cannot use passphrase file "/p"
+                detail: Its line ends with a carriage return, as Windows editors write it, which would be a part of \
+                the passphrase.
+                hint: Remove it: sed -i 's/\\r$//' '/p'.  \(needed)
+                code: configuration
                 """)
-        #expect(try bytes(reader.keyFile(path)) == bytes(key))
+        #expect(
+            failure { () throws(KedgeError) in try read(.passphraseFile("/p"), "\u{FEFF}geheim\n") } == """
+                kedge: error: cannot use passphrase file "/p"
+                detail: It begins with a byte order mark, as Windows editors write it, which would be a part of the \
+                line.
+                hint: Save it as UTF-8 without a byte order mark.  \(needed)
+                code: configuration
+                """)
+        #expect(try bytes(read(.passphraseCommand("printf '\u{FEFF}x\\r\\n'"))) == Array("\u{FEFF}x\r".utf8))
+        #expect(try bytes(read(.passphraseFile("/p"), "a\rb\u{FEFF}")) == Array("a\rb\u{FEFF}".utf8))
+    }
+
+    @Test("a secret in the place of its file is not shown when that file can't be read")
+    func secretForPath() {
+        let secret = "/wJalrXUtnFEMI/K7MDENG"
+        let reader = SecretReader(readFile: SmallFile.read, runShell: Surroundings.real.runShell)
+        func text(_ what: String) -> String {
+            """
+            kedge: error: could not read the \(what)
+            detail: The system said: No such file or directory (ENOENT).
+            hint: Check that what is configured is the absolute path of a file that this user can read.  It is not \
+            shown, since somebody may have given the secret itself.
+            code: configuration
+            """
+        }
+        #expect(
+            failure { () throws(KedgeError) in try reader.read(.passphraseFile(secret)) } == text("passphrase file"))
+        #expect(
+            failure { () throws(KedgeError) in try reader.line(of: secret, "secret access key file") }
+                == text("secret access key file"))
+        // A key file's content is no absolute path.
+        #expect(failure { () throws(KedgeError) in try reader.keyFile("/no/such.key") }.contains("/no/such.key"))
     }
 
     @Test("the work directory is made for us alone, and refused where somebody else prepared it")

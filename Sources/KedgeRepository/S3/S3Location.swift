@@ -28,9 +28,13 @@ package struct S3Location: Hashable, Sendable {
         endpoint: String, region: String, bucket: String, prefix: String, uriStyle: URIStyle
     ) throws(KedgeError) {
         guard let (scheme, authority) = S3Location.parse(endpoint) else {
+            // Some clients take credentials in the URL: what stands there is never shown.
             throw KedgeError(
-                .configuration, "cannot use \"\(endpoint)\" as the endpoint of an object store",
-                hint: "Write it as https://HOST or https://HOST:PORT, without a path; the bucket has a key of its own.")
+                .configuration, "cannot use what is given as the endpoint of an object store",
+                hint:
+                    "Write it as https://HOST or https://HOST:PORT, without a path, a user or a password.  The bucket "
+                    + "has a key of its own, and credentials belong into files (access-key-id-file, "
+                    + "secret-access-key-file).")
         }
         // Rules of bucket names: Amazon S3 user guide, "General purpose bucket naming rules"; other stores allow "_".
         guard (3...63).contains(bucket.utf8.count), bucket.utf8.allSatisfy({ isBucketByte($0) }) else {
