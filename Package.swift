@@ -107,8 +107,8 @@ let package = Package(
         tests(
             "KedgeCommandTests",
             [
-                "KedgeCommand", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
-                "KedgeCore",
+                "KedgeCommand", "KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
+                "KedgeCodec", "KedgeCore",
             ]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic", "CTestSupport"]),
         tests(

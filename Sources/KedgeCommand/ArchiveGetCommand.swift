@@ -40,6 +40,7 @@ enum ArchiveGetCommand {
     private static func fetch(
         _ context: CommandContext, _ cluster: ClusterConfiguration, _ configuration: Configuration
     ) throws(KedgeError) -> CommandResult {
+        try configuration.refuseSelectedRepository(of: cluster, for: specification.name)
         let fileName = context.arguments.positionals[0]
         let dataDirectory = context.dataDirectory(of: cluster)
         let followed = try FollowedTimeline(

@@ -45,10 +45,15 @@ enum ArchivePushCommand {
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
+        try configuration.refuseSelectedRepository(of: cluster, for: specification.name)
         let path = RawPath(context.arguments.positionals[0])
         let dataDirectory = context.dataDirectory(of: cluster)
         let destination = context.destination(of: cluster, in: configuration)
         let spool = context.spool(of: cluster)
+        let limit = spool.flatMap { queueLimit(of: cluster, $0, context) }
+        // From here on something may hang: a mount that does not answer, a store that answers a byte now and then.
+        let hangs = limit.flatMap { watch($0, path, dataDirectory: dataDirectory, context) }
+        defer { hangs?.stop() }
         // Before any secret is read: PostgreSQL asks for one segment after the other that is stored already.
         if let spool,
             let outcome = AcknowledgedPush(
@@ -58,13 +63,10 @@ enum ArchivePushCommand {
         {
             return result(outcome, context)
         }
-        if let spool, let limit = cluster.archiveQueueLimit.flatMap(UInt64.init(exactly:)) {
-            let queue = QueueLimit(
-                limitBytes: limit, spool: spool, hostName: context.surroundings.host.name,
-                time: context.surroundings.time)
+        if let limit {
             do throws(KedgeError) {
-                if let given = try queue.giveUp(path, dataDirectory: dataDirectory) { return result(given, context) }
-                if let put = try queue.putOff(path, dataDirectory: dataDirectory) { return result(put, context) }
+                if let given = try limit.giveUp(path, dataDirectory: dataDirectory) { return result(given, context) }
+                if let put = try limit.putOff(path, dataDirectory: dataDirectory) { return result(put, context) }
             } catch {
                 context.log.warn(
                     "more WAL waits than archive-queue-limit allows, and it could not be noted what would be given up: "
@@ -82,6 +84,31 @@ enum ArchivePushCommand {
             options, random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)
         return result(try push.run(), context)
+    }
+
+    /// Nil where there is no limit.
+    private static func queueLimit(
+        of cluster: ClusterConfiguration, _ spool: Spool, _ context: CommandContext
+    ) -> QueueLimit? {
+        guard let limit = cluster.archiveQueueLimit.flatMap(UInt64.init(exactly:)) else { return nil }
+        return QueueLimit(
+            limitBytes: limit, spool: spool, hostName: context.surroundings.host.name, time: context.surroundings.time)
+    }
+
+    private static func watch(
+        _ limit: QueueLimit, _ path: RawPath, dataDirectory: RawPath, _ context: CommandContext
+    ) -> QueueWatch? {
+        let log = context.log
+        do throws(KedgeError) {
+            return try QueueWatch(limit, path: path, dataDirectory: dataDirectory, context.surroundings.queueWatch) {
+                log.warn(
+                    "gave up waiting for the repositories with \"\(path)\": \(HumanText.size($0)) wait, which is more "
+                        + "than archive-queue-limit allows; find out what hangs")
+            }
+        } catch {
+            log.warn("archive-queue-limit is not looked at while this push goes on: \(error.message)")
+            return nil
+        }
     }
 
     private static func result(_ given: GivenUpSegment, _ context: CommandContext) -> CommandResult {

@@ -3,6 +3,7 @@
 // A `<UseCase>Command.swift` holds one `Command`: it turns options into the use case's `Options`, calls `run()` and
 // turns the `Outcome` into a `CommandResult`. It decides nothing else, reads nothing from outside but through its
 // context, and prints nothing but through its result and the context's log.
+package import KedgeArchive
 package import KedgeCore
 package import KedgeRepository
 
@@ -73,6 +74,8 @@ package struct Surroundings: Sendable {
     package var random: any RandomSource
     /// What long work looks at to learn that it should stop.
     package var interruption: Interruption
+    /// When a push that hangs is ended, and how.
+    package var queueWatch = QueueWatch.Rule(end: {})
     /// Makes what remembers the newest data keys, from the work-directories and a way to warn; nil: nothing does.
     package var keyMemory: (@Sendable ([String], @escaping @Sendable (String) -> Void) -> any KeyMemory)?
 

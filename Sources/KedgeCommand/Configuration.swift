@@ -258,6 +258,23 @@ package struct Configuration: Sendable {
         throw Configuration.unclear(.repository, repositories.map(\.name), path: path)
     }
 
+    /// Refuses a selected repository for `command`, which always works with all repositories of a cluster; one that is
+    /// all of them does no harm, and `repositories` that was set for this run has said it already. Throws `usage`.
+    package func refuseSelectedRepository(
+        of cluster: ClusterConfiguration, for command: String
+    ) throws(KedgeError) {
+        guard let name = selection.repository, cluster.repositories != [name],
+            !overridden.contains(where: {
+                $0.section == .cluster && $0.name == cluster.name && $0.key == "repositories"
+            })
+        else { return }
+        throw KedgeError(
+            .usage, "cannot run \"\(command)\" with repository \"\(name)\" alone",
+            detail: "It works with all repositories of cluster \"\(cluster.name)\" "
+                + "(\(cluster.repositories.joined(separator: ", "))), and --repository or KEDGE_REPOSITORY names one.",
+            hint: "Leave that out, or name those that are meant with \"--repositories \(name)\".")
+    }
+
     /// Whether `--repository` or `KEDGE_REPOSITORY` names one.
     package var selectsRepository: Bool { selection.repository != nil }
 

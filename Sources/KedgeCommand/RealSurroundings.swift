@@ -1,5 +1,6 @@
 // The real world behind `Surroundings`.
 import Glibc
+import KedgeArchive
 import KedgeCore
 
 extension Surroundings {
@@ -31,6 +32,8 @@ extension Surroundings {
         surroundings.keyMemory = { directories, warn in
             KeyNotes(in: directories, user: geteuid(), random: SystemRandomSource(), warn: warn)
         }
+        // As if somebody else had asked: it stops at the next safe point, or is ended by force (Interruption.swift).
+        surroundings.queueWatch.end = { _ = kill(getpid(), SIGTERM) }
         return surroundings
     }
 

@@ -16,7 +16,7 @@ struct ToolRun {
         _ words: [String], commands: [Command] = CommandTable.all, files: [String: String] = [:],
         environment: [EnvironmentVariable] = [], existing: [String] = [], interruption: Interruption = Interruption(),
         outputFails: Bool = false, readFile: FileReader? = nil, runShell: ShellRunner? = nil,
-        keyMemory: (any KeyMemory)? = nil
+        keyMemory: (any KeyMemory)? = nil, changing: (inout Surroundings) -> Void = { _ in }
     ) {
         let output = Mutex("")
         let errors = Mutex("")
@@ -34,6 +34,7 @@ struct ToolRun {
             writeErrorLine: { line in errors.withLock { $0 += line + "\n" } },
             time: FixedTime(), random: SystemRandomSource(), interruption: interruption)
         if let keyMemory { surroundings.keyMemory = { _, _ in keyMemory } }
+        changing(&surroundings)
         ending = CommandLineTool(commands: commands, surroundings: surroundings).run(words)
         self.output = output.withLock { $0 }
         self.errors = errors.withLock { $0 }

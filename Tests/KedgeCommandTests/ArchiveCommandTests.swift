@@ -1,0 +1,121 @@
+// What the command lines of archive-push and archive-get add to their use cases.
+import KedgeArchive
+import KedgeCore
+import KedgeTestSupport
+import Testing
+
+@testable import KedgeCommand
+
+@Suite struct ArchiveCommandTests {
+    private static func files(_ cluster: String = "") -> [String: String] {
+        [
+            "/etc/kedge/kedge.conf": """
+            [repository main]
+            path = /none/at/all
+            encryption = none
+            [repository other]
+            path = /none/at/other
+            encryption = none
+            [cluster c]
+            pgdata = /none
+            \(cluster)
+            """
+        ]
+    }
+
+    private static let push = ["archive-push", "pg_wal/000000010000000000000001"]
+    private static let get = ["archive-get", "000000010000000000000001", "pg_wal/RECOVERYXLOG"]
+    private static let variable = [EnvironmentVariable("KEDGE_REPOSITORY", "main")]
+
+    @Test("one repository can't be selected where all are written or read, and archive-get does not say absent")
+    func selectedRepository() {
+        func text(_ command: String) -> String {
+            """
+            kedge: error: cannot run "\(command)" with repository "main" alone
+            detail: It works with all repositories of cluster "c" (main, other), and --repository or KEDGE_REPOSITORY \
+            names one.
+            hint: Leave that out, or name those that are meant with "--repositories main".
+            code: usage
+
+            """
+        }
+        for (words, variables) in [(["--repository", "main"], []), ([], Self.variable)] {
+            let push = ToolRun(words + Self.push, files: Self.files(), environment: variables)
+            #expect(push.ending == .exit(2))
+            #expect(push.errors == text("archive-push"))
+            for (existing, status) in [([], Int32(126)), (["recovery.signal"], 126), (["standby.signal"], 1)] {
+                let get = ToolRun(
+                    words + Self.get, files: Self.files(), environment: variables, existing: existing)
+                #expect(get.ending == .exit(status))
+                #expect(get.errors == text("archive-get"))
+            }
+            // What the cluster's section says of that holds too.
+            let configured = ToolRun(
+                words + Self.get, files: Self.files("on-unavailable = abort"), environment: variables,
+                existing: ["standby.signal"])
+            #expect(configured.ending == .exit(126))
+        }
+    }
+
+    @Test("a selected repository that is the only one, and one beside --repositories, keeps nothing from working")
+    func harmlessSelection() {
+        for words in [Self.push, Self.get] {
+            let alone = ToolRun(words, files: Self.files("repositories = main"), environment: Self.variable)
+            #expect(!alone.errors.contains("code: usage"), "\(alone.errors)")
+            let told = ToolRun(
+                words + ["--repositories", "other"], files: Self.files(), environment: Self.variable)
+            #expect(!told.errors.contains("code: usage"), "\(told.errors)")
+        }
+    }
+
+    @Test("above archive-queue-limit a push that hangs is ended, so that the next one can give its segment up")
+    func hangingPush() throws {
+        let fixture = try ArchiveFixture()
+        let names = (1...5).map { "00000001000000000000000\($0)" }
+        _ = try Directory.create(at: fixture.path("pg_wal/archive_status"))
+        @Sendable func makeReady(_ names: ArraySlice<String>) {
+            for name in names {
+                do { try fixture.write("pg_wal/archive_status/\(name).ready", []) } catch { Issue.record(error) }
+            }
+        }
+        makeReady(names[..<4])
+        let file = """
+            [repository main]
+            path = \(fixture.path("repository"))
+            encryption = aes-256-gcm
+            passphrase-command = hang
+            [cluster c]
+            pgdata = \(fixture.directory.path)
+            work-directory = \(fixture.path("work"))
+            archive-queue-limit = 4MB
+            """
+        let ended = Monitor(false)
+        let interruption = Interruption()
+        let run = ToolRun(
+            ["archive-push", fixture.path("pg_wal/" + names[0]).description],
+            files: ["/etc/kedge/kedge.conf": file], interruption: interruption,
+            runShell: { (_: String) throws(KedgeError) in
+                // While it hangs, the server writes on.
+                makeReady(names[4...])
+                guard ended.wait(atMost: .seconds(60), { $0 ? true : nil }) != nil else {
+                    throw KedgeError(.defect, "nobody has ended it")
+                }
+                try interruption.checkpoint()
+                throw KedgeError(.defect, "it was not interrupted")
+            },
+            changing: { surroundings in
+                surroundings.queueWatch.patience = .zero
+                surroundings.queueWatch.interval = .milliseconds(2)
+                surroundings.queueWatch.end = {
+                    interruption.request(signal: 15)
+                    ended.update { $0 = true }
+                }
+            })
+        #expect(run.ending == .exit(1))
+        #expect(
+            run.errors.hasPrefix(
+                "kedge: warn: gave up waiting for the repositories with \"\(fixture.path("pg_wal/" + names[0]))\": 5 "
+                    + "MB wait, which is more than archive-queue-limit allows; find out what hangs\n"), "\(run.errors)")
+        #expect(run.errors.contains("code: interrupted"), "\(run.errors)")
+    }
+}
