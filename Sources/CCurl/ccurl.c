@@ -10,7 +10,6 @@
 const int ccurl_stopped_code = CURLE_ABORTED_BY_CALLBACK;
 const int ccurl_refused_write_code = CURLE_WRITE_ERROR;
 const int ccurl_timeout_code = CURLE_OPERATION_TIMEDOUT;
-const int ccurl_resolve_code = CURLE_COULDNT_RESOLVE_HOST;
 const int ccurl_certificate_code = CURLE_PEER_FAILED_VERIFICATION;
 const int ccurl_ca_file_code = CURLE_SSL_CACERT_BADFILE;
 

@@ -193,16 +193,6 @@ extension FileDescriptor {
         return try read(count: limit, at: 0)
     }
 
-    /// Reads the next bytes of a pipe or socket: 0 at its end.
-    package func readSome(into buffer: UnsafeMutableRawBufferPointer) throws(KedgeError) -> Int {
-        while true {
-            let count = Glibc.read(number, buffer.baseAddress, buffer.count)
-            if count >= 0 { return count }
-            let failure = errno
-            if failure != EINTR { throw systemError("read file", path, errno: failure) }
-        }
-    }
-
     /// Writes all of `bytes` at `offset`.
     package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(KedgeError) {
         var done = 0
@@ -228,22 +218,6 @@ extension FileDescriptor {
             }
         }
         if let failure { throw failure }
-    }
-
-    /// Writes all of `bytes` at the descriptor's own position: for pipes, sockets and standard output.
-    package func writeSequentially(_ bytes: [UInt8]) throws(KedgeError) {
-        var done = 0
-        while done < bytes.count {
-            let (count, failure) = bytes.withUnsafeBytes { buffer in
-                let count = Glibc.write(number, buffer.baseAddress.map { $0 + done }, buffer.count - done)
-                return (count, count < 0 ? errno : 0)
-            }
-            if count < 0 {
-                if failure == EINTR { continue }
-                throw systemError("write file", path, errno: failure)
-            }
-            done += count
-        }
     }
 
     private func fileOffset(_ offset: UInt64, plus done: Int) throws(KedgeError) -> off_t {
@@ -310,14 +284,6 @@ extension FileDescriptor {
         }
     }
 
-    /// Makes data durable, and as much metadata as reading it back needs.
-    package func syncData() throws(KedgeError) {
-        while fdatasync(number) != 0 {
-            let failure = errno
-            if failure != EINTR { throw systemError("make durable (fdatasync)", path, errno: failure) }
-        }
-    }
-
     /// Makes the whole file system of this file durable.
     package func syncFileSystem() throws(KedgeError) {
         if csystem_syncfs(number) != 0 { throw systemError("make the file system durable at", path, errno: errno) }
@@ -332,7 +298,7 @@ extension FileDescriptor {
     /// Starts writing a range to the disk, or waits until it is there. Keeps dirty pages few; promises no durability.
     package func startWriteback(offset: UInt64, length: UInt64, wait: Bool) {
         guard let start = off_t(exactly: offset), let count = off_t(exactly: length) else { return }
-        // A failure shows again in fdatasync, where it counts.
+        // A failure shows again in fsync, where it counts.
         _ = csystem_start_writeback(number, start, count, wait)
     }
 }

@@ -45,13 +45,6 @@ package final class WorkProgress: Sendable {
         }
     }
 
-    /// More work of the present step than was thought: files that grew or appeared.
-    package func addToTotal(_ bytes: UInt64) {
-        step.withLock { step in
-            step.totalBytes = step.totalBytes.map { $0.addingReportingOverflow(bytes).partialValue }
-        }
-    }
-
     /// So many bytes of the present step are done. Cheap enough for every frame.
     package func advance(_ bytes: some BinaryInteger) {
         done.wrappingAdd(UInt64(clamping: bytes), ordering: .relaxed)

@@ -66,6 +66,5 @@ void ccurl_perform(
 extern const int ccurl_stopped_code;        // CURLE_ABORTED_BY_CALLBACK
 extern const int ccurl_refused_write_code;  // CURLE_WRITE_ERROR
 extern const int ccurl_timeout_code;        // CURLE_OPERATION_TIMEDOUT
-extern const int ccurl_resolve_code;        // CURLE_COULDNT_RESOLVE_HOST
 extern const int ccurl_certificate_code;    // CURLE_PEER_FAILED_VERIFICATION
 extern const int ccurl_ca_file_code;        // CURLE_SSL_CACERT_BADFILE
