@@ -103,7 +103,12 @@ package struct ArchiveGet: Sendable {
                 try delivery.write(found.bytes, kept: found.kept, of: file.text)
                 return .fetched(repository: found.repository)
             }
-            if let failure = search.failures.error("could not look up WAL file \"\(file.text)\"") { throw failure }
+            if let failure = search.failures.error("could not look up WAL file \"\(file.text)\"") {
+                throw failure.hinting(
+                    ifDamaged: "Nothing was handed over.  Put a good copy of the object back, from a mirror of the "
+                        + "repository or an older version in its store, or add a repository that has one.  \"kedge "
+                        + "verify\" tells what else is damaged, and \"kedge info\" which moments can be reached.")
+            }
             guard let hole = search.hole else { return .absent }
             guard time.monotonicNanoseconds() - start < options.timeoutNanoseconds else {
                 throw gap(file, hole)

@@ -99,7 +99,14 @@ package struct ArchivePush: Sendable {
         }
         let others = stored.map { "\"\($0.copy.repository)\"" }.joined(separator: ", ")
         let note = others.isEmpty ? nil : "It is durable in \(others); success takes all repositories."
-        if let failure = failures.error("could not archive WAL file \"\(file.text)\"", note: note) { throw failure }
+        if let failure = failures.error("could not archive WAL file \"\(file.text)\"", note: note) {
+            throw failure.hinting(
+                ifDamaged:
+                    "Nothing was changed there.  If it is the stored copy of this very WAL file, move that object "
+                    + "out of the repository: the next push stores the file again.  Otherwise put a good copy back, "
+                    + "from a mirror of the repository or an older version in its store.  \"kedge verify\" tells what "
+                    + "else is damaged.")
+        }
         if let spool = options.spool {
             do throws(KedgeError) {
                 try spool.tellGivenUp(to: archives)
@@ -321,6 +328,16 @@ package struct ArchivePush: Sendable {
         if let end = local.recordsEnd { text += ", its records end at \(end)" }
         if let time = local.lastEnd { text += ", its last transaction at \(time)" }
         return text + "."
+    }
+}
+
+extension KedgeError {
+    /// This error; damage that says nothing of what to do gets a hint.
+    func hinting(ifDamaged hint: String) -> KedgeError {
+        guard code == .damaged, self.hint == nil else { return self }
+        var error = self
+        error.hint = hint
+        return error
     }
 }
 

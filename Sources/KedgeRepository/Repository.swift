@@ -121,7 +121,17 @@ package final class Repository: Sendable {
             guard error.code == .notFound else { throw error }
             return nil
         }
-        return try RepositoryIdentity(JSONRecord(parsing: bytes, what: "repository \"\(name)\""))
+        do throws(KedgeError) {
+            return try RepositoryIdentity(JSONRecord(parsing: bytes, what: "repository \"\(name)\""))
+        } catch {
+            guard error.code == .damaged, error.hint == nil else { throw error }
+            var error = error
+            error.hint =
+                "Its kedge.json is damaged, which holds nothing but the repository's id and format.  Put it back "
+                + "from a mirror or an older version in its store; all else may be whole, which \"kedge verify\" tells "
+                + "then.  A second repository can serve meanwhile."
+            throw error
+        }
     }
 
     /// Plain objects are small: anything longer than this many bytes is not one of ours.

@@ -280,6 +280,13 @@ import Testing
             store.damage(object) { $0 = bytes }
             let error = failure { _ = try harness.get(names[0]) }
             #expect([.damaged, .keyMissing, .keyWrong, .formatUnknown].contains(error?.code), "\(text(error))")
+            #expect(error?.hint?.isEmpty == false, "\(text(error))")
+            // A push either finds it whole as far as it looks, or says what to do.
+            do throws(KedgeError) {
+                _ = try harness.push(names[0])
+            } catch {
+                #expect(error.hint?.isEmpty == false, "\(text(error))")
+            }
             #expect(try !FileSystem.exists(harness.destination))
         }
         store.damage(object) { $0 = original }

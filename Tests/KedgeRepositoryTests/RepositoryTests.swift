@@ -156,6 +156,19 @@ import Testing
         #expect(error?.code == .notFound)
     }
 
+    @Test("a damaged kedge.json says what it is and what to do")
+    func damagedMarker() throws {
+        try create(nil)
+        for bytes in [
+            [], Array("{}".utf8), Array("{\"kedge\":\"repository\",\"format\":\"0-draft\"}".utf8), [0, 1, 2],
+        ] {
+            store.damage("kedge.json") { $0 = bytes }
+            let error = #expect(throws: KedgeError.self) { try Repository.open(store, settings(nil), for: .read) }
+            #expect(error?.code == .damaged)
+            #expect(error?.hint?.hasPrefix("Its kedge.json is damaged") == true, "\(String(describing: error))")
+        }
+    }
+
     @Test(
         "an unknown feature refuses just the operations that need it", arguments: [RepositoryUse.read, .write, .expire])
     func features(_ use: RepositoryUse) throws {
