@@ -307,6 +307,22 @@ import Testing
 
     // MARK: Signals
 
+    @Test("where our caller ignores the end of children, the status of a passphrase-command is known all the same")
+    func ignoredChildren() throws {
+        let archive = try Archive()
+        try archive.prepare(.recovery)
+        try archive.sh("sed -i 's|^key-file = .*main.key|passphrase-command = exit 7|' kedge.conf")
+        var command = try KedgeBinary.command(
+            ["--config", archive.configuration, "--cluster", "main", "archive-get", archive.names[1], "x"],
+            workingDirectory: archive.fixture.directory.path)
+        for ignoring in [[], ["env", "--ignore-signal=CHLD"]] {
+            command.arguments = ignoring + command.arguments
+            let outcome = try command.run()
+            #expect(outcome.status == .exited(126))
+            #expect(outcome.errorText.contains("It ended with status 7."), "\(outcome.errorText)")
+        }
+    }
+
     @Test("ended by SIGTERM while it is stalled, archive-get dies by that signal, and soon")
     func stalled() throws {
         let archive = try Archive()
