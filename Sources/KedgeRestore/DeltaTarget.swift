@@ -217,12 +217,13 @@ struct DeltaTarget {
         let place = try FileSystem.resolved(pgdata)
         let servers: Set<RawPath> = ["postgres", "postmaster"]
         let found = try ProcessTable.entries().first { process in
-            process.workingDirectory == place && process.program.map(servers.contains) == true
+            process.workingDirectory?.liesAtOrBelow(place) == true && process.program.map(servers.contains) == true
         }
         if let found {
             throw KedgeError(
                 .serverRunning, "cannot restore into directory \"\(pgdata)\": a server runs there",
-                detail: "Process \(found.id) is PostgreSQL and works in that directory.", hint: "Stop the server.")
+                detail: "Process \(found.id) is PostgreSQL and works in \"\(found.workingDirectory ?? place)\".",
+                hint: "Stop the server.")
         }
     }
 }

@@ -39,13 +39,14 @@ package struct TargetCheck {
         self.originalWALDirectory = originalWALDirectory
     }
 
-    /// Throws `server-running`, `not-empty`, `permission` or what looking throws. Returns what a restore with --delta
-    /// may change; nil where there is nothing yet.
+    /// Throws `usage` for directories that lie where they must not, `server-running`, `not-empty`, `permission` or what
+    /// looking throws. Returns what a restore with --delta may change; nil where there is nothing yet.
     @discardableResult
     package func run() throws(KedgeError) -> DeltaGrant? {
         for path in [pgdata] + placements.map(\.target) + [walDirectory].compactMap(\.self) + created.map(\.path) {
             try refuseDanglingLink(path)
         }
+        try refuseOtherClusters()
         let target = try checkDataDirectory()
         try checkWALDirectory(target)
         for placement in placements { try check(placement, target) }
@@ -95,6 +96,34 @@ package struct TargetCheck {
         }
     }
 
+    /// Throws `usage` where a directory lies in a cluster that is there already.
+    ///
+    /// The data directory and that of the WAL may be such themselves: of them the checks below tell whose they are.
+    private func refuseOtherClusters() throws(KedgeError) {
+        var places = [(what: "the data directory", path: pgdata, orIs: false, option: "--pgdata DIR")]
+        if let walDirectory { places.append(("pg_wal", walDirectory, false, "--waldir DIR")) }
+        for placement in placements {
+            places.append(
+                ("tablespace \(placement.oid)", placement.target, true, "--tablespace \(placement.oid)=DIR"))
+        }
+        for tablespace in created where tablespace.path.isSafeAbsolute {
+            places.append(("tablespace \(tablespace.oid), which recovery creates,", tablespace.path, true, ""))
+        }
+        for place in places {
+            let path = try FileSystem.resolved(place.path)
+            let found = try EnclosingCluster.find(around: path, orIs: place.orIs) { (path) throws(KedgeError) in
+                try exists(path, followLinks: false)
+            }
+            guard let found else { continue }
+            throw KedgeError(
+                .usage, "cannot restore: \(place.what) would go to \"\(place.path)\", into another cluster",
+                detail: (path == place.path ? "" : "It leads to \"\(path)\".  ") + found.sentence,
+                hint: place.option.isEmpty
+                    ? "Restore on another host, or recover to a point before the tablespace was created."
+                    : "Name a directory outside of every cluster with \"\(place.option)\".")
+        }
+    }
+
     private func exists(_ path: RawPath, followLinks: Bool) throws(KedgeError) -> Bool {
         do throws(KedgeError) {
             _ = try FileStatus(at: path, followLinks: followLinks)
@@ -140,8 +169,11 @@ package struct TargetCheck {
                     : "That is where the original keeps its WAL.  Remove the link, or name another directory with "
                         + "\"--waldir\".")
         }
-        let places = [(pgdata, "the data directory")] + placements.map { ($0.target, "tablespace \($0.oid)") }
-        if let (other, name) = places.first(where: { directory.overlaps($0.0) }) {
+        let places =
+            [(pgdata, "the data directory")] + placements.map { ($0.target, "tablespace \($0.oid)") }
+            + created.filter(\.path.isSafeAbsolute).map { ($0.path, "tablespace \($0.oid), which recovery creates,") }
+        let own = try FileSystem.resolved(directory)
+        for (other, name) in places where try own.overlaps(FileSystem.resolved(other)) {
             throw KedgeError(
                 .usage, "cannot let pg_wal lead to \"\(directory)\"",
                 detail: "That overlaps with \"\(other)\", where \(name) goes.",
