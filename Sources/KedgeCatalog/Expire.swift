@@ -267,6 +267,8 @@ package struct RetentionWindows: Sendable {
         package let fromTime: Timestamp
         /// No record that ends after this can be replayed.
         package let to: LSN
+        /// Whether there is, or was, WAL behind that: it is missing, and this is not the end of what was archived.
+        package let endsInHole: Bool
         package let backups: Int
     }
 
@@ -280,8 +282,7 @@ package struct RetentionWindows: Sendable {
             let own = plan.items.filter { $0.backup.record.server.systemIdentifier == system.identifier }
             before += Self.find(own, system.identifier, system.archive)
             guard let wal = plan.wal(of: system.identifier, facts, isRemoved: { !$0.isKept }) else { continue }
-            let left = ArchivedWAL(
-                inventory: system.archive.inventory.keeping(wal.keeps), histories: system.archive.histories)
+            let left = system.archive.holding(system.archive.inventory.keeping(wal.keeps))
             after += Self.find(own.filter(\.isKept), system.identifier, left)
         }
         self.before = before
@@ -294,7 +295,8 @@ package struct RetentionWindows: Sendable {
         RecoverableWindows.find(backups: items.map(\.backup.record), archive: archive).map { window in
             Window(
                 system: system, timeline: window.timeline, from: window.oldest.span.stopLSN,
-                fromTime: window.oldest.span.stopTime, to: window.limit, backups: window.backups.count)
+                fromTime: window.oldest.span.stopTime, to: window.limit, endsInHole: window.endsInHole,
+                backups: window.backups.count)
         }
     }
 }

@@ -162,7 +162,9 @@ package struct InfoMessage: Sendable {
         return [
             KedgeError(
                 .walGap, "\(missing.count) WAL segment(s) are missing at the end of timeline \(timeline.id): \(names)",
-                detail: "A backup ended there, so they were archived once.  No moment from there on can be reached.",
+                detail:
+                    "A base backup ended there or began behind it, so they existed.  No moment from there on can be "
+                    + "reached.",
                 hint: "If the server still has them in pg_wal, archive them with \"kedge archive-push\".  Find out who "
                     + "removed them, and take a new backup now.")
         ]

@@ -19,6 +19,9 @@ package struct RecoverableWindow: Sendable {
     /// The damaged file that ends the window; nil where it ends because there are no more files.
     package let damage: WALSegment?
 
+    /// Whether there is, or was, WAL behind the window that recovery does not get to, because some is missing.
+    package var endsInHole: Bool { damage == nil && chain.endsInHole }
+
     /// The backup whose stop is the first moment.
     package var oldest: CommitRecord { backups[0] }
     package var newest: CommitRecord { backups[backups.count - 1] }

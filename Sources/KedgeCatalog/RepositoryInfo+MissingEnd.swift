@@ -1,15 +1,17 @@
-// WAL that is missing behind the last archived segment of a timeline: no later segment shows it, but a backup does.
+// WAL that is missing behind the last archived segment of a timeline: no later segment shows it, but a backup does, or
+// the history file that the server archived of one.
 
 import KedgeCore
 
 extension RepositoryInfo {
-    /// The segments behind the last archived one that a committed backup of this timeline reached into; nil where none
-    /// did.
+    /// The segments behind the last archived one that a committed backup of this timeline reached into, or in which any
+    /// base backup began; nil where none did.
     package func missingBehindEnd(of timeline: WALInventory.Timeline) -> ClosedRange<UInt64>? {
         guard let last = timeline.runs.last?.upperBound else { return nil }
         let ends = backups.filter { $0.hasItsWAL != nil }.map(\.record.span).filter { $0.timeline == timeline.id }
             .map { (max($0.stopLSN.position, 1) - 1) / inventory.segmentSize }
-        guard let end = ends.max(), end > last else { return nil }
+        let starts = (inventory.backupStarts[timeline.id] ?? [:]).keys
+        guard let end = (ends + starts).max(), end > last else { return nil }
         return last + 1...end
     }
 }

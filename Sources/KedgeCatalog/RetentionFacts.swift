@@ -51,17 +51,11 @@ package struct RetentionFacts: Sendable {
         package var archive: ArchivedWAL
         /// When the last file of each timeline was stored, by the store's clock.
         package var lastStored: [TimelineID: Timestamp]
-        /// Timelines whose history file is there and can't be read.
-        package var hasUnreadableHistories: Bool
 
-        package init(
-            identifier: SystemIdentifier, archive: ArchivedWAL, lastStored: [TimelineID: Timestamp],
-            hasUnreadableHistories: Bool = false
-        ) {
+        package init(identifier: SystemIdentifier, archive: ArchivedWAL, lastStored: [TimelineID: Timestamp]) {
             self.identifier = identifier
             self.archive = archive
             self.lastStored = lastStored
-            self.hasUnreadableHistories = hasUnreadableHistories
         }
     }
 

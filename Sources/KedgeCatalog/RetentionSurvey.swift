@@ -37,7 +37,12 @@ package final class RetentionSurvey {
         let condemned = try marks.marks(.pending)
         let listing = try BackupCatalog(cluster).list()
         try interruption.checkpoint()
-        let systems = try archived()
+        let systems = try archived().map { system in
+            var system = system
+            system.archive = system.archive.knowing(
+                listing.backups.filter { $0.server.systemIdentifier == system.identifier })
+            return system
+        }
         let proofs = listing.backups.isEmpty ? [:] : try ProofCatalog(cluster).names().proofs
         var backups: [RetentionFacts.Backup] = []
         let damage = damage(listing.backups)
@@ -116,12 +121,11 @@ package final class RetentionSurvey {
                 let timeline = file.file.timeline
                 lastStored[timeline] = max(lastStored[timeline] ?? status.modified, status.modified)
             }
-            let (histories, unreadable) = try archive.histories()
+            let histories = try archive.histories().read
             found.append(
                 RetentionFacts.System(
                     identifier: registration.systemIdentifier,
-                    archive: ArchivedWAL(inventory: inventory, histories: histories), lastStored: lastStored,
-                    hasUnreadableHistories: !unreadable.isEmpty))
+                    archive: ArchivedWAL(inventory: inventory, histories: histories), lastStored: lastStored))
         }
         systems = found
         return found

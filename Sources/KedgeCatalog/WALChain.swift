@@ -11,7 +11,7 @@ package import KedgePostgres
 
 /// What a repository holds of one database system's WAL, known from names alone, and its timeline histories.
 package struct ArchivedWAL: Sendable {
-    package let inventory: WALInventory
+    package private(set) var inventory: WALInventory
     package let histories: [TimelineID: TimelineHistory]
     /// Committed backups: each shows that the WAL up to its stop existed.
     private var backups: [CommitRecord] = []
@@ -30,10 +30,35 @@ package struct ArchivedWAL: Sendable {
         return known
     }
 
-    /// The first backup on `history` that stopped after `limit`, so that there was WAL behind it.
-    func backup(endingAfter limit: LSN, along history: TimelineHistory) -> CommitRecord? {
-        backups.filter { $0.span.stopLSN > limit && $0.lies(on: history) }
+    /// The same where other files are archived. Histories and backups show as before that more existed.
+    package func holding(_ inventory: WALInventory) -> ArchivedWAL {
+        var known = self
+        known.inventory = inventory
+        return known
+    }
+
+    /// What shows that there was WAL along `history` behind `limit`, where `missing` is not archived, besides segments.
+    func evidence(behind limit: LSN, _ missing: WALSegment, along history: TimelineHistory) -> WALEvidence? {
+        if let branch = branch(behind: missing) { return .branch(branch.timeline) }
+        let backup = backups.filter { $0.span.stopLSN > limit && $0.lies(on: history) }
             .min { ($0.span.stopLSN, $0.label) < ($1.span.stopLSN, $1.label) }
+        if let backup { return .backup(backup.label) }
+        let starts = history.entries.flatMap { entry in
+            (inventory.backupStarts[entry.timeline] ?? [:]).filter { start in
+                start.key >= missing.number && entry.holds(start.key, segmentSize)
+            }
+        }
+        return starts.min { ($0.key, $0.value) < ($1.key, $1.value) }.map { .backupHistory($0.value) }
+    }
+
+    /// Whether `archive-get` knows of `segment`, which is not archived and behind which no other of its timeline is,
+    /// that it existed (WALArchive.evidence). `isFollowed`: false where the history that the server follows left the
+    /// timeline before the segment, so that backups there are of another branch.
+    func hasExisted(_ segment: WALSegment, isFollowed: Bool) -> Bool {
+        if branch(behind: segment) != nil { return true }
+        guard isFollowed else { return false }
+        return backups.contains { $0.span.reaches(segment, segmentSize: segmentSize) }
+            || inventory.backupStarts[segment.timeline]?.keys.contains { $0 >= segment.number } == true
     }
 
     /// Every timeline of which anything is archived, and timeline 1, which needs no history file.
@@ -66,14 +91,17 @@ package struct ArchivedWAL: Sendable {
         case absent
     }
 
-    func answer(for segment: WALSegment) -> Answer {
+    /// `isFollowed` as in `hasExisted`.
+    func answer(for segment: WALSegment, isFollowed: Bool) -> Answer {
         let archived = inventory.timeline(segment.timeline)
         let number = segment.number
         if let run = archived?.run(containing: number) {
             let conflict = archived?.segmentConflicts.filter { $0 >= number }.min() ?? .max
             return conflict == number ? .refused : .whole(end: min(run.upperBound + 1, conflict))
         }
-        if firstSegment(segment.timeline, after: number) != nil || branch(behind: segment) != nil { return .refused }
+        if firstSegment(segment.timeline, after: number) != nil || hasExisted(segment, isFollowed: isFollowed) {
+            return .refused
+        }
         guard let archived, archived.partials.contains(number) else { return .absent }
         return archived.partialConflicts.contains(number) ? .absent : .partial
     }
@@ -159,10 +187,8 @@ package struct WALChain: Sendable {
     package let missing: WALSegment
     /// The next segment that is there again, if this is a hole and not the end.
     package let resumesAt: WALSegment?
-    /// The first timeline that branched off behind `missing`, which so existed: a hole even if nothing follows it.
-    package let branchBehind: TimelineID?
-    /// The first backup on the history that stopped behind the chain's end: a hole, if nothing else shows it.
-    package let backupBehind: Label?
+    /// What else shows that there was WAL behind the chain's end: a hole even if nothing follows it.
+    package let evidence: WALEvidence?
     /// Whether `missing` has several different `.partial` files, none of which can be trusted.
     package let hasConflict: Bool
 
@@ -176,8 +202,7 @@ package struct WALChain: Sendable {
         limit = builder.limit
         missing = builder.missing
         hasConflict = archive.hasConflict(builder.missing)
-        branchBehind = archive.branch(behind: builder.missing)?.timeline
-        backupBehind = archive.backup(endingAfter: builder.limit, along: history)?.label
+        evidence = archive.evidence(behind: builder.limit, builder.missing, along: history)
         let later = history.entries.compactMap { entry in
             archive.firstSegment(entry.timeline, after: builder.missing.number).map {
                 WALSegment(timeline: entry.timeline, number: $0)
@@ -189,7 +214,7 @@ package struct WALChain: Sendable {
     }
 
     /// Whether the chain ends although there is, or was, more.
-    package var endsInHole: Bool { resumesAt != nil || branchBehind != nil || backupBehind != nil }
+    package var endsInHole: Bool { resumesAt != nil || evidence != nil }
 
     /// The partial segment that the chain ends with.
     package var partial: WALSegment? {
@@ -256,7 +281,9 @@ extension WALChain {
             _ eligible: [TimelineHistory.Entry]
         ) -> (TimelineHistory.Entry, ArchivedWAL.Answer)? {
             for entry in eligible {
-                let answer = archive.answer(for: WALSegment(timeline: entry.timeline, number: number))
+                let isFollowed = entry.limit.map { $0.position > number * archive.segmentSize } ?? true
+                let answer = archive.answer(
+                    for: WALSegment(timeline: entry.timeline, number: number), isFollowed: isFollowed)
                 if answer != .absent { return (entry, answer) }
             }
             return nil

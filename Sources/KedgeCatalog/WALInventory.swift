@@ -11,6 +11,9 @@ package struct WALInventory: Hashable, Sendable {
     package private(set) var timelines: [Timeline] = []
     /// Timelines whose `.history` file is there, in order.
     package private(set) var histories: [TimelineID] = []
+    /// The segments in which base backups began, by timeline, each with the backup history file (`.backup`) that says
+    /// so.
+    package private(set) var backupStarts: [TimelineID: [UInt64: String]] = [:]
     /// Objects among the WAL whose names mean nothing; at most 100 are kept.
     package private(set) var strangers: [String] = []
 
@@ -68,7 +71,10 @@ package struct WALInventory: Hashable, Sendable {
         }
         switch file {
         case .history(let timeline): histories.append(timeline)
-        case .backup: break
+        case .backup(let name):
+            if let start = WALSegment(fileName: name.prefix(24), segmentSize: segmentSize) {
+                backupStarts[start.timeline, default: [:]][start.number] = name
+            }
         case .segment(let name): addSegment(name, isPartial: false, storedBytes: storedBytes)
         case .partial(let name): addSegment(String(name.prefix(24)), isPartial: true, storedBytes: storedBytes)
         }
@@ -78,6 +84,7 @@ package struct WALInventory: Hashable, Sendable {
     package func keeping(_ isKept: (WALSegment) -> Bool) -> WALInventory {
         var kept = WALInventory(segmentSize: segmentSize)
         kept.histories = histories
+        kept.backupStarts = backupStarts
         for timeline in timelines {
             var left = Timeline(id: timeline.id)
             func isWanted(_ number: UInt64) -> Bool { isKept(WALSegment(timeline: timeline.id, number: number)) }
@@ -115,6 +122,7 @@ package struct WALInventory: Hashable, Sendable {
     package func union(_ other: WALInventory) -> WALInventory {
         var union = self
         union.histories = Set(histories + other.histories).sorted()
+        union.backupStarts.merge(other.backupStarts) { $0.merging($1) { first, _ in first } }
         for stranger in other.strangers { union.addStranger(stranger) }
         for timeline in other.timelines {
             let index = union.index(of: timeline.id)

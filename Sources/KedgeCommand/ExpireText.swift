@@ -41,7 +41,7 @@ enum ExpireText {
             for window in windows {
                 table.add([
                     name, window.timeline.description, window.fromTime.description, window.from.description,
-                    window.to.description, String(window.backups),
+                    window.to.description + (window.endsInHole ? ", where WAL is missing" : ""), String(window.backups),
                 ])
             }
             if windows.isEmpty { table.add([name, "", "nothing", "", "", "0"]) }
@@ -147,7 +147,8 @@ enum ExpireJSON {
         [
             "systemIdentifier": .string(window.system.description), "timeline": .int(window.timeline.number),
             "from": ["lsn": .string(window.from.description), "time": .string(window.fromTime.description)],
-            "to": ["lsn": .string(window.to.description)], "backups": .int(window.backups),
+            "to": ["lsn": .string(window.to.description)], "endsInHole": .bool(window.endsInHole),
+            "backups": .int(window.backups),
         ]
     }
 }

@@ -153,11 +153,13 @@ extension RestorePlanner {
         if let next = search.chain.resumesAt {
             return "WAL file \(file) is missing, while \(fileName(next)) is archived"
         }
-        if let branch = search.chain.branchBehind {
-            return "WAL file \(file) is missing, while timeline \(branch) branched off behind it"
-        }
-        if let later = search.chain.backupBehind, later != backup?.label {
+        switch search.chain.evidence {
+        case .branch(let branch)?: return "WAL file \(file) is missing, while timeline \(branch) branched off behind it"
+        case .backup(let later)? where later != backup?.label:
             return "WAL file \(file) is missing, while backup \(later) ended behind it"
+        case .backupHistory(let name)?:
+            return "WAL file \(file) is missing, while \(name) says that a base backup began there or behind it"
+        case .backup, nil: break
         }
         return "the archive ends before WAL file \(file)"
     }

@@ -270,9 +270,8 @@ struct WALPass {
             }
         }
         func without(_ files: [UnusableFile]) -> ArchivedWAL {
-            ArchivedWAL(
-                inventory: survey.archived.inventory.without(files.lazy.map { ($0.segment, $0.isPartial) }),
-                histories: survey.archived.histories)
+            survey.archived.holding(
+                survey.archived.inventory.without(files.lazy.map { ($0.segment, $0.isPartial) }))
         }
         result.usable = without(result.unusable)
         result.possible = without(result.unusable.filter(\.isDamaged))

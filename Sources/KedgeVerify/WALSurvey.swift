@@ -25,7 +25,7 @@ struct WALSurvey {
     /// A file that is not there though something after it is, or though a backup needs it.
     struct Hole: Hashable {
         enum Reason: Hashable {
-            /// Later segments are there.
+            /// Later segments are there, or something shows that they were.
             case gap
             /// Several partial segments, none of which can be trusted.
             case conflict
@@ -48,7 +48,7 @@ struct WALSurvey {
     ) throws(KedgeError) {
         self.archive = archive
         self.backups = backups
-        archived = ArchivedWAL(inventory: try archive.inventory(), histories: histories)
+        archived = ArchivedWAL(inventory: try archive.inventory(), histories: histories).knowing(backups)
         var needed: [TimelineID: [Range<UInt64>]] = [:]
         var partials: Set<WALSegment> = []
         for backup in backups {
@@ -83,7 +83,7 @@ struct WALSurvey {
         for (earlier, later) in zip(chain.runs, chain.runs.dropFirst()) { cross(earlier, later) }
         if chain.hasConflict {
             holes.append(Hole(segment: chain.missing, reason: .conflict, backup: backup.label))
-        } else if chain.endsInHole {
+        } else if chain.resumesAt != nil || chain.evidence.map({ $0 != .backup(backup.label) }) ?? false {
             holes.append(Hole(segment: chain.missing, reason: .gap, backup: backup.label))
         } else if timeline == backup.span.timeline && chain.limit < backup.span.stopLSN {
             holes.append(Hole(segment: chain.missing, reason: .neededByBackup, backup: backup.label))

@@ -98,6 +98,23 @@ import Testing
         #expect(try harness.shown() == [label(2), label(3)])
     }
 
+    @Test(
+        "a window that ends where a newer backup shows that WAL is missing is no end of the archive, before and after")
+    func windowBeforeHole() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...2 { try harness.backup(number) }
+        let whole = try harness.expire(isDryRun: true).windows
+        #expect(whole.before.map(\.endsInHole) == [false] && whole.after.map(\.endsInHole) == [false])
+        for number in 6...8 {
+            let name = try #require(ObjectName("main/wal/7/00000001/00000000/00000001000000000000000\(number)"))
+            #expect(try harness.memory.store.contains(name))
+            _ = try harness.memory.store.remove([name])
+        }
+        let windows = try harness.expire(isDryRun: true).windows
+        #expect(windows.before.map(\.to) == [LSN(6 << 20)] && windows.after.map(\.to) == [LSN(6 << 20)])
+        #expect(windows.before.map(\.endsInHole) == [true] && windows.after.map(\.endsInHole) == [true])
+    }
+
     @Test("a backup that is named goes whatever the rules say, unless it is needed")
     func byHand() throws {
         var harness = try ExpireHarness()

@@ -50,6 +50,20 @@ import Testing
             ])
     }
 
+    @Test("WAL behind the last segment is missing where a backup history file names a later one")
+    func missingEnd() throws {
+        let memory = try repository(segments: 1...4)
+        let paper = PaperBackup(try memory.cluster())
+        try paper.archive(.backup("000000010000000000000003.00000028.backup"), Array("START\n".utf8))
+        #expect(InfoMessage.about(try survey(memory, limit: 500).info).isEmpty)
+        try paper.archive(.backup("000000010000000000000006.00000028.backup"), Array("START\n".utf8))
+        #expect(
+            InfoMessage.about(try survey(memory, limit: 500).info).map(\.error.message) == [
+                "2 WAL segment(s) are missing at the end of timeline 1: 000000010000000000000005 to "
+                    + "000000010000000000000006"
+            ])
+    }
+
     @Test("the time of the last commit is unknown where it was not looked for far enough")
     func unknownTime() throws {
         let memory = try repository(segments: 1...3)

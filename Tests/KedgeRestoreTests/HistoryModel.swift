@@ -227,7 +227,9 @@ extension HistoryModel {
         // The archive, then pg_wal, for each timeline; archive-get refuses to call a hole absent.
         for timeline in eligible {
             if archived[timeline]?.contains(number) ?? false { return timeline }
-            if isHole(timeline, number) { return nil }
+            let left = entries.filter { $0.timeline.number >= timeline }.compactMap(\.end).min()
+            let isFollowed = left.map { $0 > LSN(number * HistoryModel.segmentSize) } ?? true
+            if isHole(timeline, number) || isFollowed && hasBackup(behind: timeline, number) { return nil }
             if partials[timeline]?.contains(number) ?? false { return timeline }
         }
         return nil
@@ -240,6 +242,14 @@ extension HistoryModel {
         return histories.values.contains { history in
             let left = history.entries.filter { $0.timeline.number >= timeline }.compactMap(\.end).min()
             return history.contains(TimelineID(timeline)) && left.map { $0 >= end } ?? false
+        }
+    }
+
+    /// Whether a committed backup stopped on the timeline in this segment or behind it.
+    private func hasBackup(behind timeline: UInt32, _ number: UInt64) -> Bool {
+        backups.contains { backup in
+            backup.span.timeline.number == timeline
+                && backup.span.stopLSN > LSN(number * HistoryModel.segmentSize)
         }
     }
 

@@ -159,7 +159,8 @@ import Testing
     @Test("what info shows as recoverable is what replay reaches, and what restore plans", arguments: 1...150)
     func windows(_ seed: UInt64) throws {
         let model = HistoryModel(seed: seed)
-        let windows = RecoverableWindows.find(backups: model.backups, archive: model.archive)
+        let windows = RecoverableWindows.find(
+            backups: model.backups, archive: model.archive.knowing(model.backups))
         for timeline in model.lineages.keys.sorted() {
             guard let history = model.archive.history(of: TimelineID(timeline)) else { continue }
             let own = windows.filter { $0.timeline == TimelineID(timeline) }

@@ -132,6 +132,23 @@ import Testing
         #expect(try plan(Self.trunk([older, newer]), RestoreRequest()).backup.label == newer.label)
     }
 
+    @Test("a backup history file that names a later segment makes the end of the archive a hole as well")
+    func backupHistoryBehindTheEnd() throws {
+        let model = try Self.trunk(archived: [1, 2])
+        func planner(_ number: Int) -> RestorePlanner {
+            var inventory = model.archive.inventory
+            inventory.add(objectNamed: "00000001000000000000000\(number).00000028.backup", storedBytes: 1)
+            return RestorePlanner(
+                RestoreRequest(), backups: model.backups, archive: model.archive.holding(inventory), knowledge: model)
+        }
+        #expect(try planner(2).plan().chain.endsInHole == false)
+        let error = #expect(throws: KedgeError.self) { _ = try planner(3).plan() }
+        #expect(
+            error?.detail
+                == "Recovery would end before it: WAL file 000000010000000000000003 is missing, while "
+                + "000000010000000000000003.00000028.backup says that a base backup began there or behind it.")
+    }
+
     @Test("a transaction that the backup's snapshot shows as ended needs an older backup")
     func transactionInSnapshot() throws {
         let older = Self.backup(number: 0)
