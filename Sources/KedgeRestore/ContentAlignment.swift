@@ -3,9 +3,11 @@
 // 1. Only what was read and has the checksum of the manifest stays. Sizes and times prove nothing (lessons 4 and 5).
 // 2. A file that is too long is cut first, so that nothing behind its end is ever compared (lesson 16); one that is too
 //    short is compared as far as it goes.
-// 3. What differs is fetched by regions, neighbours together, and written in place.
+// 3. What differs is fetched by regions, neighbours together. Of a region that is there, only the blocks that differ
+//    from what was fetched are written, in place.
 // 4. A file with two names is never written to: TreeAlignment has removed this one of them.
 
+import Glibc
 package import KedgeCatalog
 import KedgeCodec
 package import KedgeCore
@@ -100,7 +102,49 @@ package enum RegionComparison {
     }
 }
 
+extension RegionComparison {
+    /// The unit of writing: PostgreSQL's usual page.
+    package static let blockBytes = 8192
+
+    /// The runs of blocks in which `wanted` and `present`, of one length, differ, as bytes; the last block may be
+    /// short.
+    package static func differingBlocks(
+        _ wanted: UnsafeRawBufferPointer, _ present: UnsafeRawBufferPointer
+    ) -> [Range<Int>] {
+        var runs: [Range<Int>] = []
+        guard let wantedStart = wanted.baseAddress, let presentStart = present.baseAddress else { return [] }
+        for start in stride(from: 0, to: wanted.count, by: blockBytes) {
+            let end = min(start + blockBytes, wanted.count)
+            if memcmp(wantedStart + start, presentStart + start, end - start) == 0 { continue }
+            if let last = runs.last, last.upperBound == start {
+                runs[runs.count - 1] = last.lowerBound..<end
+            } else {
+                runs.append(start..<end)
+            }
+        }
+        return runs
+    }
+}
+
 extension FileWorker {
+    /// Makes a region of the file what was fetched: `bytes`, at most one region. Pages that are right already are not
+    /// written again: with little damage that is nearly all of them.
+    private func mend(
+        _ bytes: UnsafeRawBufferPointer, at offset: UInt64, presentBytes: UInt64, in file: borrowing FileDescriptor
+    ) throws(KedgeError) {
+        guard bytes.count <= buffer.count, offset + UInt64(bytes.count) <= presentBytes else {
+            return try file.write(bytes, at: offset)
+        }
+        let runs = try buffer.withMutableBytes { (present) throws(KedgeError) in
+            let present = UnsafeMutableRawBufferPointer(rebasing: present[..<bytes.count])
+            guard try file.read(into: present, at: offset) == bytes.count else { return [0..<bytes.count] }
+            return RegionComparison.differingBlocks(bytes, UnsafeRawBufferPointer(present))
+        }
+        for run in runs {
+            try file.write(UnsafeRawBufferPointer(rebasing: bytes[run]), at: offset + UInt64(run.lowerBound))
+        }
+    }
+
     /// Puts regions of a file right and returns their CRC. In a dry run they are only counted.
     func align(
         _ regions: Range<Int>, of task: FileTask, presentBytes: UInt64, in file: borrowing FileDescriptor
@@ -124,13 +168,16 @@ extension FileWorker {
                     into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<count]), at: UInt64(region) * regionSize)
             }
             guard read == count else { return nil }
-            let (hash, crc) = buffer.withBytes { bytes in
+            let hash = buffer.withBytes { bytes in
                 let bytes = UnsafeRawBufferPointer(rebasing: bytes[..<count])
-                return (ContentHash(of: bytes), CRC32C.checksum(bytes))
+                let hash = ContentHash(of: bytes)
+                if hash == content.regions[region] {
+                    checksums[region - regions.lowerBound] = CRC32C.checksum(bytes)
+                    progress.advance(count)
+                }
+                return hash
             }
-            checksums[region - regions.lowerBound] = crc
             alignment.count(compared: UInt64(count))
-            if hash == content.regions[region] { progress.advance(count) }
             return hash
         }
         for run in runs {
@@ -143,7 +190,7 @@ extension FileWorker {
             }
             try reader.read(content, regions: run, path: task.path) { (bytes, offset) throws(KedgeError) in
                 try interruption.checkpoint()
-                try file.write(bytes, at: offset)
+                try mend(bytes, at: offset, presentBytes: presentBytes, in: file)
                 checksums[Int(offset / regionSize) - regions.lowerBound] = CRC32C.checksum(bytes)
                 progress.advance(bytes.count)
             }

@@ -125,4 +125,26 @@ import Testing
             for (one, next) in zip(runs, runs.dropFirst()) { #expect(one.upperBound < next.lowerBound) }
         }
     }
+
+    @Test("writing the blocks that differ makes a region the wanted one, and no block that is right is written")
+    func blocks() throws {
+        let size = RegionComparison.blockBytes
+        for round in 0..<300 {
+            let random = SeededRandom(seed: testSeed() &* 10_000 &+ UInt64(round))
+            let count = random.next(below: 12 * size)
+            let wanted = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 ^ $0 >> 9) }
+            var present = wanted
+            for _ in 0..<random.next(below: 6) where count > 0 { present[random.next(below: count)] ^= 0x41 }
+            let runs = wanted.withUnsafeBytes { wanted in
+                present.withUnsafeBytes { RegionComparison.differingBlocks(wanted, $0) }
+            }
+            let expected = stride(from: 0, to: count, by: size).filter { start in
+                wanted[start..<min(start + size, count)] != present[start..<min(start + size, count)]
+            }
+            #expect(runs.flatMap { stride(from: $0.lowerBound, to: $0.upperBound, by: size) } == expected)
+            for run in runs { present.replaceSubrange(run, with: wanted[run]) }
+            #expect(present == wanted, "seed \(testSeed()), round \(round)")
+            for (one, next) in zip(runs, runs.dropFirst()) { #expect(one.upperBound < next.lowerBound) }
+        }
+    }
 }
