@@ -132,23 +132,34 @@ package struct ArchiveGet: Sendable {
     /// no repository and no secret.
     package func runFromSpool() throws(KedgeError) -> Outcome? {
         guard let file = WALFileName(options.fileName), case .segment(let name) = file,
-            let ahead = options.fetchedAhead, let copy = ahead.read(name)
+            let ahead = options.fetchedAhead, let copy = ahead.find(name)
         else {
             return nil
         }
         let format = ahead.server.format
+        let share = delivery.share(of: file, segmentSize: UInt64(format.segmentSize))
+        // The repositories are asked whether the segment of the server's own history is there.
+        if case .nothing = share { return nil }
+        try interruption.checkpoint()
+        let bytes: [UInt8]
         do throws(KedgeError) {
-            try SegmentDelivery.check(copy.bytes, file, format)
+            if share == .whole {
+                // So that nobody fetches again what is not there any more.
+                try ahead.noteAsked(name)
+                if try delivery.take(copy, file, format) { return .fetchedAhead(repository: copy.repository) }
+            }
+            bytes = try copy.bytes()
+            try SegmentDelivery.check(bytes, file, format)
         } catch {
             // It can't have come from a repository like that.
             ahead.remove(name)
             return nil
         }
         try interruption.checkpoint()
-        switch delivery.share(of: file, segmentSize: UInt64(format.segmentSize)) {
-        case .whole: try delivery.write(copy.bytes, of: name)
-        case .start(let kept): try delivery.write(copy.bytes, kept: kept, of: name)
-        case .nothing: return nil
+        if case .start(let kept) = share {
+            try delivery.write(bytes, kept: kept, of: name)
+        } else {
+            try delivery.write(bytes, of: name)
         }
         return .fetchedAhead(repository: copy.repository)
     }

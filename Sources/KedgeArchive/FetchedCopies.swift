@@ -1,6 +1,6 @@
 // Segments that were fetched ahead of a recovering server, in the spool.
 //
-//   fetched/<server>/<segment>   a page with a record, then the segment as it is archived
+//   fetched/<server>/<segment>   the segment as it is archived, then a page with a record (FetchedCopy.swift)
 //   fetched/<server>/asked       the segment that the server got last
 //   fetched/<server>/lock        held by whoever fetches ahead (FetchAhead.swift)
 //
@@ -66,45 +66,20 @@ package struct FetchedCopies: Sendable {
 
     /// How long a copy is used.
     static let validSeconds: Int64 = 300
-    private static let headerBytes = 4096
-
     var directory: RawPath { spool.path(.fetched).appending(server.id) }
 
     // MARK: - Copies
 
-    /// The whole segment, every byte as it was fetched, and the repository that it came from. Nil where there is no
-    /// copy that can be used; one that is damaged is removed.
-    func read(_ name: String) -> (bytes: [UInt8], repository: String)? {
-        let path = directory.appending(name)
+    /// The copy of a segment. Nil where there is none that can be used; one that is damaged is removed.
+    func find(_ name: String) -> FetchedCopy? {
         do throws(KedgeError) {
             guard try spool.canBeRead() else { return nil }
-            let file = try FileDescriptor.open(path, [.read, .noFollow])
-            let header = try file.read(count: FetchedCopies.headerBytes, at: 0)
-            guard header.count == FetchedCopies.headerBytes,
-                let text = Spool.checked(Array(header.prefix { $0 != 0 }))
-            else { return try refuse(path) }
-            let record = try JSONRecord(parsing: text, what: "copy \"\(name)\"")
-            try record.expectType("fetched")
-            let fetchedAt = try record.parsed("fetchedAt") { Timestamp(record: $0) }
-            let now = time.now()
-            guard try record.string("file") == name, try record.string("server") == server.id,
-                fetchedAt <= now, now < fetchedAt.adding(seconds: FetchedCopies.validSeconds)
-            else { return try refuse(path) }
-            // One byte more than there should be, to see that there is none.
-            let bytes = try file.read(count: Int(server.segmentSize) + 1, at: UInt64(FetchedCopies.headerBytes))
-            let hash = try record.parsed("hash") { ContentHash(hex: $0) }
-            guard bytes.count == Int(server.segmentSize), ContentHash(of: bytes) == hash else {
-                return try refuse(path)
-            }
-            return (bytes, try record.string("repository"))
+            if let copy = try FetchedCopy(name, in: self, at: time.now()) { return copy }
+            remove(name)
+            return nil
         } catch {
             return nil
         }
-    }
-
-    private func refuse(_ path: RawPath) throws(KedgeError) -> (bytes: [UInt8], repository: String)? {
-        try FileSystem.removeFile(at: path)
-        return nil
     }
 
     /// Keeps a segment, whole as it is archived.
@@ -113,11 +88,12 @@ package struct FetchedCopies: Sendable {
             "kedge": "fetched", "file": .string(name), "server": .string(server.id), "repository": .string(repository),
             "hash": .string(ContentHash(of: bytes).hex), "fetchedAt": .string(time.now().description),
         ]
-        let header = Spool.sealed(record)
-        guard header.count < FetchedCopies.headerBytes else { return }
+        let text = Spool.sealed(record)
+        guard text.count < FetchedCopy.recordBytes else { return }
         let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
-        try file.file.write(header + [UInt8](repeating: 0, count: FetchedCopies.headerBytes - header.count), at: 0)
-        try file.file.write(bytes, at: UInt64(FetchedCopies.headerBytes))
+        try file.file.write(bytes, at: 0)
+        let padding = [UInt8](repeating: 0, count: FetchedCopy.recordBytes - text.count)
+        try file.file.write(text + padding, at: UInt64(bytes.count))
         try file.publishWithoutSync(as: RawPath(name))
     }
 

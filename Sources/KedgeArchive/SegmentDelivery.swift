@@ -50,7 +50,7 @@ struct SegmentDelivery {
     func write(_ bytes: [UInt8], kept: Int? = nil, of file: String) throws(KedgeError) {
         var bytes = bytes
         if let kept { for index in min(kept, bytes.count)..<bytes.count { bytes[index] = 0 } }
-        let attempt = "could not write WAL file \"\(file)\" to its destination \"\(destination)\""
+        let attempt = attempt(file)
         try refuseOther(attempt)
         do throws(KedgeError) {
             // In full, so that an error names the file system.
@@ -68,6 +68,10 @@ struct SegmentDelivery {
                 detail: [error.message + ".", error.detail, space].compactMap { $0 }.joined(separator: " "),
                 hint: error.hint)
         }
+    }
+
+    private func attempt(_ file: String) -> String {
+        "could not write WAL file \"\(file)\" to its destination \"\(destination)\""
     }
 
     /// PostgreSQL names a file that is not there (xlogarchive.c, RestoreArchivedFile removes an older one), pg_rewind
@@ -114,6 +118,17 @@ struct SegmentDelivery {
     }
 
     private static let leftoverSeconds: Int64 = 600
+
+    /// Moves a copy from the spool to the destination, whole. Returns false where only its bytes can go there. Throws
+    /// where it is damaged or cannot be read.
+    func take(_ copy: FetchedCopy, _ file: WALFileName, _ format: WALFormat) throws(KedgeError) -> Bool {
+        try refuseOther(attempt(copy.name))
+        let directory = try FileDescriptor.open(FileSystem.resolved(destination.parent), [.read, .directory])
+        return try copy.move(to: destination.lastComponent, in: directory) { (firstPage) throws(KedgeError) in
+            try WALFileCheck.check(
+                name: file, firstPage: firstPage, sizeBytes: UInt64(format.segmentSize), format: format)
+        }
+    }
 
     /// PostgreSQL takes a bad page for the end of the WAL: what goes to it has the right size and the right first page.
     static func check(_ bytes: [UInt8], _ file: WALFileName, _ format: WALFormat) throws(KedgeError) {

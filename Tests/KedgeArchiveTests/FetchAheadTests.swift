@@ -1,12 +1,13 @@
 // That segments are fetched ahead for one run of one server, that what comes from the spool is what the repository
 // would have given, cut as the server's history says, and that nothing is ever called absent from there.
-import KedgeArchive
 import KedgeCodec
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
 import KedgeTestSupport
 import Testing
+
+@testable import KedgeArchive
 
 @Suite struct FetchAheadTests {
     let fixture: ArchiveFixture
@@ -49,10 +50,10 @@ import Testing
 
     /// What archive-get makes of the spool alone; nil where it would ask the repositories.
     func get(
-        _ name: String, _ copies: FetchedCopies, followed: TimelineHistory? = nil
+        _ name: String, _ copies: FetchedCopies, followed: TimelineHistory? = nil, to destination: RawPath? = nil
     ) throws(KedgeError) -> ArchiveGet.Outcome? {
         var options = ArchiveGet.Options(
-            fileName: name, destination: fixture.path("fetched"), clusterName: "main",
+            fileName: name, destination: destination ?? fixture.path("fetched"), clusterName: "main",
             dataDirectory: fixture.path("."), repositories: [], threads: 1, timeoutNanoseconds: 0, followed: followed)
         options.fetchedAhead = copies
         return try ArchiveGet(options, random: SystemRandomSource(), time: time, interruption: Interruption())
@@ -122,14 +123,15 @@ import Testing
     func otherRun() throws {
         let copies = try fill()
         #expect(try get(names[1], copies) != nil)
-        #expect(try get(names[1], self.copies("another bucket")) == nil)
+        #expect(try get(names[2], self.copies("another bucket")) == nil)
         try fixture.write("postmaster.pid", Array("4711\n/data\n1795000001\n5432\n".utf8))
-        #expect(try get(names[1], self.copies()) == nil)
+        #expect(try get(names[2], self.copies()) == nil)
         try fixture.write("postmaster.pid", Array("4711\n/data\n1795000000\n5433 ready\n".utf8))
-        #expect(try get(names[1], self.copies()) != nil)
+        #expect(try get(names[2], self.copies()) != nil)
+        #expect(try FileSystem.exists(copies.directory.appending(names[3])))
         try fixture.write(
             "global/pg_control", ArchiveFixture.controlFile(system: SystemIdentifier(99), segmentSize: 1 << 20))
-        #expect(try get(names[1], self.copies()) == nil)
+        #expect(try get(names[3], self.copies()) == nil)
         try FileSystem.removeFile(at: fixture.path("postmaster.pid"))
         #expect(RecoveringServer(dataDirectory: fixture.path("."), destination: "main", time: time) == nil)
     }
@@ -147,13 +149,17 @@ import Testing
             #expect(try get(name ?? names[1], copies) == nil, "\(what)")
         }
         let random = SeededRandom(seed: testSeed())
-        let text = whole.firstIndex(of: 0) ?? 0
-        for index in Array(0..<text) + (0..<40).map({ _ in 4096 + random.next(below: whole.count - 4096) }) {
+        let end = whole.count - FetchedCopy.recordBytes
+        let text = end..<(whole[end...].firstIndex(of: 0) ?? end)
+        #expect(text.count > 200)
+        for index in Array(text) + (0..<40).map({ _ in random.next(below: end) }) + [0, end - 1] {
             var changed = whole
             changed[index] ^= UInt8(1 + random.next(below: 255))
             try attempt(changed, "byte \(index)")
         }
-        for length in [0, 100, 4095, 4096, 5000, whole.count - 1] { try attempt(Array(whole[..<length]), "\(length)") }
+        for length in [0, 100, 4096, end - 1, end, end + 100, whole.count - 1] {
+            try attempt(Array(whole[..<length]), "\(length)")
+        }
         try attempt(whole + [0], "longer")
         try attempt(whole, "misnamed", as: names[5])
         try FileDescriptor.open(directory.appending(names[1]), [.read, .write, .create]).write(whole, at: 0)
@@ -198,6 +204,30 @@ import Testing
         #expect(isAway.update { $0 })
     }
 
+    @Test("a copy goes to the server as it is where the file system allows it, and as bytes elsewhere")
+    func handedOver() throws {
+        let copies = try fill()
+        // Somebody else's file has the name.
+        try fixture.write("fetched", Array("old".utf8))
+        let place = copies.directory.appending(names[1])
+        let inode = try FileStatus(at: place).inode
+        #expect(try get(names[1], copies) == .fetchedAhead(repository: "main"))
+        let moved = try FileStatus(at: fixture.path("fetched"))
+        #expect(moved.inode == inode && moved.mode & 0o777 == 0o600 && moved.linkCount == 1)
+        #expect(try fetched() == local(names[1]))
+        // It is gone from the spool, which says that the server has got it.
+        #expect(try !FileSystem.exists(place) && get(names[1], copies) == nil)
+        #expect(copies.asked()?.fileName(segmentSize: 1 << 20) == names[1])
+        let other = try TemporaryDirectory(inMemory: true)
+        let device = try FileStatus(at: RawPath(other.path)).device
+        guard try FileStatus(at: copies.directory).device != device else { return }
+        let away = RawPath(other.path + "/fetched")
+        #expect(try get(names[2], copies, to: away) == .fetchedAhead(repository: "main"))
+        let bytes = try FileDescriptor.open(away, .read).readAll(limit: 1 << 30)
+        #expect(try bytes == local(names[2]))
+        #expect(try FileSystem.exists(copies.directory.appending(names[2])))
+    }
+
     @Test("it ends with the server, when the spool is removed, and when somebody else is at it")
     func ends() throws {
         let (fixture, spool) = (fixture, spool)
@@ -234,7 +264,7 @@ import Testing
             at: spool.directory.appending("fetched/\(next.server.id)/lock"), purpose: "a test", time: time)
         try fixture.write("postmaster.pid", Array("4713\n/data\n1795000003\n5432\n".utf8))
         _ = try fill()
-        #expect(try get(names[1], next) != nil)
+        #expect(try get(names[2], next) != nil)
         _ = lock
     }
 
