@@ -9,20 +9,23 @@ extension WALArchive {
     /// The whole file, as it was archived; nil where this repository has none of that name. Throws `archive-conflict`,
     /// `damaged`, and what reading throws.
     func fetch(_ file: WALFileName, threads: Int) throws(KedgeError) -> [UInt8]? {
-        let found = try find(file)
-        guard let archived = found.first else { return nil }
-        guard found.count == 1 else {
-            throw KedgeError(
-                .archiveConflict,
-                "cannot fetch WAL file \"\(file.text)\": it was archived \(found.count) times with different content",
-                detail: "The objects are \(found.map { "\"\($0.name)\"" }.joined(separator: ", ")).",
-                hint:
-                    "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
-                    + "the one that does not belong.")
-        }
+        guard let archived = try one(file)?.archived else { return nil }
         let bytes = try read(archived, threads: threads).bytes
         if case .segment = file { try SegmentDelivery.check(bytes, file, walFormat()) }
         return bytes
+    }
+
+    /// The one object that has the file, and its size; nil where there is none. Throws `archive-conflict`.
+    func one(_ file: WALFileName) throws(KedgeError) -> (archived: ArchivedFile, storedBytes: UInt64)? {
+        let found = try lookUp(file)
+        guard found.count > 1 else { return found.first }
+        throw KedgeError(
+            .archiveConflict,
+            "cannot fetch WAL file \"\(file.text)\": it was archived \(found.count) times with different content",
+            detail: "The objects are \(found.map { "\"\($0.archived.name)\"" }.joined(separator: ", ")).",
+            hint:
+                "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
+                + "the one that does not belong.")
     }
 
     /// What its segments look like. Throws `not-supported`.

@@ -1,7 +1,8 @@
 // Fetches the segments that a recovering server will ask for next into the spool, while it replays.
 //
 //   start ─▶ take the lock, or end ─▶ ┌ what did the server get last?
-//                                     │ fetch what is missing of the next ones, several at once
+//                                     │ begin what is missing of the next ones, as soon as one of those on their way
+//                                     │ has come
 //                                     └ nothing to do: look again soon
 //   end: the server is gone or is another one · it has got nothing for some seconds · the spool was removed · an error
 //        · somebody asked to stop. What was fetched is removed then.
@@ -10,6 +11,7 @@
 //    when it looks for the segment itself.
 // 2. It answers nothing: what it does not find is looked for again by archive-get.
 // 3. One for each run of a server, by a lock in the spool.
+// 4. Memory is that of the objects on their way, at most `bytesInFlight`, and of one frame for each.
 
 import KedgeCatalog
 package import KedgeCore
@@ -27,21 +29,17 @@ package struct FetchAhead: Sendable {
         package let segments: Int
         /// How many are fetched at once; 1 or more.
         package let inFlight: Int
-        /// How many threads decompress one segment that is fetched alone.
-        package let threads: Int
         /// How long the server may take for one segment before this ends.
         package var idleNanoseconds: UInt64 = 5_000_000_000
 
         package init(
-            clusterName: String, repositories: [RepositorySource], destination: String, segments: Int, inFlight: Int,
-            threads: Int
+            clusterName: String, repositories: [RepositorySource], destination: String, segments: Int, inFlight: Int
         ) {
             self.clusterName = clusterName
             self.repositories = repositories
             self.destination = destination
             self.segments = segments
             self.inFlight = inFlight
-            self.threads = threads
         }
     }
 
@@ -65,6 +63,9 @@ package struct FetchAhead: Sendable {
     /// The most bytes that lie ahead.
     private static let bytesAhead: UInt64 = 256 << 20
 
+    /// The most bytes of objects in memory: two segments that do not compress, or some more that do.
+    private static let bytesInFlight = 34 << 20
+
     /// How many segments lie ahead at most.
     private var segmentsAhead: Int {
         min(options.segments, max(1, Int(FetchAhead.bytesAhead / copies.server.segmentSize)))
@@ -79,32 +80,85 @@ package struct FetchAhead: Sendable {
             _ = lock
         }
         copies.removeOthers()
-        var archives: [WALArchive] = []
-        var last: WALSegment?
-        var lastChange = time.monotonicNanoseconds()
+        let window = Monitor(Window())
+        var pool: WorkerPool<WALSegment>?
+        do throws(KedgeError) {
+            try follow(window, &pool)
+        } catch {
+            window.update { $0.failure = $0.failure ?? error }
+        }
+        // Before the copies are removed nobody may write one any more.
+        window.update { $0.isClosed = true }
+        try pool?.finish()
+        if let failure = window.update({ $0.failure }) { throw failure }
+        return window.update { $0.fetched }
+    }
+
+    /// What is on its way, and what came of it.
+    private struct Window {
+        var inFlight: Set<WALSegment> = []
+        /// What no repository had when the server had got the last one.
         var absent: Set<WALSegment> = []
         var fetched = 0
+        var failure: KedgeError?
+        /// Nothing more is begun.
+        var isClosed = false
+    }
+
+    /// Follows the server until one of them ends.
+    private func follow(
+        _ window: Monitor<Window>, _ pool: inout WorkerPool<WALSegment>?
+    ) throws(KedgeError) {
+        var last: WALSegment?
+        var lastChange = time.monotonicNanoseconds()
         while isWanted {
             try interruption.checkpoint()
-            guard let asked = copies.asked() else { break }
+            if let failure = window.update({ $0.failure }) { throw failure }
+            guard let asked = copies.asked() else { return }
             if asked != last {
                 last = asked
-                absent = []
+                window.update { $0.absent = [] }
                 lastChange = time.monotonicNanoseconds()
                 try forget(allBefore: asked)
             }
-            let missing = try missing(behind: asked, unless: absent)
-            if missing.isEmpty {
-                guard time.monotonicNanoseconds() - lastChange < options.idleNanoseconds else { break }
+            // In this order: what comes meanwhile counts as on its way.
+            let (busy, absent) = window.update { ($0.inFlight, $0.absent) }
+            let missing = try missing(behind: asked, unless: absent).filter { !busy.contains($0) }
+            if missing.isEmpty, busy.isEmpty {
+                guard time.monotonicNanoseconds() - lastChange < options.idleNanoseconds else { return }
                 try time.sleep(nanoseconds: 10_000_000, unless: interruption)
                 continue
             }
-            if archives.isEmpty { archives = try openArchives() }
-            let found = try fetch(missing, from: archives)
-            fetched += found.count
-            absent.formUnion(Set(missing).subtracting(found))
+            // One more than are worked on, so that nobody waits for the next.
+            let next = missing.prefix(max(0, options.inFlight + 1 - busy.count))
+            if pool == nil { pool = try startPool(window) }
+            window.update { $0.inFlight.formUnion(next) }
+            for segment in next { try pool?.submit(segment) }
+            let count = busy.count + next.count
+            _ = window.wait(atMost: .milliseconds(10)) { $0.inFlight.count < count ? () : nil }
         }
-        return fetched
+    }
+
+    private func startPool(_ window: Monitor<Window>) throws(KedgeError) -> WorkerPool<WALSegment> {
+        let (archives, gate) = (try openArchives(), WorkGate(limit: FetchAhead.bytesInFlight))
+        return try WorkerPool(
+            name: "fetch-ahead", workers: options.inFlight, queueLimit: options.inFlight + 1,
+            makeState: { (_) throws(KedgeError) in },
+            body: { (_, segment) throws(KedgeError) in
+                do throws(KedgeError) {
+                    guard !window.update({ $0.isClosed }) else { return }
+                    let isThere = try fetch(segment, from: archives, gate)
+                    window.update { window in
+                        window.inFlight.remove(segment)
+                        if isThere { window.fetched += 1 } else { window.absent.insert(segment) }
+                    }
+                } catch {
+                    window.update { window in
+                        window.inFlight.remove(segment)
+                        window.failure = window.failure ?? error
+                    }
+                }
+            }, finishState: { (_) throws(KedgeError) in })
     }
 
     /// Fetches the segments behind `asked` once, for a server that can't have anybody beside it.
@@ -116,7 +170,11 @@ package struct FetchAhead: Sendable {
         let missing = try missing(behind: segment, unless: [])
         // What is there lasts for a while.
         guard missing.count > segmentsAhead / 2 else { return }
-        _ = try fetch(missing, from: openArchives())
+        let (archives, gate) = (try openArchives(), WorkGate(limit: FetchAhead.bytesInFlight))
+        try parallelFor(
+            count: missing.count, threads: options.inFlight, name: "fetch-ahead",
+            makeState: { () throws(KedgeError) in 0 },
+            body: { (_, number) throws(KedgeError) in _ = try fetch(missing[number], from: archives, gate) })
     }
 
     /// Whether the same server still runs, and nobody has removed the spool.
@@ -176,33 +234,44 @@ package struct FetchAhead: Sendable {
         return archives
     }
 
-    /// Fetches those of `segments` that a repository has. Returns them.
+    /// Fetches a segment if a repository has it. Returns whether one has.
     private func fetch(
-        _ segments: [WALSegment], from archives: [WALArchive]
-    ) throws(KedgeError) -> [WALSegment] {
-        let found = Monitor<[WALSegment]>([])
-        let threads = segments.count == 1 ? options.threads : 1
-        try parallelFor(
-            count: segments.count, threads: options.inFlight, name: "fetch-ahead",
-            makeState: { () throws(KedgeError) in 0 },
-            body: { (_, number) throws(KedgeError) in
-                try interruption.checkpoint()
-                let name = segments[number].fileName(segmentSize: copies.server.segmentSize)
-                for archive in archives {
-                    // One that has it damaged, or twice, is not asked further: archive-get tells.
-                    let bytes: [UInt8]?
-                    do throws(KedgeError) {
-                        bytes = try archive.fetch(.segment(name), threads: threads)
-                    } catch {
-                        guard error.code.isRetryable, archives.count > 1 else { throw error }
-                        continue
-                    }
-                    guard let bytes else { continue }
-                    try copies.write(bytes, name, from: archive.cluster.repository.name)
-                    found.update { $0.append(segments[number]) }
-                    return
+        _ segment: WALSegment, from archives: [WALArchive], _ gate: WorkGate
+    ) throws(KedgeError) -> Bool {
+        let name = segment.fileName(segmentSize: copies.server.segmentSize)
+        for archive in archives {
+            try interruption.checkpoint()
+            // One that has it damaged, or twice, is not asked further: archive-get tells.
+            do throws(KedgeError) {
+                guard let (archived, storedBytes) = try archive.one(.segment(name)) else { continue }
+                try gate.pass(counting: Int(clamping: storedBytes)) { () throws(KedgeError) in
+                    try keep(name, archived, storedBytes, of: archive)
                 }
-            })
-        return found.update { $0 }
+                return true
+            } catch {
+                guard error.code.isRetryable, archives.count > 1 else { throw error }
+            }
+        }
+        return false
+    }
+
+    private func keep(
+        _ name: String, _ archived: ArchivedFile, _ storedBytes: UInt64, of archive: WALArchive
+    ) throws(KedgeError) {
+        let format = copies.server.format
+        try copies.write(name, from: archive.cluster.repository.name) { (take) throws(KedgeError) in
+            var isFirst = true
+            let facts = try archive.stream(archived, storedBytes: storedBytes) { (piece) throws(KedgeError) in
+                if isFirst { try SegmentDelivery.check(firstPage: piece, archived.file, format) }
+                isFirst = false
+                try take(piece)
+            }
+            guard facts.length == copies.server.segmentSize else {
+                throw KedgeError(
+                    .walForeign, "cannot use WAL file \"\(name)\": it has \(facts.length) bytes",
+                    detail: "The server's segments have \(copies.server.segmentSize).",
+                    hint: "Leave it to archive-get, which tells what is wrong.")
+            }
+        }
     }
 }

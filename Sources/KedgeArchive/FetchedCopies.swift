@@ -82,18 +82,29 @@ package struct FetchedCopies: Sendable {
         }
     }
 
-    /// Keeps a segment, whole as it is archived.
-    func write(_ bytes: [UInt8], _ name: String, from repository: String) throws(KedgeError) {
+    /// Keeps a segment, whole as it is archived: what `fill` hands over, in order. Nothing appears where that throws.
+    func write(
+        _ name: String, from repository: String,
+        _ fill: ((UnsafeRawBufferPointer) throws(KedgeError) -> Void) throws(KedgeError) -> Void
+    ) throws(KedgeError) {
+        let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
+        let hasher = ContentHasher()
+        var offset: UInt64 = 0
+        try fill { (piece) throws(KedgeError) in
+            try file.file.write(piece, at: offset)
+            hasher.update(piece)
+            offset += UInt64(piece.count)
+        }
         let record: JSONValue = [
             "kedge": "fetched", "file": .string(name), "server": .string(server.id), "repository": .string(repository),
-            "hash": .string(ContentHash(of: bytes).hex), "fetchedAt": .string(time.now().description),
+            "hash": .string(hasher.hash().hex), "fetchedAt": .string(time.now().description),
         ]
         let text = Spool.sealed(record)
         guard text.count < FetchedCopy.recordBytes else { return }
-        let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
-        try file.file.write(bytes, at: 0)
         let padding = [UInt8](repeating: 0, count: FetchedCopy.recordBytes - text.count)
-        try file.file.write(text + padding, at: UInt64(bytes.count))
+        try file.file.write(text + padding, at: offset)
+        // The server syncs it before it replays it (xlogarchive.c, KeepFileRestoredFromArchive): the kernel begins now.
+        file.file.startWriteback(offset: 0, length: offset, wait: false)
         try file.publishWithoutSync(as: RawPath(name))
     }
 

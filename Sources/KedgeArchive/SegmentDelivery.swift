@@ -125,8 +125,7 @@ struct SegmentDelivery {
         try refuseOther(attempt(copy.name))
         let directory = try FileDescriptor.open(FileSystem.resolved(destination.parent), [.read, .directory])
         return try copy.move(to: destination.lastComponent, in: directory) { (firstPage) throws(KedgeError) in
-            try WALFileCheck.check(
-                name: file, firstPage: firstPage, sizeBytes: UInt64(format.segmentSize), format: format)
+            try SegmentDelivery.check(firstPage: firstPage, file, format)
         }
     }
 
@@ -136,5 +135,13 @@ struct SegmentDelivery {
         _ = try bytes.withBytes { (bytes) throws(KedgeError) in
             try WALFileCheck.check(name: file, firstPage: bytes, sizeBytes: UInt64(bytes.count), format: format)
         }
+    }
+
+    /// The same of a segment that has the right size, by its first page.
+    static func check(
+        firstPage: UnsafeRawBufferPointer, _ file: WALFileName, _ format: WALFormat
+    ) throws(KedgeError) {
+        _ = try WALFileCheck.check(
+            name: file, firstPage: firstPage, sizeBytes: UInt64(format.segmentSize), format: format)
     }
 }

@@ -58,21 +58,30 @@ package struct WALArchive: Sendable {
 
     /// The objects that hold this WAL file, one of each content: none, one, or several that conflict with each other.
     package func find(_ file: WALFileName) throws(KedgeError) -> [ArchivedFile] {
+        try lookUp(file).map(\.archived)
+    }
+
+    /// An archived file, and the size of its object in bytes.
+    package typealias StoredFile = (archived: ArchivedFile, storedBytes: UInt64)
+
+    /// The same, with the size of each object.
+    package func lookUp(_ file: WALFileName) throws(KedgeError) -> [StoredFile] {
         let found = try listed(file)
         if !found.isEmpty { return try distinct(found) }
         // Absent is what the store says of the name itself.
         let untagged = ClusterLayout.walFile(file, of: system, tag: nil)
-        return try store.contains(cluster.name(untagged)) ? [ArchivedFile(file: file, name: untagged, tag: nil)] : []
+        guard let status = try store.status(of: cluster.name(untagged)) else { return [] }
+        return [(ArchivedFile(file: file, name: untagged, tag: nil), status.sizeBytes)]
     }
 
     /// The objects of a segment or partial segment, with and without a tag, as a listing shows them: what was copied
     /// here from a store without conditional put carries one. None of other files, whose names never do.
-    private func listed(_ file: WALFileName) throws(KedgeError) -> [ArchivedFile] {
+    private func listed(_ file: WALFileName) throws(KedgeError) -> [StoredFile] {
         switch file {
         case .history, .backup: return []
         case .segment, .partial: break
         }
-        var found: [ArchivedFile] = []
+        var found: [StoredFile] = []
         let directory = cluster.name(ClusterLayout.logDirectory(of: file, system))
         let position = cluster.name(ClusterLayout.position(before: file, of: system))
         try store.visitObjects(below: directory, after: position, pageSize: 4) { (entry) throws(KedgeError) in
@@ -82,7 +91,7 @@ package struct WALArchive: Sendable {
             if let parsed = ClusterLayout.parseWALFile(last), parsed.file == file {
                 let name = ClusterLayout.walFile(file, of: system, tag: parsed.tag)
                 if cluster.name(name) == entry.name {
-                    found.append(ArchivedFile(file: file, name: name, tag: parsed.tag))
+                    found.append((ArchivedFile(file: file, name: name, tag: parsed.tag), entry.status.sizeBytes))
                 }
             }
             return last < file.text || last.hasPrefix(file.text)
@@ -91,19 +100,19 @@ package struct WALArchive: Sendable {
     }
 
     /// One of each content. An object whose content nobody can tell is not taken for a copy of another.
-    private func distinct(_ found: [ArchivedFile]) throws(KedgeError) -> [ArchivedFile] {
+    private func distinct(_ found: [StoredFile]) throws(KedgeError) -> [StoredFile] {
         guard found.count > 1 else { return found }
         var tags: Set<ContentHash> = []
-        var distinct: [ArchivedFile] = []
-        for archived in found {
+        var distinct: [StoredFile] = []
+        for stored in found {
             do throws(KedgeError) {
-                let tag = if let tag = archived.tag { tag } else { try facts(of: archived).tag }
-                if tags.insert(tag).inserted { distinct.append(archived) }
+                let tag = if let tag = stored.archived.tag { tag } else { try facts(of: stored.archived).tag }
+                if tags.insert(tag).inserted { distinct.append(stored) }
             } catch {
                 // Removed meanwhile.
                 if error.code == .notFound { continue }
                 guard error.code.isAboutTheObject else { throw error }
-                distinct.append(archived)
+                distinct.append(stored)
             }
         }
         return distinct
@@ -161,27 +170,74 @@ package struct WALArchive: Sendable {
     package func read(
         _ archived: ArchivedFile, threads: Int
     ) throws(KedgeError) -> (facts: WALFileFacts, bytes: [UInt8]) {
+        let sealed = try store.readAll(cluster.name(archived.name), limit: sealedLimit)
+        let index = try index(of: sealed, archived)
+        let bytes = try open(index, of: sealed, threads: threads)
+        let tag = bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
+        return (try facts(in: sealed, index, of: archived, tag), bytes)
+    }
+
+    /// The same in the memory of the object and of one frame: hands what the file holds to `take`, in order.
+    ///
+    /// Each piece is authentic, but only when this returns it is certain that they are the whole file. `storedBytes` is
+    /// the object's size. Throws what `take` throws as well.
+    package func stream(
+        _ archived: ArchivedFile, storedBytes: UInt64,
+        _ take: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
+    ) throws(KedgeError) -> WALFileFacts {
+        guard storedBytes <= UInt64(sealedLimit) else {
+            throw damaged(archived, "It is stored in \(storedBytes) bytes, more than any WAL file of this system.")
+        }
+        let sealed = try store.read(cluster.name(archived.name), range: 0..<storedBytes)
+        let index = try index(of: sealed, archived)
+        let hasher = ContentHasher(seed: cluster.clusterID.low)
+        try sealed.withBytes { (sealed) throws(KedgeError) in
+            let opener = try FrameOpener(index.seal)
+            var piece = FrameBuffer()
+            for place in index.dataFrames {
+                let frame = UnsafeRawBufferPointer(rebasing: sealed[place.range])
+                piece.removeAll()
+                try piece.append(upTo: place.header.rawLength) { (room) throws(KedgeError) in
+                    try opener.open(frame, expecting: .data, number: place.header.number, into: room)
+                }
+                hasher.update(piece.bytes)
+                try take(piece.bytes)
+            }
+        }
+        return try facts(in: sealed, index, of: archived, hasher.hash())
+    }
+
+    /// More than any object of a WAL file has.
+    private var sealedLimit: Int {
         let limit = Int(registration.walSegmentSize)
-        let sealed = try store.readAll(cluster.name(archived.name), limit: limit + limit / 8 + (1 << 20))
-        let index = try sealed.withBytes { (sealed) throws(KedgeError) in
+        return limit + limit / 8 + (1 << 20)
+    }
+
+    private func index(of sealed: [UInt8], _ archived: ArchivedFile) throws(KedgeError) -> ObjectIndex {
+        try sealed.withBytes { (sealed) throws(KedgeError) in
             try ObjectIndex(
                 sealed, kind: .walFile, name: cluster.scoped(archived.name), keyRing: cluster.repository.keyRing,
-                limit: limit)
+                limit: Int(registration.walSegmentSize))
         }
-        let bytes = try open(index, of: sealed, threads: threads)
+    }
+
+    /// The facts in the object, held against its content, which has this tag.
+    private func facts(
+        in sealed: [UInt8], _ index: ObjectIndex, of archived: ArchivedFile, _ tag: ContentHash
+    ) throws(KedgeError) -> WALFileFacts {
         let opener = try FrameOpener(index.seal)
         let raw = try sealed.withBytes { (sealed) throws(KedgeError) in try index.openFacts(of: sealed, with: opener) }
         let facts = try parseFacts(raw ?? [], of: archived)
-        let tag = bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) }
-        guard facts.length == UInt64(bytes.count), facts.tag == tag else {
+        guard facts.length == UInt64(index.rawCount), facts.tag == tag else {
             throw damaged(
                 archived,
-                "Its facts promise \(facts.length) bytes with the tag \(facts.tag); it has \(bytes.count) with \(tag).")
+                "Its facts promise \(facts.length) bytes with the tag \(facts.tag); it has \(index.rawCount) with "
+                    + "\(tag).")
         }
         if case .segment = archived.file, facts.length != registration.walSegmentSize {
             throw damaged(archived, "It has \(facts.length) bytes and no segment of this system has that many.")
         }
-        return (facts, bytes)
+        return facts
     }
 
     private func open(
@@ -273,7 +329,7 @@ package struct WALArchive: Sendable {
             // Partial segments of different content lie beside each other.
             return try store.contains(cluster.name(target.name)) ? target : nil
         }
-        let found = try listed(target.file)
+        let found = try listed(target.file).map(\.archived)
         return found.first { $0.tag != nil && $0.tag != facts.tag } ?? found.first
     }
 

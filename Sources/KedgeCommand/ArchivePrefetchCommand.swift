@@ -45,7 +45,7 @@ enum ArchivePrefetchCommand {
                 clusterName: cluster.name, repositories: context.sources(of: cluster, in: configuration),
                 destination: context.destination(of: cluster, in: configuration).text,
                 segments: max(1, cluster.archiveGetPrefetch),
-                inFlight: context.segmentsInFlight(of: cluster, in: configuration), threads: cluster.processMax),
+                inFlight: context.segmentsInFlight(of: cluster, in: configuration)),
             into: copies, random: surroundings.random, time: surroundings.time,
             interruption: surroundings.interruption)
     }

@@ -1,5 +1,6 @@
 // That segments are fetched ahead for one run of one server, that what comes from the spool is what the repository
 // would have given, cut as the server's history says, and that nothing is ever called absent from there.
+import Glibc
 import KedgeCodec
 import KedgeCore
 import KedgePostgres
@@ -44,7 +45,7 @@ import Testing
         FetchAhead(
             FetchAhead.Options(
                 clusterName: "main", repositories: sources.isEmpty ? [source] : sources, destination: "main",
-                segments: segments, inFlight: 2, threads: 2),
+                segments: segments, inFlight: 2),
             into: copies, random: SystemRandomSource(), time: time, interruption: Interruption())
     }
 
@@ -226,6 +227,35 @@ import Testing
         let bytes = try FileDescriptor.open(away, .read).readAll(limit: 1 << 30)
         #expect(try bytes == local(names[2]))
         #expect(try FileSystem.exists(copies.directory.appending(names[2])))
+    }
+
+    @Test("a segment that comes late does not hold up the next ones")
+    func late() throws {
+        let (copies, names) = (try copies(), names)
+        try copies.noteAsked(names[0])
+        let isFirst = Monitor(true)
+        let slow = FaultyStore(store) { operation in
+            let isNow = isFirst.update { isFirst in
+                defer { if operation.name.hasSuffix(names[2]) { isFirst = false } }
+                return isFirst && operation.name.hasSuffix(names[2])
+            }
+            guard isNow else { return nil }
+            func wait(for name: String) throws {
+                for _ in 0..<4000 where try !copies.names().contains(name) { poll(nil, 0, 5) }
+            }
+            #expect(throws: Never.self) {
+                // The one before it comes, and the server gets it: one more may be fetched.
+                try wait(for: names[1])
+                try copies.noteAsked(names[1])
+                try wait(for: names[3])
+                let present = try copies.names()
+                #expect(present.contains(names[3]) && !present.contains(names[2]))
+            }
+            return nil
+        }
+        let source = ArchiveFixture.source(slow, secret: source.settings.secret)
+        #expect(try fetchAhead(copies, segments: 2, from: source).run() == 3)
+        #expect(!isFirst.update { $0 })
     }
 
     @Test("it ends with the server, when the spool is removed, and when somebody else is at it")
