@@ -94,6 +94,8 @@ int csystem_start_writeback(int descriptor, off_t offset, off_t count, bool wait
     return sync_file_range(descriptor, offset, count, flags);
 }
 
+int csystem_allocate(int descriptor, off_t length) { return fallocate(descriptor, 0, 0, length); }
+
 int csystem_syncfs(int descriptor) { return syncfs(descriptor); }
 
 int csystem_set_direct(int descriptor, bool on) {

@@ -11,6 +11,20 @@ import CSystem
 import Glibc
 
 extension FileDescriptor {
+    /// Makes an empty file `length` zeros long, and reserves the room where the file system can. Several threads that
+    /// write into it need not wait for each other to make it longer then.
+    package func allocate(_ length: UInt64) throws(KedgeError) {
+        guard let count = off_t(exactly: length), count > 0 else { return try truncate(to: length) }
+        while csystem_allocate(number, count) != 0 {
+            let failure = errno
+            switch failure {
+            case EINTR: continue
+            case ENOSPC, EDQUOT, EFBIG: throw systemError("make room for file", path, errno: failure, needing: length)
+            default: return try truncate(to: length)
+            }
+        }
+    }
+
     /// To what offset, address and count are aligned in a direct write: what every device and file system takes.
     private static let directAlignment = 4096
 

@@ -238,7 +238,9 @@ struct WriteQueue {
             }
             presentBytes = try file.status().sizeBytes
         } else {
-            try FileWorker.create(task).close()
+            let file = try FileWorker.create(task)
+            try file.allocate(task.content.size)
+            try file.close()
         }
         let count = task.content.regions.count
         let starts = stride(from: 0, to: count, by: WriteQueue.rangeRegions)

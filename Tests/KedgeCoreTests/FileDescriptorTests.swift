@@ -55,6 +55,16 @@ import Testing
         #expect(try file.read(count: 3, at: 5) == Array(expected[5..<8]))
     }
 
+    @Test("a file that room was made for is that long and zero, wherever it lies", arguments: [false, true])
+    func allocate(inMemory: Bool) throws {
+        let directory = try TemporaryDirectory(inMemory: inMemory)
+        let file = try FileDescriptor.open(RawPath(directory("f")), [.read, .write, .create])
+        for length in [0, 3_000_001] {
+            try file.allocate(UInt64(length))
+            #expect(try file.read(count: length + 1, at: 0) == [UInt8](repeating: 0, count: length))
+        }
+    }
+
     @Test("a direct write that the disk has no room for is told as any other")
     func directWithoutRoom() throws {
         let file = try FileDescriptor.open("/dev/full", [.write])

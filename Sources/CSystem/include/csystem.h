@@ -47,6 +47,9 @@ int csystem_next_entry(DIR *directory, const char **name, unsigned char *type);
 int64_t csystem_cached_pages(int descriptor, uint64_t offset, uint64_t length);
 // Starts writing dirty pages of a range (sync_file_range(2) is hidden); `wait` also waits for them. No durability.
 int csystem_start_writeback(int descriptor, off_t offset, off_t count, bool wait);
+// Reserves room for the first `length` bytes of a file and makes it that long (fallocate(2) is hidden; posix_fallocate(3) writes
+// where the file system can't).
+int csystem_allocate(int descriptor, off_t length);
 // syncfs(2) is hidden: makes all of a file system durable, one call for a restored data directory.
 int csystem_syncfs(int descriptor);
 
