@@ -17,6 +17,8 @@ struct RestoreAttempt {
     private let backup: CommitRecord
     private let history: TimelineHistory
     private let search: ReplaySearch
+    /// For a name: the next restore point of that name behind the stop, or why it is not known whether there is one.
+    private let namesake: Result<RestorePoint, KedgeError>?
 
     private var request: RestoreRequest { planner.request }
     private var chain: WALChain { search.chain }
@@ -33,6 +35,24 @@ struct RestoreAttempt {
         let end = planner.request.target == .immediate ? min(bound, backup.span.stopLSN) : bound
         search = try ReplaySearch(
             chain, from: start, to: planner.request.target, before: end, knowledge: planner.knowledge)
+        namesake = try RestoreAttempt.namesake(search, before: end, planner)
+    }
+
+    /// What lies behind the stop decides nothing: failing to read it refuses no plan. Throws `interrupted`.
+    private static func namesake(
+        _ search: ReplaySearch, before end: LSN, _ planner: RestorePlanner
+    ) throws(KedgeError) -> Result<RestorePoint, KedgeError>? {
+        guard case .name = planner.request.target, let stop = search.stop else { return nil }
+        do throws(KedgeError) {
+            let later = try ReplaySearch(
+                search.chain, from: stop.record + 1, to: planner.request.target, before: end,
+                knowledge: planner.knowledge)
+            guard case .restorePoint(let point)? = later.stop?.event else { return nil }
+            return .success(point)
+        } catch {
+            guard error.code != .interrupted else { throw error }
+            return .failure(error)
+        }
     }
 
     func result() -> Result<RestorePlan, Refusal> {
@@ -178,6 +198,16 @@ struct RestoreAttempt {
             warnings.append(
                 "The newest archived timeline does not come from the backup: the standby follows timeline "
                     + "\(followed) and no later promotion, until recovery_target_timeline is changed.")
+        }
+        switch namesake {
+        case .success(let point)?:
+            warnings.append(
+                "Restore point \"\(point.name)\" was made more than once: recovery stops at the first that it meets, "
+                    + "and another was made at \(point.time), LSN \(point.lsn).  For that one give \"--target-lsn "
+                    + "\(point.lsn)\" instead.")
+        case .failure(let error)?:
+            warnings.append("It is not known whether a later restore point has the same name: \(error.message).")
+        case nil: break
         }
         if backup.health.damagedPageCount > 0 {
             warnings.append(

@@ -87,6 +87,7 @@ package struct RestorePlanner {
             switch attempt.result() {
             case .success(let plan):
                 try refuseIfAmbiguous(plan)
+                try refuseNamesakes(plan, along: history, older: candidates)
                 return plan
             case .failure(let refusal):
                 failure = failure ?? refusal.error
@@ -186,6 +187,33 @@ package struct RestorePlanner {
         }
     }
 
+    /// Refuses a name that restore points on both sides of the chosen backup's stop have: recovery stops at the first
+    /// that it meets, so which backup it begins with would decide which state is restored.
+    private func refuseNamesakes(
+        _ plan: RestorePlan, along history: TimelineHistory, older candidates: [CommitRecord]
+    ) throws(KedgeError) {
+        guard case .name = request.target, request.backup == nil,
+            case .restorePoint(let chosen)? = plan.stop?.event
+        else { return }
+        var bound = plan.backup.span.stopLSN
+        for backup in candidates.drop(while: { $0.label != plan.backup.label }).dropFirst() {
+            do throws(KedgeError) {
+                let attempt = try RestoreAttempt(self, backup, history, before: bound)
+                // The bound lies within a segment, of which all is looked at: it may be the very same.
+                if case .success(let other) = attempt.result(), case .restorePoint(let point)? = other.stop?.event,
+                    point.lsn < chosen.lsn
+                {
+                    throw ambiguous(chosen, plan.backup, point, backup)
+                }
+            } catch {
+                // WAL before the chosen backup that cannot be read is no reason against it.
+                guard error.code != .targetAmbiguous, error.code != .interrupted else { throw error }
+                return
+            }
+            bound = min(bound, backup.span.stopLSN)
+        }
+    }
+
     /// `error`, with the timelines added to its hint on which the target can be reached.
     private func withAlternatives(_ error: KedgeError, to history: TimelineHistory) throws(KedgeError) -> KedgeError {
         guard error.code == .targetUnreachable, request.timeline == .latest else { return error }
@@ -200,6 +228,8 @@ package struct RestorePlanner {
             let planner = RestorePlanner(alternative, backups: backups, archive: archive, knowledge: knowledge)
             do throws(KedgeError) {
                 _ = try planner.plan()
+                reaching.append(other)
+            } catch  where error.code == .targetAmbiguous {
                 reaching.append(other)
             } catch  where error.code == .targetUnreachable || error.code == .notFound {
                 continue

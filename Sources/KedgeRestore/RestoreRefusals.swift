@@ -105,6 +105,16 @@ extension RestorePlanner {
         if let last = search.lastRecord, search.chain.endsInHole || search.damage != nil {
             hint = "The nearest moment that can be reached is \"--target-lsn \(last)\"."
         }
+        switch request.target {
+        // Whoever mistypes what he wants to stop at must not be told to recover beyond it.
+        case .name:
+            hint =
+                "Check how the name is written: it has to be the same, letter by letter.  Or give the moment that "
+                + "you want with \"--target-time\"."
+        case .transaction:
+            hint = "Check the number.  Or give the moment that you want with \"--target-time\"."
+        case .latest, .immediate, .time, .lsn: break
+        }
         if let ended = endedBefore(backup) { (detail, hint) = ended }
         return KedgeError(.targetUnreachable, "\(attempt): recovery would not get there", detail: detail, hint: hint)
     }
@@ -185,6 +195,18 @@ extension RestorePlanner {
             "Backup \($0.label) saw the WAL position \($0.span.afterStopLSN) at \($0.span.afterStopTime), and no "
                 + "transaction ended between. \(tail)"
         }
+    }
+
+    func ambiguous(
+        _ chosen: RestorePoint, _ backup: CommitRecord, _ other: RestorePoint, _ older: CommitRecord
+    ) -> KedgeError {
+        KedgeError(
+            .targetAmbiguous, "cannot tell which restore point \"\(chosen.name)\" is meant: it was made more than once",
+            detail: "One was made at \(other.time), LSN \(other.lsn), after backup \(older.label); another at "
+                + "\(chosen.time), LSN \(chosen.lsn), after backup \(backup.label).  Recovery stops at the first that "
+                + "it meets.",
+            hint: "For the newer one add \"--backup \(backup.label)\"; for the older one add \"--backup "
+                + "\(older.label)\".")
     }
 
     func ambiguous(

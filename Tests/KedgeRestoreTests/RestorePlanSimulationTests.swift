@@ -112,7 +112,21 @@ import Testing
                     }
                     return true
                 }
-                let found = try plan(model, RestoreRequest(target: target, timeline: .number(TimelineID(timeline))))
+                let request = RestoreRequest(target: target, timeline: .number(TimelineID(timeline)))
+                if case .name = target {
+                    let stops = able.map { model.replay($0, along: timeline, to: target) }
+                    if stops.contains(where: { $0 != stops[0] }) {
+                        // Which backup is taken would decide which of several points of that name is meant.
+                        let error = #expect(throws: KedgeError.self) {
+                            _ = try RestorePlanner(
+                                request, backups: model.backups, archive: model.archive, knowledge: model
+                            ).plan()
+                        }
+                        #expect(error?.code == .targetAmbiguous, "seed \(seed), timeline \(timeline), \(target)")
+                        continue
+                    }
+                }
+                let found = try plan(model, request)
                 let best = able.max { ($0.span.stopLSN, $0.label) < ($1.span.stopLSN, $1.label) }
                 if found?.stop != nil || best != nil {
                     #expect(found?.backup.label == best?.label, "seed \(seed), timeline \(timeline), \(target)")

@@ -317,7 +317,8 @@ import Testing
                 000000010000000000000004. The latest transaction in it ended at 2026-11-21T02:00:30Z. The latest \
                 restore \
                 points in it: "before_drop".
-                hint: The nearest moment that can be reached is the end of what is archived: leave out the target.
+                hint: Check how the name is written: it has to be the same, letter by letter.  Or give the moment that \
+                you want with "--target-time".
                 """)
         #expect(
             try refusal(
