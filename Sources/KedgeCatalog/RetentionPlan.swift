@@ -27,6 +27,8 @@ package enum KeepReason: Hashable, Sendable {
     case afterFull
     /// `keep-full`: there are not more full backups than that.
     case tooFewFulls
+    /// `keep-full`: among those on the way to this timeline, where backups are taken now, it is one of so many.
+    case onWay(TimelineID)
     /// `keep-days`: it ended in these days.
     case recent(days: Int)
     /// `keep-days`: the first moments of these days are reached from it.
@@ -63,6 +65,7 @@ package enum KeepReason: Hashable, Sendable {
         case .full(let number): "full backup no. \(number) of keep-full"
         case .afterFull: "after a full backup of keep-full"
         case .tooFewFulls: "keep-full wants more full backups than there are"
+        case .onWay(let timeline): "keep-full wants so many on the way to timeline \(timeline)"
         case .recent(let days): "within the last \(days) day(s)"
         case .reaches(let days): "the last \(days) day(s) are recoverable from it on"
         case .tier(let period, let name): "\(period.rawValue) \(name)"
@@ -206,18 +209,56 @@ package struct RetentionPlan: Sendable {
     /// What rules by number and time look at: a removal that was asked for takes a backup out of them.
     private var ruled: [Int] { items.indices.filter { !items[$0].isByHand } }
 
+    /// Counted over all timelines, by time; and once more on the way to the timeline on which backups are taken now, so
+    /// that those of a branch that was left take no place there. Where clocks cannot be believed, also by place.
     private mutating func keepFulls() {
         guard let count = rules.keepFull else { return }
+        let byTime = ruled.sorted { (stop($0), $0) < (stop($1), $1) }
+        guard let newest = byTime.last else { return }
+        let kept = newestFulls(count, byTime)
+        for index in kept.range { keep(index, kept.reason(index)) }
+        let live = items[newest].backup.record
+        let onWay = newestFulls(count, ruled.filter { items[$0].backup.record.leads(to: live) })
+        for index in onWay.range where items[index].reasons.allSatisfy({ !$0.isOfKeepFull }) {
+            keep(index, .onWay(live.span.timeline))
+        }
+        guard !isTimeInOrder else { return }
+        let byPlace = newestFulls(count, ruled)
+        for index in byPlace.range where items[index].reasons.allSatisfy({ !$0.isOfKeepFull }) {
+            keep(index, byPlace.reason(index))
+        }
+    }
+
+    /// The newest full backups of `ordered`, so many, and what follows the oldest of them; all where there are too few.
+    private func newestFulls(
+        _ count: Int, _ ordered: [Int]
+    ) -> (range: ArraySlice<Int>, reason: (Int) -> KeepReason) {
+        let fulls = ordered.filter { items[$0].backup.record.type == .full && isSound(items[$0]) }
+        guard fulls.count >= count, let oldest = fulls.dropLast(count - 1).last,
+            let place = ordered.firstIndex(of: oldest)
+        else { return (ordered[...], { _ in .tooFewFulls }) }
+        return (
+            ordered[place...],
+            { index in fulls.lastIndex(of: index).map { .full(number: fulls.count - $0) } ?? .afterFull }
+        )
+    }
+
+    /// Whether no backup is ahead of the store's clock, and none ended before one that it follows, on whatever
+    /// timeline.
+    private var isTimeInOrder: Bool {
         let ruled = ruled
-        let fulls = ruled.filter { items[$0].backup.record.type == .full && isSound(items[$0]) }
-        guard fulls.count >= count, let oldest = fulls.dropLast(count - 1).last else {
-            for index in ruled { keep(index, .tooFewFulls) }
-            return
-        }
-        for index in ruled where index >= oldest {
-            let number = fulls.lastIndex(of: index).map { fulls.count - $0 }
-            keep(index, number.map { KeepReason.full(number: $0) } ?? .afterFull)
-        }
+        let latest = Self.adding(Self.clockToleranceSeconds, to: facts.now)
+        return ruled.allSatisfy { stop($0) <= latest }
+            && ruled.allSatisfy { later in
+                let (record, limit) = (
+                    items[later].backup.record, Self.adding(Self.clockToleranceSeconds, to: stop(later))
+                )
+                return ruled.allSatisfy { earlier in
+                    let other = items[earlier].backup.record
+                    return stop(earlier) <= limit || other.span.stopLSN >= record.span.stopLSN
+                        || !other.leads(to: record)
+                }
+            }
     }
 
     private mutating func keepDays() {
@@ -316,7 +357,24 @@ package struct RetentionPlan: Sendable {
     }
 }
 
+extension KeepReason {
+    fileprivate var isOfKeepFull: Bool {
+        switch self {
+        case .full, .afterFull, .tooFewFulls, .onWay: true
+        default: false
+        }
+    }
+}
+
 extension CommitRecord {
+    /// Whether this backup ended on the way to the timeline of `other`, as the record of that one tells it.
+    fileprivate func leads(to other: CommitRecord) -> Bool {
+        guard server.systemIdentifier == other.server.systemIdentifier else { return false }
+        if span.timeline == other.span.timeline { return true }
+        let left = other.span.history.drop { $0.timeline != span.timeline }
+        return !left.isEmpty && left.allSatisfy { span.stopLSN <= $0.switchLSN }
+    }
+
     /// Whether both lie on one timeline of one database system.
     fileprivate func isOfTheSameTimeline(as other: CommitRecord) -> Bool {
         (server.systemIdentifier, span.timeline) == (other.server.systemIdentifier, other.span.timeline)

@@ -142,7 +142,9 @@ package struct ConfigurationKey: Sendable {
                 + "cluster without any commits for so long misses it too."),
         ConfigurationKey(
             "keep-full", .cluster, .integer(1...10_000), note: "no rule",
-            "How many full backups expire keeps, with every later backup and all WAL from the oldest of them on. "
+            "How many full backups expire keeps, with every later backup and all WAL from the oldest of them on. They "
+                + "are counted over all timelines, and once more on the way to the timeline of the newest backup: what "
+                + "a recovery to an earlier moment left behind takes no place there. "
                 + "What several keep rules keep is kept; without any rule nothing is removed."),
         ConfigurationKey(
             "keep-days", .cluster, .integer(1...36_500), note: "no rule",

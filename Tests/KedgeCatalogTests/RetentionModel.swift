@@ -245,6 +245,17 @@ struct RetentionModel {
         self.isClockSound = isClockSound
         let isBlocked = !facts.unreadable.isEmpty || facts.running.contains { $0.intent == nil }
 
+        /// Whether recovery from `backup` can get to where `other` was taken.
+        func isOnWay(_ backup: Backup, to other: Backup) -> Bool {
+            let (own, its) = (backup.record, other.record)
+            guard own.server.systemIdentifier == its.server.systemIdentifier else { return false }
+            var isReached = own.span.timeline == its.span.timeline
+            for left in its.span.history.reversed() where !isReached {
+                if left.switchLSN < own.span.stopLSN { return false }
+                isReached = left.timeline == own.span.timeline
+            }
+            return isReached
+        }
         func nothingNewer(_ backup: Backup, _ condition: (Backup) -> Bool) -> Bool {
             condition(backup) && !all.contains { condition($0) && place($0) > place(backup) }
         }
@@ -259,10 +270,25 @@ struct RetentionModel {
         func byRule(_ backup: Backup) -> Bool {
             if rules.keepFull == nil, rules.keepDays == nil, rules.keepTiers.isEmpty { return true }
             if let count = rules.keepFull {
-                let newer = ruled.filter {
-                    isSound($0) && $0.record.type == .full && place($0) > place(backup)
+                let fulls = ruled.filter { isSound($0) && $0.record.type == .full }
+                let isBefore = { (one: Backup, two: Backup) in
+                    stop(one) < stop(two) || stop(one) == stop(two) && place(one) < place(two)
                 }
-                if newer.count < count { return true }
+                if fulls.filter({ isBefore(backup, $0) }).count < count { return true }
+                guard let live = ruled.first(where: { live in !ruled.contains { isBefore(live, $0) } }) else {
+                    return true
+                }
+                if isOnWay(backup, to: live) {
+                    let newer = fulls.filter { isOnWay($0, to: live) && place($0) > place(backup) }
+                    if newer.count < count { return true }
+                }
+                let isEarlier = ruled.contains { earlier in
+                    ruled.contains { later in
+                        isOnWay(earlier, to: later) && earlier.record.span.stopLSN < later.record.span.stopLSN
+                            && stop(later).microseconds + 600_000_000 < stop(earlier).microseconds
+                    }
+                }
+                if isAhead || isEarlier, fulls.filter({ place($0) > place(backup) }).count < count { return true }
             }
             guard isClockSound else { return true }
             if let days = rules.keepDays {

@@ -69,6 +69,52 @@ import Testing
         #expect(days(RetentionPlan(facts(try daily("fdf")), RetentionRules(keepFull: 3))) == [0, 1, 2])
     }
 
+    /// Moves backups to timeline 2, which left timeline 1 at the end of segment `fork`.
+    private func branched(_ backups: inout [RetentionFacts.Backup], _ days: [Int], fork: UInt64) {
+        for day in days {
+            backups[day].record.span.timeline = TimelineID(2)
+            backups[day].record.span.history = [
+                CommitRecord.TimelineSwitch(timeline: TimelineID(1), switchLSN: LSN((fork + 1) << 20))
+            ]
+        }
+    }
+
+    @Test("after a recovery to an earlier moment keep-full counts over all and on the way to the new branch")
+    func keepFullAfterRecovery() throws {
+        // Days 2 and 3 lie on timeline 1 behind the point where timeline 2 branched off.
+        var backups = try daily("fffff")
+        branched(&backups, [4], fork: 2)
+        let plan = RetentionPlan(facts(backups), RetentionRules(keepFull: 2))
+        #expect(plan.removed.map(\.label) == [backups[0].record.label, backups[2].record.label])
+        #expect(plan.item(backups[3].record.label)?.text == "kept: full backup no. 2 of keep-full")
+        #expect(
+            plan.item(backups[1].record.label)?.text == "kept: keep-full wants so many on the way to timeline 2")
+        // With so many on the branch itself, all others go.
+        var later = try daily("ffffff")
+        branched(&later, [4, 5], fork: 2)
+        #expect(
+            RetentionPlan(facts(later), RetentionRules(keepFull: 2)).items.filter(\.isKept).map(\.label)
+                == [later[4].record.label, later[5].record.label])
+    }
+
+    @Test("a promoted copy that is left does not cost the timeline that goes on its full backups")
+    func keepFullBesideACopy() throws {
+        // Days 1 and 2 were taken by a copy on timeline 2, and the original went on.
+        var backups = try daily("fffffff")
+        branched(&backups, [1, 2], fork: 1)
+        let plan = RetentionPlan(facts(backups), RetentionRules(keepFull: 3))
+        let kept = Set(plan.items.filter(\.isKept).map(\.label))
+        #expect(kept == Set([2, 4, 5, 6].map { backups[$0].record.label }))
+        // The clock of the original lags behind that of the copy: then nobody knows which are newer.
+        var lagging = backups
+        for day in [3, 4, 5, 6] {
+            lagging[day].record.span.stopTime = lagging[day].record.span.stopTime.adding(seconds: -60 * 86_400)
+        }
+        lagging[0].record.span.stopTime = backups[1].record.span.stopTime
+        let careful = RetentionPlan(facts(lagging), RetentionRules(keepFull: 2)).items.filter(\.isKept).map(\.label)
+        #expect(Set(careful).isSuperset(of: [1, 2].map { lagging[$0].record.label }))
+    }
+
     @Test("a full backup that failed its proof, or lacks WAL, takes no place of keep-full")
     func unsound() throws {
         var backups = try daily("fffff")
