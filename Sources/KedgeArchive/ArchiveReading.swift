@@ -11,12 +11,12 @@ extension WALArchive {
     func fetch(_ file: WALFileName, threads: Int) throws(KedgeError) -> [UInt8]? {
         guard let archived = try one(file)?.archived else { return nil }
         let bytes = try read(archived, threads: threads).bytes
-        if case .segment = file { try SegmentDelivery.check(bytes, file, walFormat()) }
+        if case .segment = file { try SegmentDelivery.check(bytes, file, segmentFormat()) }
         return bytes
     }
 
     /// The one object that has the file, and its size; nil where there is none. Throws `archive-conflict`.
-    func one(_ file: WALFileName) throws(KedgeError) -> (archived: ArchivedFile, storedBytes: UInt64)? {
+    func one(_ file: WALFileName) throws(KedgeError) -> StoredFile? {
         let found = try lookUp(file)
         guard found.count > 1 else { return found.first }
         throw KedgeError(
@@ -26,19 +26,5 @@ extension WALArchive {
             hint:
                 "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
                 + "the one that does not belong.")
-    }
-
-    /// What its segments look like. Throws `not-supported`.
-    private func walFormat() throws(KedgeError) -> WALFormat {
-        guard let version = PostgresVersion(rawValue: registration.postgresVersion),
-            let segmentSize = UInt32(exactly: registration.walSegmentSize)
-        else {
-            throw KedgeError(
-                .notSupported, "cannot fetch WAL of PostgreSQL \(registration.postgresVersion)",
-                hint: "Use a newer kedge.")
-        }
-        return WALFormat(
-            systemIdentifier: registration.systemIdentifier, version: version, segmentSize: segmentSize,
-            walBlockSize: registration.walBlockSize)
     }
 }
