@@ -158,7 +158,7 @@ enum VerifyCommand {
         }
         let verb = if case .sample = scope { "seems to restore" } else { "restores" }
         guard let reach = backup.latest else { return "\(label) \(verb)" }
-        let time = reach.time.map { ", \(minutes($0)) (last commit)" } ?? ""
+        let time = reach.time.map { ", \(minutes($0)) (last commit, abort or end of a backup)" } ?? ""
         let branches = backup.reach.count > 1 ? " on timeline \(reach.timeline)" : ""
         return "\(label) \(verb) up to \(reach.lsn)\(time)\(branches)"
     }

@@ -131,12 +131,6 @@ package struct TimelineHistory: Hashable, Sendable {
     /// path, and for one that is not on it.
     package func limit(of timeline: TimelineID) -> LSN? { entries.first { $0.timeline == timeline }?.limit }
 
-    /// Where `timeline` branched off its parent. Nil for the first of the path, and for one that is not on it.
-    package func switchPoint(entering timeline: TimelineID) -> LSN? {
-        guard let index = entries.firstIndex(where: { $0.timeline == timeline }), index > 0 else { return nil }
-        return entries[index].begin
-    }
-
     /// Whether the WAL up to `lsn` on `timeline` is part of this history: the timeline is on the path and was not left
     /// before `lsn`, nor was any after it. So a backup that stopped there can be recovered along this history; of any
     /// other the server says that the timeline "is not a child of this server's history".

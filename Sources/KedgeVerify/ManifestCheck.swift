@@ -24,6 +24,8 @@ struct ManifestVerdict: Sendable {
     /// Pages that fail their checksum, that replay does not repair and that the backup does not record; as for files.
     var pages: [CommitRecord.DamagedPage] = []
     var pageCount: UInt64 = 0
+    /// Whether its packs hold more such pages than are remembered, so that nobody can tell whether it has some of them.
+    var omitsPages = false
     var regions: UInt64 = 0
     /// Of these, how many were put together and read.
     var regionsRead: UInt64 = 0
@@ -38,7 +40,7 @@ struct ManifestVerdict: Sendable {
     /// Whether some of it is known to be lost.
     var isLost: Bool { error?.code.isDamageOfTheObject == true || fileCount > 0 || pageCount > 0 }
     /// Whether some of it could not be read.
-    var isUnknown: Bool { !unread.isEmpty || error?.code.isDamageOfTheObject == false }
+    var isUnknown: Bool { !unread.isEmpty || omitsPages || error?.code.isDamageOfTheObject == false }
     var isSound: Bool { !isLost && !isUnknown }
 
     struct LostFile: Sendable {
@@ -314,20 +316,28 @@ final class ManifestCheck {
         _ pack: RandomID, _ stream: Range<UInt64>, _ path: ManifestPath, _ offset: UInt64, _ record: CommitRecord,
         _ verdict: inout ManifestVerdict
     ) {
-        guard record.server.dataChecksums, let pages = verdicts[pack]?.pages else { return }
-        for page in pages where page.path == path && stream.contains(page.position) {
+        guard record.server.dataChecksums, let known = verdicts[pack] else { return }
+        if known.omitsPages { verdict.omitsPages = true }
+        for page in known.pages where page.path == path && stream.contains(page.position) {
             let block = CommitRecord.DamagedPage(path: path, block: page.block)
             let place = UInt64(page.block) * UInt64(record.server.blockSize)
             guard place == offset + (page.position - stream.lowerBound) else { continue }
-            // Replay writes anew what was changed while the backup ran.
-            let isRepaired = page.lsn > record.span.startLSN && page.lsn <= record.span.stopLSN
-            let health = record.health
-            let isRecorded =
-                health.damagedPages.contains(block) || health.damagedPageCount > UInt64(health.damagedPages.count)
-            guard !isRepaired, !isRecorded else { continue }
+            guard !record.excuses(page) else { continue }
             verdict.pageCount += 1
             if verdict.pages.count < ManifestVerdict.listedFiles { verdict.pages.append(block) }
         }
+    }
+}
+
+extension CommitRecord {
+    /// Whether a page that fails its checksum is no fault of this backup, if it holds it.
+    func excuses(_ page: FailingPage) -> Bool {
+        // Replay writes anew what was changed while the backup ran.
+        let isRepaired = page.lsn > span.startLSN && page.lsn <= span.stopLSN
+        let isRecorded =
+            health.damagedPages.contains(DamagedPage(path: page.path, block: page.block))
+            || health.damagedPageCount > UInt64(health.damagedPages.count)
+        return !server.dataChecksums || isRepaired || isRecorded
     }
 }
 

@@ -10,6 +10,7 @@ import KedgeCodec
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
+import Synchronization
 
 /// How pages of relations are to be checked.
 struct PageRule: Hashable, Sendable {
@@ -66,13 +67,29 @@ struct PackVerdict: Sendable {
     /// Why the first of them is.
     var frameError: KedgeError?
     var pages: [FailingPage] = []
+    /// Whether there are more of these, which nobody remembers.
+    var omitsPages = false
     var rawBytes: UInt64 = 0
 
     var isSound: Bool { error == nil && lostFrames.isEmpty }
     /// Whether a manifest's pass needs to know of it.
-    var isRemarkable: Bool { !isSound || !pages.isEmpty }
+    var isRemarkable: Bool { !isSound || !pages.isEmpty || omitsPages }
+}
 
-    static let maximumPages = 10_000
+/// How many failing pages may still be remembered, over all packs. Any number of threads may ask.
+final class PageBudget: Sendable {
+    private let left: Mutex<Int>
+
+    init(_ count: Int) { left = Mutex(count) }
+
+    /// Whether there was room for one more.
+    func take() -> Bool {
+        left.withLock { left in
+            guard left > 0 else { return false }
+            left -= 1
+            return true
+        }
+    }
 }
 
 /// Reads packs. One for each worker; used by one thread at a time.
@@ -82,6 +99,9 @@ final class PackCheck {
     private let progress: WorkProgress
     private let interruption: Interruption
     private let errors: ReadErrors
+    private let budget: PageBudget
+    /// The backups that refer to the pack that is read.
+    private var users: [CommitRecord] = []
     private var opener: FrameOpener?
     private var stored: [UInt8] = []
     private var raw = [UInt8](repeating: 0, count: ObjectSeal.standardFrameSize)
@@ -89,9 +109,10 @@ final class PackCheck {
     private static let readBytes: UInt64 = 4 << 20
 
     init(
-        _ cluster: ClusterRepository, _ errors: ReadErrors, rate: ReadRate?, progress: WorkProgress,
-        interruption: Interruption
+        _ cluster: ClusterRepository, _ errors: ReadErrors, _ budget: PageBudget, rate: ReadRate?,
+        progress: WorkProgress, interruption: Interruption
     ) {
+        self.budget = budget
         self.cluster = cluster
         self.errors = errors
         self.rate = rate
@@ -99,8 +120,12 @@ final class PackCheck {
         self.interruption = interruption
     }
 
-    /// Reads a pack of `bytes` bytes. Throws what reading throws where the pack is not to blame, and `interrupted`.
-    func check(_ id: RandomID, bytes: UInt64, pages rule: PageRule?) throws(KedgeError) -> PackVerdict {
+    /// Reads a pack of `bytes` bytes that `users` refer to. Throws what reading throws where the pack is not to blame,
+    /// and `interrupted`.
+    func check(
+        _ id: RandomID, bytes: UInt64, pages rule: PageRule?, of users: [CommitRecord]
+    ) throws(KedgeError) -> PackVerdict {
+        self.users = users
         var verdict = PackVerdict()
         do throws(KedgeError) {
             try read(id, bytes, rule, &verdict)
@@ -229,12 +254,13 @@ final class PackCheck {
             let start = index * rule.blockSize
             let page = DataPage(UnsafeRawBufferPointer(rebasing: piece[start..<start + rule.blockSize]))
             let block = firstInFile &+ UInt32(index)
-            guard page.verdict(block: firstBlock &+ block) != .valid, verdict.pages.count < PackVerdict.maximumPages
-            else { continue }
-            verdict.pages.append(
-                FailingPage(
-                    path: ManifestPath(bytes: source.path), block: block, lsn: page.lsn,
-                    position: position + UInt64(start)))
+            guard page.verdict(block: firstBlock &+ block) != .valid else { continue }
+            let failing = FailingPage(
+                path: ManifestPath(bytes: source.path), block: block, lsn: page.lsn,
+                position: position + UInt64(start))
+            // What is the fault of none takes no room.
+            guard users.contains(where: { !$0.excuses(failing) }) else { continue }
+            if budget.take() { verdict.pages.append(failing) } else { verdict.omitsPages = true }
         }
     }
 }

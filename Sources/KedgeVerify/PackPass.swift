@@ -13,8 +13,6 @@ struct PackPass {
         var remarkable: [RandomID: PackVerdict] = [:]
         /// Those read whole in this run, with their sizes.
         var sound: [RandomID: UInt64] = [:]
-        /// Those that an earlier run read, and those that chance left out.
-        var unread: Set<RandomID> = []
     }
 
     private let verifier: RepositoryVerifier
@@ -25,6 +23,7 @@ struct PackPass {
         let id: RandomID
         let bytes: UInt64
         let rule: PageRule?
+        let users: [CommitRecord]
     }
 
     /// Reads what the plan says. Throws what reading throws where no pack is to blame.
@@ -44,11 +43,9 @@ struct PackPass {
             }
             let decision = plan.decision(pack: id, bytes: bytes)
             totals.packs.add(decision, bytes: bytes)
-            if case .read = decision {
-                jobs.append(Job(id: id, bytes: bytes, rule: rule))
-            } else {
-                result.unread.insert(id)
-            }
+            guard case .read = decision else { continue }
+            let own = Set(users[id] ?? [])
+            jobs.append(Job(id: id, bytes: bytes, rule: rule, users: backups.filter { own.contains($0.label) }))
         }
         verifier.tools.progress.begin("reading packs", totalBytes: jobs.reduce(0) { $0 + $1.bytes })
         for (job, verdict) in zip(jobs, try read(jobs)) {
@@ -83,13 +80,16 @@ struct PackPass {
     private func read(_ jobs: [Job]) throws(KedgeError) -> [PackVerdict] {
         let verdicts = Mutex([PackVerdict](repeating: PackVerdict(), count: jobs.count))
         let (cluster, errors, rate, tools) = (verifier.cluster, verifier.errors, verifier.rate, verifier.tools)
+        let budget = PageBudget(verifier.options.pageLimit)
         try parallelFor(
             count: jobs.count, threads: verifier.options.workers, name: "verify-pack",
             makeState: { () throws(KedgeError) in
-                PackCheck(cluster, errors, rate: rate, progress: tools.progress, interruption: tools.interruption)
+                PackCheck(
+                    cluster, errors, budget, rate: rate, progress: tools.progress, interruption: tools.interruption)
             },
             body: { (check, index) throws(KedgeError) in
-                let verdict = try check.check(jobs[index].id, bytes: jobs[index].bytes, pages: jobs[index].rule)
+                let job = jobs[index]
+                let verdict = try check.check(job.id, bytes: job.bytes, pages: job.rule, of: job.users)
                 verdicts.withLock { $0[index] = verdict }
             })
         return verdicts.withLock { $0 }

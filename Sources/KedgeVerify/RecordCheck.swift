@@ -26,7 +26,7 @@ struct RecordCheck {
     func check(
         _ listing: RepositoryListing, _ backups: [CommitRecord], now: Timestamp, since: Timestamp?
     ) throws(KedgeError) -> VerifyMemory {
-        try checkKeySlots(copies: Set(backups.flatMap(\.keySlots)))
+        try checkKeySlots(backups)
         let catalog = BackupCatalog(cluster)
         for label in listing.intents {
             guard let name = ClusterLayout.intent(label: label.text) else { continue }
@@ -88,14 +88,34 @@ struct RecordCheck {
 
     // MARK: - Key slots
 
-    private func checkKeySlots(copies: Set<JSONValue>) throws(KedgeError) {
+    /// The copies of slots that commit records hold, by the slots' names. One that is none is a finding.
+    private func slotCopies(_ backups: [CommitRecord]) throws(KedgeError) -> [ObjectName: KeySlot] {
+        var known: [ObjectName: KeySlot] = [:]
+        // Most records hold the same ones.
+        var seen: Set<JSONValue> = []
+        for backup in backups {
+            for copy in backup.keySlots where !seen.contains(copy) {
+                do throws(KedgeError) {
+                    let slot = try KeySlot(JSONRecord(copy, what: "a key slot in the commit record of \(backup.label)"))
+                    if let name = RepositoryLayout.keySlot(key: slot.keyID, slot: slot.slotID) { known[name] = slot }
+                    seen.insert(copy)
+                } catch {
+                    let error = try errors.tolerate(error)
+                    guard let name = ClusterLayout.commitRecord(label: backup.label.text) else { continue }
+                    findings.add(
+                        VerifyFinding(
+                            kind: .init(of: error), object: cluster.name(name).text, error: error,
+                            costs: ["Should that slot be lost, there is no copy of it in this record."]))
+                }
+            }
+        }
+        return known
+    }
+
+    private func checkKeySlots(_ backups: [CommitRecord]) throws(KedgeError) {
         let repository = cluster.repository
         guard repository.settings.secret != nil else { return }
-        var known: [ObjectName: KeySlot] = [:]
-        for copy in copies {
-            let slot = try? KeySlot(JSONRecord(copy, what: "a commit record's key slot"))
-            if let slot, let name = RepositoryLayout.keySlot(key: slot.keyID, slot: slot.slotID) { known[name] = slot }
-        }
+        let known = try slotCopies(backups)
         try repository.store.forEachObject(below: RepositoryLayout.keys) { (entry) throws(KedgeError) in
             do throws(KedgeError) {
                 try check(entry.name, repository, copy: known[entry.name])

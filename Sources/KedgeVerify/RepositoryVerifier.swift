@@ -162,12 +162,24 @@ struct RepositoryVerifier {
             add(fullName(file.object), file.error, label, "Backup \(label) lacks \(file.path).")
         }
         let manifest = ClusterLayout.manifest(label: label.text).map(fullName) ?? "\(label)"
+        if verdict.omitsPages, verdict.pageCount == 0 {
+            let error = KedgeError(
+                .pageDamaged, "backup \"\(label)\" may hold damaged pages",
+                detail:
+                    "Its packs hold more pages with a wrong checksum than the \(options.pageLimit) that are looked at.",
+                hint: "Name this backup alone with \"--backup\", and take a new full backup.")
+            findings.add(
+                VerifyFinding(
+                    kind: .damaged, object: manifest, error: error, backups: [label], costs: [Self.unknown(label)]))
+        }
         if verdict.pageCount > 0, let page = verdict.pages.first {
             findings.add(
                 VerifyFinding(
                     kind: .damaged, object: manifest,
                     error: KedgeError(
-                        .pageDamaged, "backup \"\(label)\" holds \(verdict.pageCount) damaged page(s)",
+                        .pageDamaged,
+                        "backup \"\(label)\" holds \(verdict.pageCount) "
+                            + (verdict.omitsPages ? "or more " : "") + "damaged page(s)",
                         detail: "The first is \(page.path), block \(page.block): its checksum does not fit, and the "
                             + "backup does not record it.",
                         hint: "Restore an older backup, and report this."), backups: [label],

@@ -24,6 +24,9 @@ package struct Verify: Sendable {
         /// How long to wait for a missing segment while later ones are there.
         package var gapPatience: Duration
         package var hostName: String
+        /// How many pages with a wrong checksum are remembered in each repository. Behind that many, it is not known
+        /// of which backups they are.
+        package var pageLimit = 10_000
 
         package init(
             clusterName: String, repositories: [ConfiguredRepository], labels: [Label] = [],
@@ -200,7 +203,7 @@ package struct BackupVerification: Sendable {
     package struct Reach: Hashable, Sendable {
         package let timeline: TimelineID
         package let lsn: LSN
-        /// The last commit there.
+        /// The latest commit, abort or end of a backup there.
         package let time: Timestamp?
     }
 

@@ -1,4 +1,4 @@
-// What `verify` learns from small objects: backups that show which WAL existed, and records that hold what is no record.
+// What `verify` learns from small objects: backups that show which WAL existed, and what records hold that is none.
 
 import KedgeCatalog
 import KedgeCore
@@ -32,5 +32,54 @@ import Testing
         let next = try harness.verify().findings
         #expect(next.map(\.object) == ["main/wal/7/00000001/00000000/000000010000000000000009"])
         #expect(next.map(\.backups) == [[older.label, newer.label]])
+    }
+
+    @Test("of more damaged pages than are remembered none is taken for sound, and recorded ones take no room")
+    func manyPages() throws {
+        var harness = try VerifyHarness()
+        func files(_ blocks: [Int]) -> [VerifyHarness.File] {
+            var files = VerifyHarness.files()
+            for block in blocks {
+                files[1].bytes.replaceSubrange(
+                    block * 8192..<(block + 1) * 8192,
+                    with: VerifyHarness.page(lsn: 100, block: UInt32(block), isDamaged: true))
+            }
+            return files
+        }
+        let path = ManifestPath(bytes: Array("base/5/16384".utf8))
+        try harness.backUp(
+            "aaaa", files: files([1, 2, 3]),
+            health: .init(damagedPages: [1, 2, 3].map { .init(path: path, block: $0) }, damagedPageCount: 3))
+        let bad = try harness.backUp("bbbb", files: files([4, 5]))
+        var options = harness.options()
+        options.pageLimit = 2
+        var verification = try #require(try harness.run(options).repositories.first).result.get()
+        #expect(verification.backups.map(\.state) == [.restores, .lost])
+        #expect(
+            verification.findings.filter { $0.backups == [bad.label] }.map(\.error.message) == [
+                "backup \"\(bad.label)\" holds 2 damaged page(s)"
+            ])
+        options.pageLimit = 1
+        verification = try #require(try harness.run(options).repositories.first).result.get()
+        #expect(verification.backups.map(\.state) == [.restores, .lost])
+        options.pageLimit = 0
+        verification = try #require(try harness.run(options).repositories.first).result.get()
+        #expect(verification.backups.map(\.state) == [.restores, .unknown])
+        #expect(verification.backups.last?.proof == nil)
+        #expect(verification.isDamaged)
+    }
+
+    @Test("a copy of a key slot in a commit record that is none is a finding")
+    func slotCopy() throws {
+        var harness = try VerifyHarness()
+        var record = try harness.backUp()
+        #expect(try !record.keySlots.isEmpty && !harness.verify().isDamaged)
+        let name = try #require(ObjectName("main/catalog/backup/\(record.label)"))
+        _ = try harness.store.remove([name])
+        record.keySlots.append(["kedge": "key-slot"])
+        try BackupCatalog(harness.memory.cluster()).commit(record)
+        let verification = try harness.verify()
+        #expect(verification.isDamaged)
+        #expect(verification.findings.map(\.object) == [name.text], "\(verification.findings)")
     }
 }
