@@ -8,7 +8,7 @@
 // nothing for it.
 //
 // The file is written beside its destination and renamed: PostgreSQL never sees a part of it. What a killed run has
-// left there is removed by the next ones. What goes wrong here is the destination's fault, and no repository's.
+// left there is removed by later ones. What goes wrong here is the destination's fault, and no repository's.
 
 import KedgeCore
 import KedgePostgres
@@ -55,11 +55,12 @@ struct SegmentDelivery {
         do throws(KedgeError) {
             // In full, so that an error names the file system.
             let directory = try FileDescriptor.open(FileSystem.resolved(destination.parent), [.read, .directory])
-            removeLeftovers(in: directory)
-            let file = try DurableFile(in: directory, mode: 0o600, random: random)
-            try file.file.write(bytes, at: 0)
+            // pg_wal may have thousands of files: of 16 MiB segments each 16th looks.
+            if file.hasSuffix("0") { removeLeftovers(in: directory) }
+            let copy = try DurableFile(in: directory, mode: 0o600, random: random)
+            try copy.file.write(bytes, at: 0)
             // A crash of the machine makes the server ask again, so nothing is synced here.
-            try file.publishWithoutSync(as: destination.lastComponent)
+            try copy.publishWithoutSync(as: destination.lastComponent)
         } catch {
             // An error for want of room names its file system already.
             let space = error.code == .noSpace ? nil : FileSystemSpace.find(near: destination.parent)?.sentence

@@ -74,6 +74,11 @@ import Testing
         _ = try Directory.create(at: fixture.path("pg_wal/" + kept[7]))
         try FileSystem.createSymbolicLink(at: fixture.path("pg_wal/" + kept[8]), target: "/nowhere")
         #expect(try harness.get(name) == .fetched(repository: "main"))
+        #expect(try FileSystem.exists(fixture.path("pg_wal/" + old)))
+        // Each 16th segment looks.
+        let looking = try fixture.writeSegments(count: 1, first: 16)[0]
+        _ = try harness.push(looking)
+        #expect(try harness.get(looking) == .fetched(repository: "main"))
         #expect(try !FileSystem.exists(fixture.path("pg_wal/" + old)))
         kept.removeAll { (try? FileSystem.exists(fixture.path("pg_wal/" + $0))) ?? false }
         #expect(kept == [])
