@@ -55,17 +55,6 @@ package struct ArchiverStatistics: Sendable, Equatable {
     }
 }
 
-/// A tablespace other than pg_default and pg_global.
-package struct Tablespace: Sendable, Hashable {
-    package let oid: UInt32
-    package let name: String
-    /// Where its symbolic link leads; for an in-place tablespace its directory, relative to the data directory.
-    package let location: RawPath
-
-    /// Whether it is a plain directory of `pg_tblspc` (allow_in_place_tablespaces).
-    package var isInPlace: Bool { !location.isAbsolute }
-}
-
 /// Where the server's log of changes is now.
 package struct ServerPosition: Sendable, Equatable {
     package let isInRecovery: Bool
@@ -216,29 +205,6 @@ extension DatabaseConnection {
     package func createRestorePoint(_ name: String) throws(KedgeError) -> LSN {
         try row("SELECT pg_create_restore_point($1)", [name], attempt: "create restore point \"\(name)\"")
             .lsn(0, "position of the restore point")
-    }
-
-    /// All tablespaces but pg_default and pg_global, by OID.
-    package func tablespaces() throws(KedgeError) -> [Tablespace] {
-        let attempt = "list the tablespaces"
-        // 1663 and 1664: pg_default and pg_global (src/include/catalog/pg_tablespace.dat).
-        let rows = try query(
-            """
-            SELECT oid, spcname, pg_tablespace_location(oid) FROM pg_tablespace
-            WHERE oid NOT IN (1663, 1664) ORDER BY oid
-            """, attempt: attempt)
-        var tablespaces: [Tablespace] = []
-        for row in rows {
-            guard let oid = UInt32(exactly: try row.integer(0, "tablespace's OID")), let location = row.bytes(2) else {
-                throw KedgeError(
-                    .defect, "could not \(attempt)", detail: "The server gave an answer without OID or location.",
-                    hint: "Please report this with the server's version.")
-            }
-            tablespaces.append(
-                Tablespace(
-                    oid: oid, name: try row.required(1, "tablespace's name"), location: RawPath(bytes: location)))
-        }
-        return tablespaces
     }
 
     private static func hidden(_ setting: String) -> KedgeError {

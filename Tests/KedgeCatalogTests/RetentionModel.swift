@@ -90,6 +90,7 @@ struct GeneratedCatalog {
             for timeline in 1...UInt32(1 + random.next(below: 3)) {
                 var first: UInt64 = 1
                 var begin = LSN(1 << 20)
+                var begun = clock
                 if timeline > 1 {
                     let parent = UInt32(1 + random.next(below: Int(timeline) - 1))
                     let path = archive.histories[TimelineID(parent)] ?? TimelineHistory(root: TimelineID(parent))
@@ -106,8 +107,10 @@ struct GeneratedCatalog {
                     archive.histories[TimelineID(timeline)] = try TimelineHistory(
                         timeline: TimelineID(timeline), ancestors: ancestors)
                     parents = []
+                    // Beside a parent that goes on: a copy that was promoted, and not what came after it.
+                    if chance(3) { begun = archive.time(parent, first) }
                 }
-                archive.begun[timeline] = (first, clock)
+                archive.begun[timeline] = (first, begun)
                 let last = first + 1 + UInt64(random.next(below: 40))
                 for number in first...last {
                     if !chance(25) { archive.whole[timeline, default: []].insert(number) }
@@ -115,7 +118,7 @@ struct GeneratedCatalog {
                         archive.partial[timeline, default: []].insert(number)
                     }
                 }
-                clock = archive.time(timeline, last)
+                clock = max(clock, archive.time(timeline, last))
                 if timeline > 1, chance(12) { archive.histories[TimelineID(timeline)] = nil }
                 var position = begin
                 for _ in 0..<random.next(below: 7) {

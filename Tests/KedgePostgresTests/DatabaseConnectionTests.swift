@@ -70,28 +70,6 @@ struct DatabaseConnectionTests {
         #expect(files.included == [RawPath(server.dataDirectory + "/more.conf")])
     }
 
-    @Test("tablespaces come with their exact paths, in-place ones as such", arguments: PostgresInstallation.all)
-    func tablespaces(_ installation: PostgresInstallation) throws {
-        var options = PostgresTestServer.Options()
-        options.installation = installation
-        let server = try PostgresTestServer(options)
-        try server.start()
-        let place = server.directory("ts ä\\x")
-        try ServerUser.run(["mkdir", place])
-        try server.psql("create tablespace one location '\(place)'")
-        if installation.version >= 15 {
-            try server.psql("set allow_in_place_tablespaces = on; create tablespace two location ''")
-        }
-        let found = try DatabaseConnection(server.databaseSettings).tablespaces()
-        #expect(found.map(\.name) == (installation.version >= 15 ? ["one", "two"] : ["one"]))
-        #expect(found[0].location == RawPath(place))
-        #expect(!found[0].isInPlace)
-        if installation.version >= 15 {
-            #expect(found[1].isInPlace)
-            #expect(found[1].location == RawPath("pg_tblspc/\(found[1].oid)"))
-        }
-    }
-
     @Test("each way of failing has its own code and says what the server said")
     func failures() throws {
         let server = try PostgresTestServer()
