@@ -60,11 +60,13 @@ enum ArchiveGetCommand {
                 options, random: context.surroundings.random, time: context.surroundings.time,
                 interruption: context.surroundings.interruption)
         }
+        var retries = RetryPolicy()
+        retries.deadlineNanoseconds = cluster.archiveGetTimeout.nanoseconds
         // Before any secret is read.
         let quick = try get([]).runFromSpool()
         let outcome =
             if let quick { quick } else {
-                try get(context.sources(of: cluster, in: configuration)).run()
+                try get(context.sources(of: cluster, in: configuration, retries: retries)).run()
             }
         switch outcome {
         case .fetched(let repository):

@@ -77,7 +77,8 @@ package struct ConfigurationKey: Sendable {
             "How long check, backup, verify and drill wait for a WAL segment to arrive in the repositories."),
         ConfigurationKey(
             "archive-get-timeout", .cluster, .duration(.zero ... .seconds(86_400)), default: "60s",
-            "How long archive-get waits for a segment that is missing while later ones are there."),
+            "How long archive-get waits for a segment that is missing while later ones are there, and for an object "
+                + "store that cannot be reached."),
         ConfigurationKey(
             "archive-get-prefetch", .cluster, .integer(0...256), default: "16",
             "How many segments are fetched into work-directory ahead of a recovering server, at most 256 MB. 0 fetches "

@@ -73,10 +73,10 @@ extension CommandContext {
     /// The sources of all of a cluster's repositories, in its order. One whose secret can't be read is one that can't
     /// be opened: the others serve all the same.
     package func sources(
-        of cluster: ClusterConfiguration, in configuration: Configuration
+        of cluster: ClusterConfiguration, in configuration: Configuration, retries: RetryPolicy = RetryPolicy()
     ) -> [RepositorySource] {
         configuration.repositories(of: cluster).map { repository in
-            switch sourceOrFailure(of: repository) {
+            switch sourceOrFailure(of: repository, retries: retries) {
             case .success(let source): source
             case .failure(let error): .unusable(repository.name, error)
             }

@@ -87,7 +87,9 @@ struct ObjectStoreTests {
             ("--endpoint", "http://127.0.0.1:1"), ("--bucket", "no-such-bucket"),
             ("--secret-access-key-file", cluster.directory("id")),
         ] {
-            let outcome = try cluster.attempt(["archive-get", segment, cluster.scratch("file"), option, value])
+            let outcome = try cluster.attempt([
+                "archive-get", segment, cluster.scratch("file"), option, value, "--archive-get-timeout", "1s",
+            ])
             #expect(outcome.status == .exited(126), "\(option): \(outcome.errorText)")
         }
     }
