@@ -114,9 +114,9 @@ package final class PackReader {
     /// How many stored bytes are asked for in one read, unless one frame has more.
     private static let readBytes: UInt64 = 4 << 20
 
-    /// Keeps opened frames of at most `PackLayout.sharedFrameBytes` until they have `keptBytes` together: a region after
-    /// some deltas is made of pages that lie one by one in such frames, and so are its neighbours. Of longer ones, which
-    /// hold nothing but one region, the last alone is kept.
+    /// Keeps opened frames of at most `PackLayout.sharedFrameBytes` until they have `keptBytes` together: after some
+    /// deltas a region is made of pages that lie one by one in such frames, and so are its neighbours. Of longer ones,
+    /// which hold nothing but one region, the last alone is kept.
     package init(_ directories: PackDirectories, keptBytes: Int = 0) {
         self.directories = directories
         frames = OpenedFrames(limit: keptBytes)
