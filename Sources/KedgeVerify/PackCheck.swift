@@ -69,6 +69,8 @@ struct PackVerdict: Sendable {
     var pages: [FailingPage] = []
     /// Whether there are more of these, which nobody remembers.
     var omitsPages = false
+    /// Whether a page fails its checksum, though it be the fault of none of the backups that are looked at.
+    var hasFailingPages = false
     var rawBytes: UInt64 = 0
 
     var isSound: Bool { error == nil && lostFrames.isEmpty }
@@ -258,6 +260,7 @@ final class PackCheck {
             let failing = FailingPage(
                 path: ManifestPath(bytes: source.path), block: block, lsn: page.lsn,
                 position: position + UInt64(start))
+            verdict.hasFailingPages = true
             // What is the fault of none takes no room.
             guard users.contains(where: { !$0.excuses(failing) }) else { continue }
             if budget.take() { verdict.pages.append(failing) } else { verdict.omitsPages = true }

@@ -50,7 +50,8 @@ struct PackPass {
         verifier.tools.progress.begin("reading packs", totalBytes: jobs.reduce(0) { $0 + $1.bytes })
         for (job, verdict) in zip(jobs, try read(jobs)) {
             if verdict.isRemarkable { result.remarkable[job.id] = verdict }
-            if verdict.isSound { result.sound[job.id] = job.bytes }
+            // Whoever remembers a pack asks no more which of its pages fail: those have to be read each time.
+            if verdict.isSound && !verdict.hasFailingPages { result.sound[job.id] = job.bytes }
             if let error = verdict.error ?? verdict.frameError {
                 add(job.id, error, users, lost: verdict.lostFrames.count)
             }

@@ -62,6 +62,11 @@ import Testing
         options.pageLimit = 1
         verification = try #require(try harness.run(options).repositories.first).result.get()
         #expect(verification.backups.map(\.state) == [.restores, .lost])
+        // What was read a moment ago is not read again; but the failure stands.
+        options.reading = .notWithin(.seconds(86_400))
+        verification = try #require(try harness.run(options).repositories.first).result.get()
+        #expect(verification.backups.map(\.state) == [.restores, .lost])
+        options.reading = .full
         options.pageLimit = 0
         verification = try #require(try harness.run(options).repositories.first).result.get()
         #expect(verification.backups.map(\.state) == [.restores, .unknown])
