@@ -45,7 +45,10 @@ package struct ArchivedWAL: Sendable {
         if let backup { return .backup(backup.label) }
         let starts = history.entries.flatMap { entry in
             (inventory.backupStarts[entry.timeline] ?? [:]).filter { start in
-                start.key >= missing.number && entry.holds(start.key, segmentSize)
+                // On the timelines before, the segment of the switch may begin with WAL that is there.
+                (LSN(start.key * segmentSize) >= limit
+                    || entry.timeline == missing.timeline && start.key >= missing.number)
+                    && entry.holds(start.key, segmentSize)
             }
         }
         return starts.min { ($0.key, $0.value) < ($1.key, $1.value) }.map { .backupHistory($0.value) }

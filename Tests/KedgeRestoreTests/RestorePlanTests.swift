@@ -149,6 +149,24 @@ import Testing
                 + "000000010000000000000003.00000028.backup says that a base backup began there or behind it.")
     }
 
+    @Test("a base backup that began before a fork shows nothing about the branch, one of the branch does")
+    func backupHistoryBeforeAFork() throws {
+        let whole = try Self.branched()
+        let model = try HistoryModel(
+            [1: Self.trunkRecords, 2: Self.trunkRecords],
+            ancestors: [2: [(timeline: TimelineID(1), switchPoint: LSN(2 * Self.mega + 0x1000))]],
+            archived: [1: [1, 2], 2: []], backups: whole.backups)
+        func planner(_ timeline: Int) -> RestorePlanner {
+            var inventory = model.archive.inventory
+            inventory.add(objectNamed: "0000000\(timeline)0000000000000002.00000028.backup", storedBytes: 1)
+            return RestorePlanner(
+                RestoreRequest(), backups: model.backups, archive: model.archive.holding(inventory), knowledge: model)
+        }
+        #expect(try planner(1).plan().timeline == TimelineID(2))
+        let error = #expect(throws: KedgeError.self) { _ = try planner(2).plan() }
+        #expect(error?.detail?.contains("000000020000000000000002 is missing") == true, "\(String(describing: error))")
+    }
+
     @Test("a transaction that the backup's snapshot shows as ended needs an older backup")
     func transactionInSnapshot() throws {
         let older = Self.backup(number: 0)
