@@ -17,6 +17,8 @@ package final class PaperObjectStore: Sendable {
         /// Says that there is more and shows the same again.
         package var repeatsListings = false
         package var listsBackwards = false
+        /// What it calls its XML, and answers without a body.
+        package var contentType: String?
         /// `Enabled`, `Suspended`, or none.
         package var versioning: String?
         package var hasLock = false
@@ -75,7 +77,7 @@ package final class PaperObjectStore: Sendable {
             defer { state.update { $0.busy -= 1 } }
             if let reply = interfere(request, number) { return reply }
             return state.update { state in
-                let reply = PaperObjectStore.answer(request, number, &state)
+                let reply = PaperObjectStore.answer(request, number, &state).labelled(state.habits.contentType)
                 guard state.habits.losesAnswer?(request) == true else { return reply }
                 state.habits.losesAnswer = nil
                 return .bytes([])
@@ -356,7 +358,8 @@ package final class PaperObjectStore: Sendable {
             let next = isTruncated ? "<NextContinuationToken>\(last)</NextContinuationToken>" : ""
             return reply(
                 200,
-                "<ListBucketResult><IsTruncated>\(isTruncated || state.habits.repeatsListings)</IsTruncated>"
+                "<?xml version=\"1.0\"?><ListBucketResult>"
+                    + "<IsTruncated>\(isTruncated || state.habits.repeatsListings)</IsTruncated>"
                     + "\(items.joined())\(next)</ListBucketResult>", [])
         }
     }
@@ -367,4 +370,14 @@ private struct SameCredentials: S3CredentialSource {
     let credentials: S3Credentials
 
     func credentials(at moment: Timestamp) throws(KedgeError) -> S3Credentials { credentials }
+}
+
+extension LocalHTTPServer.Reply {
+    /// With a content type of this name, if it is no object's content.
+    fileprivate func labelled(_ type: String?) -> Self {
+        guard let type, case .answer(let status, let headers, let body) = self,
+            body.isEmpty || body.starts(with: Array("<?xml".utf8))
+        else { return self }
+        return .answer(status, headers: headers + [("Content-Type", type)], body: body)
+    }
 }

@@ -174,9 +174,11 @@ final class S3Client: Sendable {
         guard (200..<300).contains(response.status) else {
             return (.failure(S3Failure(response, body: response.errorBody)), credentials)
         }
-        // Whoever stands between us and the store may answer everything with 200 and a page for people.
+        // Whoever stands between us and the store may answer everything with 200 and a page for people. Some stores
+        // call their XML that as well, or an answer without a body.
         let type = response.header("content-type") ?? ""
-        guard !type.lowercased().hasPrefix("text/html") else {
+        let isPage = type.lowercased().hasPrefix("text/html") && response.bodyBytes > 0
+        guard !isPage || response.body.starts(with: Array("<?xml".utf8)) else {
             throw noStore(request.attempt, "status \(response.status) and a web page")
         }
         return (.good(response), credentials)

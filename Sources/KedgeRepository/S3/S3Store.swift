@@ -67,18 +67,13 @@ package final class S3Store: ObjectStore {
     /// configured: a store that replaces what it should refuse would lose the first of two writers' objects.
     package func confirmConditionalPut(random: any RandomSource) throws(KedgeError) {
         guard let name = ObjectName("kedge-probe-\(RandomID(from: random).hex)") else { return }
-        var request = S3Client.Request(
-            method: .put, key: client.location.key(of: name), headers: [("If-None-Match", "*")], body: [[1]],
-            attempt: "could not try whether the object store refuses to replace an object")
-        try checkTag(client.expect(request), request.attempt)
-        request.body = [[2]]
         let isHonoured: Bool
-        switch try client.send(request) {
-        case .good(let response):
-            try checkTag(response, request.attempt)
-            isHonoured = false
-        case .failure(let failure) where failure.isTaken: isHonoured = true
-        case .failure(let failure): throw failure.error(request.attempt, location: location)
+        do throws(KedgeError) {
+            isHonoured = try honoursConditionalPut(name)
+        } catch {
+            // It may have been stored all the same, and the next try would find a stranger.
+            do throws(KedgeError) { _ = try remove([name]) } catch {}
+            throw error
         }
         if let failure = try remove([name]).first { throw failure.error }
         guard isHonoured != capabilities.hasConditionalPut else { return }
@@ -90,6 +85,21 @@ package final class S3Store: ObjectStore {
             hint: isHonoured
                 ? "Remove conditional-put = no: with it two hosts could overwrite each other's objects."
                 : "Set conditional-put = no, and let only one host write to this repository.")
+    }
+
+    private func honoursConditionalPut(_ name: ObjectName) throws(KedgeError) -> Bool {
+        var request = S3Client.Request(
+            method: .put, key: client.location.key(of: name), headers: [("If-None-Match", "*")], body: [[1]],
+            attempt: "could not try whether the object store refuses to replace an object")
+        try checkTag(client.expect(request), request.attempt)
+        request.body = [[2]]
+        switch try client.send(request) {
+        case .good(let response):
+            try checkTag(response, request.attempt)
+            return false
+        case .failure(let failure) where failure.isTaken: return true
+        case .failure(let failure): throw failure.error(request.attempt, location: location)
+        }
     }
 
     // MARK: Reading
