@@ -79,4 +79,11 @@ package struct PushDestination: Sendable {
         self.text = text
         self.places = places
     }
+
+    /// The same where no repository is asked, and each note is believed: one that hangs must not keep a push from what
+    /// needs none.
+    package var unasked: PushDestination {
+        PushDestination(
+            text: text, places: places.map { Place(repository: $0.repository, openStore: nil) })
+    }
 }

@@ -29,16 +29,17 @@ enum ArchiveGetCommand {
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
+        let rule = ArchiveGetRule(fileName: context.arguments.positionals[0], context.surroundings)
         do throws(KedgeError) {
-            return try fetch(context, cluster, configuration)
+            return try fetch(context, cluster, configuration, rule)
         } catch {
-            let rule = ArchiveGetRule(fileName: context.arguments.positionals[0], context.surroundings)
             return .failed(error, status: rule.status(of: error.code, onUnavailable: cluster.onUnavailable))
         }
     }
 
     private static func fetch(
-        _ context: CommandContext, _ cluster: ClusterConfiguration, _ configuration: Configuration
+        _ context: CommandContext, _ cluster: ClusterConfiguration, _ configuration: Configuration,
+        _ rule: ArchiveGetRule
     ) throws(KedgeError) -> CommandResult {
         try configuration.refuseSelectedRepository(of: cluster, for: specification.name)
         let fileName = context.arguments.positionals[0]
@@ -60,7 +61,8 @@ enum ArchiveGetCommand {
                 options, random: context.surroundings.random, time: context.surroundings.time,
                 interruption: context.surroundings.interruption)
         }
-        var retries = RetryPolicy()
+        // A standby asks again by itself, and a promotion waits for this answer.
+        var retries = rule.isStandby ? RetryPolicy.brief : RetryPolicy()
         retries.deadlineNanoseconds = cluster.archiveGetTimeout.nanoseconds
         // Before any secret is read.
         let quick = try get([]).runFromSpool()

@@ -57,7 +57,8 @@ enum ArchivePushCommand {
         // Before any secret is read: PostgreSQL asks for one segment after the other that is stored already.
         if let spool,
             let outcome = AcknowledgedPush(
-                path: path, dataDirectory: dataDirectory, spool: spool, destination: destination,
+                path: path, dataDirectory: dataDirectory, spool: spool,
+                destination: isAbove(limit, path, dataDirectory) ? destination.unasked : destination,
                 time: context.surroundings.time
             ).run()
         {
@@ -75,8 +76,9 @@ enum ArchivePushCommand {
         }
         var options = ArchivePush.Options(
             path: path, clusterName: cluster.name, dataDirectory: dataDirectory,
-            repositories: context.sources(of: cluster, in: configuration), threads: cluster.processMax,
-            refusesDamagedWAL: cluster.refusesDamagedWAL, hostName: context.surroundings.host.name)
+            repositories: context.sources(of: cluster, in: configuration, retries: .brief),
+            threads: cluster.processMax, refusesDamagedWAL: cluster.refusesDamagedWAL,
+            hostName: context.surroundings.host.name)
         options.spool = spool
         options.destination = destination
         options.ahead = context.pushAhead(of: cluster, in: configuration)
@@ -84,6 +86,15 @@ enum ArchivePushCommand {
             options, random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)
         return result(try push.run(), context)
+    }
+
+    /// Whether more waits than may: then what is looked at first must need no repository.
+    private static func isAbove(_ limit: QueueLimit?, _ path: RawPath, _ dataDirectory: RawPath) -> Bool {
+        do throws(KedgeError) {
+            return try limit?.excess(beside: path, dataDirectory: dataDirectory) != nil
+        } catch {
+            return false
+        }
     }
 
     /// Nil where there is no limit.

@@ -108,6 +108,9 @@ package struct ArchiveGetRule: Sendable {
         history = surroundings.listDirectory("pg_wal").map { LocalTimeline.look(up: timeline, in: $0) } ?? .exists
     }
 
+    /// Whether a standby asks.
+    package var isStandby: Bool { situation == .standby }
+
     /// The status of a failure.
     package func status(of code: ErrorCode, onUnavailable answer: UnavailableAnswer?) -> Int32 {
         ExitStatus.archiveGet(.failed(code), in: situation, onUnavailable: answer, history: history)

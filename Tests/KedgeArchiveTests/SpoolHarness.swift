@@ -42,10 +42,10 @@ struct SpoolHarness {
     }
 
     /// What a note says of a file; nil where no note is enough.
-    func acknowledged(_ name: String) -> ArchivePush.Outcome? {
+    func acknowledged(_ name: String, asking isAsked: Bool = true) -> ArchivePush.Outcome? {
         AcknowledgedPush(
             path: fixture.path("pg_wal/" + name), dataDirectory: fixture.path("."), spool: spool,
-            destination: destination, time: time
+            destination: isAsked ? destination : destination.unasked, time: time
         ).run()
     }
 
