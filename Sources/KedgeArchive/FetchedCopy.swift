@@ -48,8 +48,8 @@ final class FetchedCopy {
         return bytes
     }
 
-    /// Makes the file itself the server's, as `newName` in `target`, in place of what may be there. Returns false, and
-    /// changes nothing at the target, where it cannot be moved there.
+    /// Makes the file itself the server's, as `newName` in `target`, in place of what may be there. Returns false where
+    /// it cannot be moved there: then something else may have that name, which its bytes have to replace.
     ///
     /// `check` gets the segment's first page. Throws what it throws, and `damaged`.
     func move(
@@ -74,11 +74,13 @@ final class FetchedCopy {
         try file.truncate(to: UInt64(segmentSize))
         do throws(KedgeError) {
             try FileSystem.rename(RawPath(name), in: directory, to: newName, in: target)
-            return true
         } catch {
             // A bind mount of the same file system is another one for rename(2).
             return false
         }
+        // Another file may have taken the name since it was opened. The server looks only when we have ended.
+        let (own, moved) = (try file.status(), try FileStatus(of: newName, in: target))
+        return moved.inode == own.inode && moved.sizeBytes == own.sizeBytes
     }
 
     private var damaged: KedgeError {
