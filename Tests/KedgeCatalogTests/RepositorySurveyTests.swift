@@ -64,6 +64,33 @@ import Testing
             ])
     }
 
+    @Test("a backup history file of a branch that was left says nothing once no backup is recovered along it")
+    func expiredEnd() throws {
+        // Timeline 1 went on to a backup in segment 9; after a recovery to segment 3 its backups were expired, and with
+        // them all WAL before the oldest backup of timeline 2.
+        for isKept in [false, true] {
+            let memory = try MemoryRepository(walSegmentSize: 1 << 20)
+            try memory.archive(isKept ? 1...4 : 4...4)
+            try memory.archive(3...6, timeline: 2)
+            try memory.archiveHistory(2, [(1, lsn(3, 4096))])
+            let paper = PaperBackup(try memory.cluster())
+            try paper.archive(.backup("000000010000000000000009.00000028.backup"), Array("START\n".utf8))
+            let catalog = BackupCatalog(try memory.cluster())
+            var record = CommitRecord.sample(
+                try #require(Label("20261121T030000Z-full-bbbb")), timeline: 2, start: lsn(4, 40), stop: lsn(5, 400))
+            record.span.history = [.init(timeline: TimelineID(1), switchLSN: lsn(3, 4096))]
+            try catalog.commit(record)
+            if isKept {
+                try catalog.commit(
+                    CommitRecord.sample(
+                        try #require(Label("20261121T020000Z-full-aaaa")), start: lsn(1, 40), stop: lsn(2, 400)))
+            }
+            let about = InfoMessage.about(try survey(memory, limit: 500).info).map(\.error.message)
+            #expect(about.filter { $0.contains("at the end of timeline 1") }.count == (isKept ? 1 : 0), "\(about)")
+            #expect(isKept || about.isEmpty, "\(about)")
+        }
+    }
+
     @Test("the time of the last commit is unknown where it was not looked for far enough")
     func unknownTime() throws {
         let memory = try repository(segments: 1...3)
