@@ -27,7 +27,7 @@ package enum KeepReason: Hashable, Sendable {
     case afterFull
     /// `keep-full`: there are not more full backups than that.
     case tooFewFulls
-    /// `keep-full`: among those on the way to this timeline, where backups are taken now, it is one of so many.
+    /// `keep-full`: among those on the way to this timeline, which is in use, it is one of so many.
     case onWay(TimelineID)
     /// `keep-days`: it ended in these days.
     case recent(days: Int)
@@ -209,24 +209,58 @@ package struct RetentionPlan: Sendable {
     /// What rules by number and time look at: a removal that was asked for takes a backup out of them.
     private var ruled: [Int] { items.indices.filter { !items[$0].isByHand } }
 
-    /// Counted over all timelines, by time; and once more on the way to the timeline on which backups are taken now, so
-    /// that those of a branch that was left take no place there. Where clocks cannot be believed, also by place.
+    /// Counted over all timelines, by time; and once more on the way to each timeline that is in use, so that those of
+    /// a branch that was left, or of a copy beside it, take no place there. Where clocks cannot be believed, also by
+    /// place.
+    ///
+    /// In use is what was archived or backed up since the oldest of those that are counted over all, or in the week
+    /// before the newest: which of two timelines is the original and which a copy shows nowhere.
     private mutating func keepFulls() {
         guard let count = rules.keepFull else { return }
         let byTime = ruled.sorted { (stop($0), $0) < (stop($1), $1) }
         guard let newest = byTime.last else { return }
         let kept = newestFulls(count, byTime)
         for index in kept.range { keep(index, kept.reason(index)) }
-        let live = items[newest].backup.record
-        let onWay = newestFulls(count, ruled.filter { items[$0].backup.record.leads(to: live) })
-        for index in onWay.range where items[index].reasons.allSatisfy({ !$0.isOfKeepFull }) {
-            keep(index, .onWay(live.span.timeline))
+        let weekBefore = Self.adding(-7 * 86_400, to: min(stop(newest), facts.now))
+        let begin = min(kept.range.first.map(stop) ?? weekBefore, weekBefore)
+        for line in lines where line.lastUse >= begin {
+            let onWay = newestFulls(count, ruled.filter { line.isReached(from: items[$0].backup.record) })
+            for index in onWay.range where items[index].reasons.allSatisfy({ !$0.isOfKeepFull }) {
+                keep(index, .onWay(line.timeline))
+            }
         }
         guard !isTimeInOrder else { return }
         let byPlace = newestFulls(count, ruled)
         for index in byPlace.range where items[index].reasons.allSatisfy({ !$0.isOfKeepFull }) {
             keep(index, byPlace.reason(index))
         }
+    }
+
+    /// The way to every timeline on which there is a backup, or WAL and a history; the highest first.
+    private var lines: [Line] {
+        var lines: [Line] = []
+        for system in facts.systems {
+            for timeline in system.archive.timelines {
+                guard let last = system.lastStored[timeline], let history = system.archive.history(of: timeline) else {
+                    continue
+                }
+                let switches = history.entries.compactMap { entry in
+                    entry.end.map { CommitRecord.TimelineSwitch(timeline: entry.timeline, switchLSN: $0) }
+                }
+                lines.append(
+                    Line(system: system.identifier, timeline: timeline, switches: switches, lastUse: last))
+            }
+        }
+        for index in ruled {
+            let (system, span) = (items[index].backup.record.server.systemIdentifier, items[index].backup.record.span)
+            if let known = lines.firstIndex(where: { $0.system == system && $0.timeline == span.timeline }) {
+                lines[known].lastUse = max(lines[known].lastUse, stop(index))
+            } else {
+                lines.append(
+                    Line(system: system, timeline: span.timeline, switches: span.history, lastUse: stop(index)))
+            }
+        }
+        return lines.sorted { ($0.timeline, $0.system.number) > ($1.timeline, $1.system.number) }
     }
 
     /// The newest full backups of `ordered`, so many, and what follows the oldest of them; all where there are too few.
@@ -366,13 +400,31 @@ extension KeepReason {
     }
 }
 
+/// The way to a timeline.
+private struct Line {
+    let system: SystemIdentifier
+    let timeline: TimelineID
+    /// Where the timelines before it were left, oldest first.
+    let switches: [CommitRecord.TimelineSwitch]
+    /// When something was archived (by the store's clock) or backed up on the timeline itself for the last time.
+    var lastUse: Timestamp
+
+    /// Whether the backup ended on this way.
+    func isReached(from backup: CommitRecord) -> Bool {
+        guard backup.server.systemIdentifier == system else { return false }
+        let span = backup.span
+        if span.timeline == timeline { return true }
+        let left = switches.drop { $0.timeline != span.timeline }
+        return !left.isEmpty && left.allSatisfy { span.stopLSN <= $0.switchLSN }
+    }
+}
+
 extension CommitRecord {
     /// Whether this backup ended on the way to the timeline of `other`, as the record of that one tells it.
     fileprivate func leads(to other: CommitRecord) -> Bool {
-        guard server.systemIdentifier == other.server.systemIdentifier else { return false }
-        if span.timeline == other.span.timeline { return true }
-        let left = other.span.history.drop { $0.timeline != span.timeline }
-        return !left.isEmpty && left.allSatisfy { span.stopLSN <= $0.switchLSN }
+        let (system, span) = (other.server.systemIdentifier, other.span)
+        return Line(system: system, timeline: span.timeline, switches: span.history, lastUse: span.stopTime)
+            .isReached(from: self)
     }
 
     /// Whether both lie on one timeline of one database system.

@@ -144,8 +144,10 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey(
             "keep-full", .cluster, .integer(1...10_000), note: "no rule",
             "How many full backups expire keeps, with every later backup and all WAL from the oldest of them on. They "
-                + "are counted over all timelines, and once more on the way to the timeline of the newest backup: what "
-                + "a recovery to an earlier moment left behind takes no place there. "
+                + "are counted over all timelines, and once more on the way to each timeline in use: what a recovery "
+                + "to an earlier moment left behind, or a promoted copy took, takes no place there. In use is a "
+                + "timeline with WAL or a backup since the oldest of those counted over all, or in the week before the "
+                + "newest. "
                 + "What several keep rules keep is kept; without any rule nothing is removed."),
         ConfigurationKey(
             "keep-days", .cluster, .integer(1...36_500), note: "no rule",

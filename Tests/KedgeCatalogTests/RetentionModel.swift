@@ -278,12 +278,32 @@ struct RetentionModel {
                     stop(one) < stop(two) || stop(one) == stop(two) && place(one) < place(two)
                 }
                 if fulls.filter({ isBefore(backup, $0) }).count < count { return true }
-                guard let live = ruled.first(where: { live in !ruled.contains { isBefore(live, $0) } }) else {
-                    return true
-                }
-                if isOnWay(backup, to: live) {
-                    let newer = fulls.filter { isOnWay($0, to: live) && place($0) > place(backup) }
-                    if newer.count < count { return true }
+                // When the window of the rule begins, or a week ago: what was used since then is in use.
+                let week = min(ruled.map(stop).max() ?? facts.now, facts.now).adding(seconds: -7 * 86_400)
+                let counted = fulls.count < count ? ruled.map(stop) : fulls.map(stop).sorted().suffix(count)
+                let begin = min(week, counted.min() ?? week)
+                for system in facts.systems {
+                    for timeline in system.archive.timelines {
+                        let uses =
+                            ruled.map(\.record).filter {
+                                $0.server.systemIdentifier == system.identifier && $0.span.timeline == timeline
+                            }.map(\.span.stopTime) + [system.lastStored[timeline]].compactMap(\.self)
+                        guard uses.contains(where: { $0 >= begin }),
+                            let history = system.archive.history(of: timeline)
+                        else { continue }
+                        func isBefore(_ backup: Backup) -> Bool {
+                            guard backup.record.server.systemIdentifier == system.identifier else { return false }
+                            var isReached = false
+                            for entry in history.entries {
+                                if entry.timeline == backup.record.span.timeline { isReached = true }
+                                if isReached, let end = entry.end, end < backup.record.span.stopLSN { return false }
+                            }
+                            return isReached
+                        }
+                        guard isBefore(backup) else { continue }
+                        let newer = fulls.filter { isBefore($0) && place($0) > place(backup) }
+                        if newer.count < count { return true }
+                    }
                 }
                 let isEarlier = ruled.contains { earlier in
                     ruled.contains { later in

@@ -10,12 +10,12 @@ import Testing
     /// 2026-11-01T00:00:00Z, a Sunday.
     private let day0 = Timestamp(secondsSince1970: 1_793_491_200)
 
-    /// One backup a day from `day0` on, each in a segment of its own; `types`: f for full, d for a delta of the one
-    /// before.
-    private func daily(_ types: String) throws -> [RetentionFacts.Backup] {
+    /// One backup a day from `day0` on, or every so many days, each in a segment of its own; `types`: f for full, d for
+    /// a delta of the one before.
+    private func daily(_ types: String, every days: Int64 = 1) throws -> [RetentionFacts.Backup] {
         var backups: [RetentionFacts.Backup] = []
         for (day, type) in types.enumerated() {
-            let time = day0.adding(seconds: Int64(day) * 86_400 + 7200)
+            let time = day0.adding(seconds: Int64(day) * days * 86_400 + 7200)
             let isDelta = type == "d"
             let label = try #require(Label("\(time.labelText)-\(isDelta ? "delta" : "full")-aaaa"))
             let start = LSN(UInt64(day + 1) << 20 + 40)
@@ -30,7 +30,8 @@ import Testing
     }
 
     private func facts(
-        _ backups: [RetentionFacts.Backup], daysLater: Int64 = 0, running: [RetentionFacts.Running] = []
+        _ backups: [RetentionFacts.Backup], daysLater: Int64 = 0, running: [RetentionFacts.Running] = [],
+        lastStored: Timestamp? = nil
     ) -> RetentionFacts {
         var inventory = WALInventory(segmentSize: 1 << 20)
         for number in UInt64(1)...UInt64(backups.count + 2) {
@@ -43,7 +44,7 @@ import Testing
             systems: [
                 .init(
                     identifier: SystemIdentifier(7), archive: ArchivedWAL(inventory: inventory, histories: [:]),
-                    lastStored: [TimelineID(1): now])
+                    lastStored: [TimelineID(1): lastStored ?? now])
             ], backups: backups, running: running)
     }
 
@@ -79,28 +80,74 @@ import Testing
         }
     }
 
-    @Test("after a recovery to an earlier moment keep-full counts over all and on the way to the new branch")
+    @Test("after a recovery to an earlier moment keep-full counts over all and on the way to each branch in use")
     func keepFullAfterRecovery() throws {
-        // Days 2 and 3 lie on timeline 1 behind the point where timeline 2 branched off.
-        var backups = try daily("fffff")
+        // Weeks 2 and 3 lie on timeline 1 behind the point where timeline 2 branched off.
+        var backups = try daily("fffff", every: 7)
         branched(&backups, [4], fork: 2)
-        let plan = RetentionPlan(facts(backups), RetentionRules(keepFull: 2))
-        #expect(plan.removed.map(\.label) == [backups[0].record.label, backups[2].record.label])
+        let rules = RetentionRules(keepFull: 2)
+        let left = backups[3].record.span.stopTime
+        let plan = RetentionPlan(facts(backups, lastStored: left), rules)
+        #expect(plan.removed.map(\.label) == [backups[0].record.label])
         #expect(plan.item(backups[3].record.label)?.text == "kept: full backup no. 2 of keep-full")
         #expect(
             plan.item(backups[1].record.label)?.text == "kept: keep-full wants so many on the way to timeline 2")
-        // With so many on the branch itself, all others go.
-        var later = try daily("ffffff")
+        // With so many on the branch itself, and nothing archived behind it since the older of them, all others go.
+        var later = try daily("ffffff", every: 7)
         branched(&later, [4, 5], fork: 2)
         #expect(
-            RetentionPlan(facts(later), RetentionRules(keepFull: 2)).items.filter(\.isKept).map(\.label)
+            RetentionPlan(facts(later, lastStored: left), rules).items.filter(\.isKept).map(\.label)
                 == [later[4].record.label, later[5].record.label])
+    }
+
+    @Test("a promoted copy with the newest full backups does not cost the original, which goes on, its own")
+    func keepFullBesideANewerCopy() throws {
+        // Weeks 0 to 2 are the original's; on the two days after the last a copy takes one each, from behind it.
+        var backups = try daily("fffff", every: 7)
+        branched(&backups, [3, 4], fork: 3)
+        let last = backups[2].record.span.stopTime
+        for (index, days) in [(3, 1), (4, 2)] as [(Int, Int64)] {
+            backups[index].record.span.stopTime = last.adding(seconds: days * 86_400)
+        }
+        let rules = RetentionRules(keepFull: 2)
+        // Also where the original had nothing to archive since.
+        for lastStored in [nil, last] {
+            let plan = RetentionPlan(facts(backups, lastStored: lastStored), rules)
+            #expect(days(plan) == [1, 2, 3, 4])
+            #expect(
+                plan.item(backups[2].record.label)?.text == "kept: keep-full wants so many on the way to timeline 1")
+        }
+        // Where it forked off before the last of them the same.
+        var early = backups
+        branched(&early, [3, 4], fork: 1)
+        #expect(days(RetentionPlan(facts(early), rules)) == [1, 2, 3, 4])
+        // What nothing more comes of for longer than a week is left.
+        for (index, days) in [(3, 8), (4, 9)] as [(Int, Int64)] {
+            backups[index].record.span.stopTime = last.adding(seconds: days * 86_400)
+        }
+        #expect(days(RetentionPlan(facts(backups, lastStored: last), rules)) == [3, 4])
+        #expect(days(RetentionPlan(facts(backups), rules)) == [1, 2, 3, 4])
+    }
+
+    @Test("before its first backup a branch keeps its full backups behind which those of the one that was left lie")
+    func keepFullWithoutBackup() throws {
+        let backups = try daily("ffff", every: 7)
+        var known = facts(backups)
+        let second = TimelineID(2)
+        let history = try TimelineHistory(timeline: second, ancestors: [(TimelineID(1), LSN(3 << 20))])
+        known.systems[0].archive = ArchivedWAL(
+            inventory: known.systems[0].archive.inventory, histories: [second: history])
+        known.systems[0].lastStored[second] = known.now
+        let plan = RetentionPlan(known, RetentionRules(keepFull: 1))
+        #expect(days(plan) == [1, 3])
+        #expect(
+            plan.item(backups[1].record.label)?.text == "kept: keep-full wants so many on the way to timeline 2")
     }
 
     @Test("a promoted copy that is left does not cost the timeline that goes on its full backups")
     func keepFullBesideACopy() throws {
-        // Days 1 and 2 were taken by a copy on timeline 2, and the original went on.
-        var backups = try daily("fffffff")
+        // Weeks 1 and 2 were taken by a copy on timeline 2, and the original went on.
+        var backups = try daily("fffffff", every: 7)
         branched(&backups, [1, 2], fork: 1)
         let plan = RetentionPlan(facts(backups), RetentionRules(keepFull: 3))
         let kept = Set(plan.items.filter(\.isKept).map(\.label))
