@@ -54,15 +54,20 @@ package struct ReplaySearch {
     /// Segments of which it is not known what is in them, with the reason; at most ten.
     package private(set) var unproven: [(segment: WALSegment, reason: String)] = []
 
+    /// How many segments were looked at.
+    package private(set) var segmentCount = 0
+    /// Whether it ended at `segmentLimit`, and not where replay does: a stop may lie behind that.
+    package private(set) var isCutShort = false
+
     private var hasEnded = false
     private let target: RecoveryTarget
     private let start: LSN
 
     /// Goes over `chain` from the record at `start` on until something stops replay, the chain ends, or `bound` is
-    /// reached.
+    /// reached; over no more than `segmentLimit` segments.
     package init(
         _ chain: WALChain, from start: LSN, to target: RecoveryTarget, before bound: LSN = LSN(.max),
-        knowledge: any WALKnowledge
+        segmentLimit: Int = .max, knowledge: any WALKnowledge
     ) throws(KedgeError) {
         self.chain = chain
         self.target = target
@@ -70,6 +75,11 @@ package struct ReplaySearch {
         end = chain.limit
         try chain.forEachLink(from: start) { (link) throws(KedgeError) in
             if link.segment.startLSN(segmentSize: chain.segmentSize) >= bound { return false }
+            guard segmentCount < segmentLimit else {
+                isCutShort = true
+                return false
+            }
+            segmentCount += 1
             return try look(at: link, knowledge)
         }
     }

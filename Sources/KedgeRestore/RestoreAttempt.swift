@@ -16,16 +16,23 @@ struct RestoreAttempt {
     private let planner: RestorePlanner
     private let backup: CommitRecord
     private let history: TimelineHistory
-    private let search: ReplaySearch
+    let search: ReplaySearch
     /// For a name: the next restore point of that name behind the stop, or why it is not known whether there is one.
-    private let namesake: Result<RestorePoint, KedgeError>?
+    private let namesake: Namesake?
+
+    private enum Namesake {
+        case known(RestorePoint)
+        case unknown(String)
+    }
 
     private var request: RestoreRequest { planner.request }
     private var chain: WALChain { search.chain }
 
-    /// Looks for the target in the WAL from the backup's start on, before `bound`.
+    /// Looks for the target in the WAL from the backup's start on, before `bound`. With a `segmentLimit` in no more
+    /// segments than that, and not for a namesake behind the stop.
     init(
-        _ planner: RestorePlanner, _ backup: CommitRecord, _ history: TimelineHistory, before bound: LSN
+        _ planner: RestorePlanner, _ backup: CommitRecord, _ history: TimelineHistory, before bound: LSN,
+        segmentLimit: Int? = nil
     ) throws(KedgeError) {
         self.planner = planner
         self.backup = backup
@@ -34,24 +41,25 @@ struct RestoreAttempt {
         let chain = WALChain(planner.archive, along: history, from: start.position / planner.archive.segmentSize)
         let end = planner.request.target == .immediate ? min(bound, backup.span.stopLSN) : bound
         search = try ReplaySearch(
-            chain, from: start, to: planner.request.target, before: end, knowledge: planner.knowledge)
-        namesake = try RestoreAttempt.namesake(search, before: end, planner)
+            chain, from: start, to: planner.request.target, before: end, segmentLimit: segmentLimit ?? .max,
+            knowledge: planner.knowledge)
+        namesake = segmentLimit == nil ? try RestoreAttempt.namesake(search, before: end, planner) : nil
     }
 
     /// What lies behind the stop decides nothing: failing to read it refuses no plan. Throws `interrupted`.
     private static func namesake(
         _ search: ReplaySearch, before end: LSN, _ planner: RestorePlanner
-    ) throws(KedgeError) -> Result<RestorePoint, KedgeError>? {
+    ) throws(KedgeError) -> Namesake? {
         guard case .name = planner.request.target, let stop = search.stop else { return nil }
         do throws(KedgeError) {
             let later = try ReplaySearch(
                 search.chain, from: stop.record + 1, to: planner.request.target, before: end,
-                knowledge: planner.knowledge)
-            guard case .restorePoint(let point)? = later.stop?.event else { return nil }
-            return .success(point)
+                segmentLimit: planner.namesakeLimit, knowledge: planner.knowledge)
+            if case .restorePoint(let point)? = later.stop?.event { return .known(point) }
+            return later.isCutShort ? .unknown(planner.namesakeLimitText) : nil
         } catch {
             guard error.code != .interrupted else { throw error }
-            return .failure(error)
+            return .unknown(error.message)
         }
     }
 
@@ -200,13 +208,13 @@ struct RestoreAttempt {
                     + "\(followed) and no later promotion, until recovery_target_timeline is changed.")
         }
         switch namesake {
-        case .success(let point)?:
+        case .known(let point)?:
             warnings.append(
                 "Restore point \"\(point.name)\" was made more than once: recovery stops at the first that it meets, "
                     + "and another was made at \(point.time), LSN \(point.lsn).  For that one give \"--target-lsn "
                     + "\(point.lsn)\" instead.")
-        case .failure(let error)?:
-            warnings.append("It is not known whether a later restore point has the same name: \(error.message).")
+        case .unknown(let why)?:
+            warnings.append("It is not known whether a later restore point has the same name: \(why).")
         case nil: break
         }
         if backup.health.damagedPageCount > 0 {

@@ -27,7 +27,7 @@ package struct RestorePlan: Sendable {
     /// What was found to be true, one sentence each.
     package let proofs: [String]
     /// What is not as it should be, or could not be proven, one sentence each.
-    package let warnings: [String]
+    package fileprivate(set) var warnings: [String]
 
     /// Whether the server may ask for WAL before it needs it. From 15 on it does so, `recovery_prefetch` being `try`
     /// (src/backend/access/transam/xlogprefetcher.c), and `archive-get` rightly refuses a file that is missing in the
@@ -64,6 +64,9 @@ package struct RestorePlanner {
     package let backups: [CommitRecord]
     package let archive: ArchivedWAL
     package let knowledge: any WALKnowledge
+    /// In how many segments a second restore point of the target's name is looked for, behind the stop and before the
+    /// backup each: these are one short read each, which a restore in the middle of the night has no hours for.
+    package var namesakeLimit = 2_000
 
     package init(
         _ request: RestoreRequest, backups: [CommitRecord], archive: ArchivedWAL, knowledge: any WALKnowledge
@@ -87,8 +90,12 @@ package struct RestorePlanner {
             switch attempt.result() {
             case .success(let plan):
                 try refuseIfAmbiguous(plan)
-                try refuseNamesakes(plan, along: history, older: candidates)
-                return plan
+                var known = plan
+                if let why = try refuseNamesakes(plan, along: history, older: candidates) {
+                    known.warnings.append(
+                        "It is not known whether an earlier restore point has the same name: \(why).")
+                }
+                return known
             case .failure(let refusal):
                 failure = failure ?? refusal.error
                 guard refusal.olderMayServe else { throw try withAlternatives(failure ?? refusal.error, to: history) }
@@ -188,17 +195,21 @@ package struct RestorePlanner {
     }
 
     /// Refuses a name that restore points on both sides of the chosen backup's stop have: recovery stops at the first
-    /// that it meets, so which backup it begins with would decide which state is restored.
+    /// that it meets, so which backup it begins with would decide which state is restored. Returns why it is not known
+    /// whether there are any, nil where it is.
     private func refuseNamesakes(
         _ plan: RestorePlan, along history: TimelineHistory, older candidates: [CommitRecord]
-    ) throws(KedgeError) {
+    ) throws(KedgeError) -> String? {
         guard case .name = request.target, request.backup == nil,
             case .restorePoint(let chosen)? = plan.stop?.event
-        else { return }
+        else { return nil }
         var bound = plan.backup.span.stopLSN
+        var left = namesakeLimit
         for backup in candidates.drop(while: { $0.label != plan.backup.label }).dropFirst() {
             do throws(KedgeError) {
-                let attempt = try RestoreAttempt(self, backup, history, before: bound)
+                let attempt = try RestoreAttempt(self, backup, history, before: bound, segmentLimit: left)
+                if attempt.search.isCutShort { return namesakeLimitText }
+                left -= attempt.search.segmentCount
                 // The bound lies within a segment, of which all is looked at: it may be the very same.
                 if case .success(let other) = attempt.result(), case .restorePoint(let point)? = other.stop?.event,
                     point.lsn < chosen.lsn
@@ -208,11 +219,14 @@ package struct RestorePlanner {
             } catch {
                 // WAL before the chosen backup that cannot be read is no reason against it.
                 guard error.code != .targetAmbiguous, error.code != .interrupted else { throw error }
-                return
+                return error.message
             }
             bound = min(bound, backup.span.stopLSN)
         }
+        return nil
     }
+
+    var namesakeLimitText: String { "only \(namesakeLimit) WAL segments were searched for one" }
 
     /// `error`, with the timelines added to its hint on which the target can be reached.
     private func withAlternatives(_ error: KedgeError, to history: TimelineHistory) throws(KedgeError) -> KedgeError {

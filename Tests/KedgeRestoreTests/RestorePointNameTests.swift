@@ -38,10 +38,42 @@ import Testing
     private func plan(_ model: HistoryModel, _ label: Label? = nil, name: String = "nightly") throws(KedgeError)
         -> RestorePlan
     {
-        try RestorePlanner(
+        try planner(model, label, name, knowledge: model).plan()
+    }
+
+    private func planner(
+        _ model: HistoryModel, _ label: Label? = nil, _ name: String = "nightly", knowledge: any WALKnowledge,
+        limit: Int? = nil
+    ) -> RestorePlanner {
+        var planner = RestorePlanner(
             RestoreRequest(backup: label, target: .name(name)), backups: model.backups, archive: model.archive,
-            knowledge: model
-        ).plan()
+            knowledge: knowledge)
+        if let limit { planner.namesakeLimit = limit }
+        return planner
+    }
+
+    /// Counts the segments that are asked for; those in `unreadable` cannot be read.
+    private final class Counted: WALKnowledge {
+        let model: HistoryModel
+        let unreadable: Set<UInt64>
+        private(set) var asked: [UInt64] = []
+
+        init(_ model: HistoryModel, unreadable: Set<UInt64> = []) {
+            self.model = model
+            self.unreadable = unreadable
+        }
+
+        func summary(of link: WALLink) throws(KedgeError) -> WALSummary {
+            asked.append(link.segment.number)
+            if unreadable.contains(link.segment.number) {
+                throw KedgeError(.damaged, "segment \(link.segment.number) is damaged", hint: "x")
+            }
+            return try model.summary(of: link)
+        }
+
+        func detail(of link: WALLink, upTo limit: LSN) throws(KedgeError) -> WALDetail {
+            try model.detail(of: link, upTo: limit)
+        }
     }
 
     private func point(_ segment: UInt64) -> LSN { LSN(segment * Base.mega + 0x2000) }
@@ -101,6 +133,49 @@ import Testing
             RestoreRequest(target: .name("nightly")), backups: two.backups, archive: two.archive.holding(inventory),
             knowledge: two)
         #expect(try planner.plan().stop?.record == point(4))
+    }
+
+    @Test("a second one is looked for in so many segments, and beyond them the plan says that it is not known")
+    func limit() throws {
+        // Behind the stop: the segment of the stop itself is the first.
+        let forward = try model([1])
+        let few = Counted(forward)
+        let found = try planner(forward, knowledge: few, limit: 1).plan()
+        #expect(found.stop?.record == point(2))
+        #expect(few.asked == [1, 2, 2])
+        #expect(
+            found.warnings == [
+                "It is not known whether a later restore point has the same name: only 1 WAL segments were searched "
+                    + "for one."
+            ])
+        #expect(try planner(forward, knowledge: forward, limit: 2).plan().warnings.count == 1)
+        // Before the backup: segments 1 to 4, of which the last is looked at up to the backup's stop.
+        let backward = try model([1, 4])
+        for limit in [0, 1] {
+            let few = Counted(backward)
+            let found = try planner(backward, knowledge: few, limit: limit).plan()
+            #expect(found.stop?.record == point(4))
+            #expect(few.asked.filter { $0 < 4 }.count == limit)
+            #expect(
+                found.warnings.last
+                    == "It is not known whether an earlier restore point has the same name: only \(limit) WAL segments "
+                    + "were searched for one.")
+        }
+        #expect(throws: KedgeError.self) { _ = try planner(backward, knowledge: backward, limit: 2).plan() }
+        // What is before the backup and cannot be read.
+        let damaged = try planner(backward, knowledge: Counted(backward, unreadable: [1])).plan()
+        #expect(
+            damaged.warnings == [
+                "It is not known whether an earlier restore point has the same name: segment 1 is damaged."
+            ])
+    }
+
+    @Test("looking for an earlier one does not look on behind it")
+    func earlierOnly() throws {
+        let model = try model([1, 3])
+        let counted = Counted(model)
+        #expect(throws: KedgeError.self) { _ = try planner(model, knowledge: counted).plan() }
+        #expect(counted.asked == [3, 3, 4, 1, 2])
     }
 
     @Test("a name that nobody gave is never answered with a way to recover beyond it")
