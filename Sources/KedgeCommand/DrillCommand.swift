@@ -47,7 +47,7 @@ enum DrillCommand {
             throw KedgeError(
                 .configuration, "cannot drill: cluster \"\(cluster.name)\" has no key \"drill-directory\"",
                 hint:
-                    "Add it, such as \"drill-directory = /var/lib/kedge/scratch\": the whole cluster is restored there."
+                    "Add it, such as \"drill-directory = /var/lib/kedge-drill\": the whole cluster is restored there."
             )
         }
         let wish = try wish(context)
@@ -160,8 +160,11 @@ enum DrillCommand {
         let repositories = configuration.repositories.compactMap { repository in
             repository.place.directory.map { ("repository \"\(repository.name)\"", $0) }
         }
+        // What lies in a repository would be swept as a stranger, with a running server on it.
+        let place = try FileSystem.resolved(path)
         for (what, other) in [("the data directory", cluster.pgdata)] + repositories {
-            guard (path.bytes + [0x2F]).starts(with: Array(other.utf8) + [0x2F]) else { continue }
+            let other = try FileSystem.resolved(RawPath(other))
+            guard (place.bytes + [0x2F]).starts(with: other.bytes + [0x2F]) else { continue }
             throw KedgeError(
                 .configuration, "cannot drill in \"\(path)\": it lies in \(what)",
                 hint: "Set drill-directory to a directory of its own.")
