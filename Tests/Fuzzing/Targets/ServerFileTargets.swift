@@ -63,7 +63,8 @@ extension FuzzTarget {
             let replaced = ["restore_command", "recovery_target", "recovery_target_name", "archive_mode"]
             for line in before.split(separator: 0x0A) {
                 let text = String(decoding: line, as: UTF8.self).lowercased()
-                let name = text.split(whereSeparator: { " \t=".contains($0) }).first.map { String($0) } ?? ""
+                // A line that begins with "=" sets nothing: the server refuses it (guc-file.l).
+                let name = String(text.drop { " \t".contains($0) }.prefix { !" \t=".contains($0) })
                 require(!replaced.contains(name), "an older setting is taken back: \(text)")
             }
         },
