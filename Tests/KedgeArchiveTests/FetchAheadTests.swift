@@ -229,6 +229,18 @@ import Testing
         #expect(try FileSystem.exists(copies.directory.appending(names[2])))
     }
 
+    @Test("a copy whose name another file takes meanwhile is not moved: its own bytes are still to be had")
+    func replacedMeanwhile() throws {
+        let copies = try fill()
+        let copy = try #require(copies.find(names[1]))
+        let place = copies.directory.appending(names[1])
+        try FileSystem.removeFile(at: place)
+        try FileDescriptor.open(place, [.write, .create, .exclusive], mode: 0o600).write(Array("other".utf8), at: 0)
+        let target = try FileDescriptor.open(fixture.path("pg_wal"), [.read, .directory])
+        #expect(try !copy.move(to: "RECOVERYXLOG", in: target) { _ in })
+        #expect(try copy.bytes() == local(names[1]))
+    }
+
     @Test("a segment that comes late does not hold up the next ones")
     func late() throws {
         let (copies, names) = (try copies(), names)

@@ -271,6 +271,14 @@ import Testing
         #expect(try !store.contains("a"))
     }
 
+    @Test("a try of conditional puts that fails in the middle leaves nothing in the bucket")
+    func failedProbe() throws {
+        let paper = try PaperObjectStore { _, number in number == 2 ? .answer(200) : nil }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(throws: KedgeError.self) { try store.confirmConditionalPut(random: SystemRandomSource()) }
+        #expect(paper.requests.count > 2 && paper.objects.isEmpty)
+    }
+
     @Test("a good status of somebody who is no object store stores nothing and shows nothing", arguments: 0..<4)
     func impostor(_ index: Int) throws {
         let impostor = Self.impostors[index]
