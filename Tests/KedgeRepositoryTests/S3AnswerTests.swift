@@ -1,5 +1,6 @@
-// What answers of object stores mean, and how places and names become URLs: no store is needed.
+// What answers of object stores mean, and how places and names become URLs. No real store is needed.
 import KedgeCore
+import KedgeTestSupport
 import Testing
 
 @testable import KedgeRepository
@@ -118,5 +119,26 @@ import Testing
         #expect([0xF8, 0, 255].map { UInt8($0) }.base64Text == "+AD/")
         #expect(Array("a".utf8).base64Text == "YQ==" && Array("ab".utf8).base64Text == "YWI=")
         #expect([UInt8]().base64Text == "" && [UInt8(0x0A), 0xFF].hexText == "0aff")
+    }
+
+    // MARK: Stores with habits of their own
+
+    @Test("an answer without a body, and XML, may call itself a web page: some stores' do")
+    func pagesOfStores() throws {
+        let paper = try PaperObjectStore { _, _ in nil }
+        paper.habits.contentType = "text/html; charset=UTF-8"
+        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
+        #expect(try store.put("a", ObjectBody([1]), .createOnly) == .created)
+        #expect(try store.list(below: nil, after: nil, limit: 10).entries.map(\.name) == ["a"])
+        #expect(try store.remove(["a"]).isEmpty)
+        #expect(try !store.contains("a"))
+    }
+
+    @Test("a try of conditional puts that fails in the middle leaves nothing in the bucket")
+    func failedProbe() throws {
+        let paper = try PaperObjectStore { _, number in number == 2 ? .answer(200) : nil }
+        let store = S3Store(try paper.settings(), conditionalPut: true)
+        #expect(throws: KedgeError.self) { try store.confirmConditionalPut(random: SystemRandomSource()) }
+        #expect(paper.requests.count > 2 && paper.objects.isEmpty)
     }
 }

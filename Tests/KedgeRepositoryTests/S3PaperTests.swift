@@ -260,25 +260,6 @@ import Testing
         ("a page with a tag", [("Content-Type", "Text/HTML"), ("ETag", "W/\"21-x\"")], "<html><p>Log in</p></html>"),
     ]
 
-    @Test("an answer without a body, and XML, may call itself a web page: some stores' do")
-    func pagesOfStores() throws {
-        let paper = try PaperObjectStore { _, _ in nil }
-        paper.habits.contentType = "text/html; charset=UTF-8"
-        let store = S3Store(try paper.settings(), conditionalPut: true, partBytes: 64 << 10)
-        #expect(try store.put("a", ObjectBody([1]), .createOnly) == .created)
-        #expect(try store.list(below: nil, after: nil, limit: 10).entries.map(\.name) == ["a"])
-        #expect(try store.remove(["a"]).isEmpty)
-        #expect(try !store.contains("a"))
-    }
-
-    @Test("a try of conditional puts that fails in the middle leaves nothing in the bucket")
-    func failedProbe() throws {
-        let paper = try PaperObjectStore { _, number in number == 2 ? .answer(200) : nil }
-        let store = S3Store(try paper.settings(), conditionalPut: true)
-        #expect(throws: KedgeError.self) { try store.confirmConditionalPut(random: SystemRandomSource()) }
-        #expect(paper.requests.count > 2 && paper.objects.isEmpty)
-    }
-
     @Test("a good status of somebody who is no object store stores nothing and shows nothing", arguments: 0..<4)
     func impostor(_ index: Int) throws {
         let impostor = Self.impostors[index]
