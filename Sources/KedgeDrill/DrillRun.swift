@@ -1,4 +1,4 @@
-// One run of a drill, step by step, and what is known so far: of this the proof is made at the end.
+// One run of a drill, step by step: restored, started, recovered, checked, and the proof of it.
 
 import KedgeCatalog
 import KedgeCore
@@ -8,31 +8,25 @@ import KedgeRestore
 
 /// The steps of a drill. Used by one thread, once.
 final class DrillRun {
-    private let source: RepositorySource
     private let cluster: ClusterRepository
     private let scratch: ScratchDirectory
     private let options: Drill.Options
     private let tools: Drill.Tools
     private let checks: CheckList
     private let started: Timestamp
-    private var clock: PhaseClock
+    private let clock: PhaseClock
+    private let restore: DrillRestore
 
-    private(set) var plan: RestorePlan?
-    private(set) var warnings: [String] = []
-    private var backup: CommitRecord?
-    private var programs: ServerPrograms?
+    private var ownWarnings: [String] = []
     private var server: ScratchServer?
     private var user = ""
-    private var request = RestoreRequest()
     private var end: RecoveryEnd?
     private var isReached = false
-    private var survey: RepositoryInfo?
 
     init(
         _ source: RepositorySource, _ cluster: ClusterRepository, _ scratch: ScratchDirectory,
         _ options: Drill.Options, _ tools: Drill.Tools
     ) {
-        self.source = source
         self.cluster = cluster
         self.scratch = scratch
         self.options = options
@@ -40,11 +34,18 @@ final class DrillRun {
         checks = CheckList(time: tools.time)
         started = tools.time.now()
         clock = PhaseClock(tools.time)
+        restore = DrillRestore(source, cluster, scratch, options, tools, checks: checks, clock: clock)
     }
+
+    /// Nil where nothing could be planned.
+    var plan: RestorePlan? { restore.plan }
+
+    /// What happened on the way that is no check, a sentence each.
+    var warnings: [String] { restore.warnings + ownWarnings }
 
     /// Everything but the proof and the removal. Returns early at the first check without which no other makes sense.
     private func recoverAndCheck() throws(KedgeError) {
-        guard let restored = try restore(), let plan, let programs else { return }
+        guard let restored = try restore.run(), let plan, let programs = restore.programs else { return }
         let configuration = try configuration(of: restored, plan, programs)
         let server = ScratchServer(programs, scratch, interruption: tools.interruption)
         self.server = server
@@ -57,161 +58,11 @@ final class DrillRun {
         try DatabaseChecks(
             server: server, programs: programs, user: user, amcheck: options.amcheck, checks: checks, tools: tools
         ).run()
-        let unusable = try runAssertions(server)
+        let unusable = try runAssertions(server, programs)
         try scanPages(server, plan.backup)
         clock.end()
         // What else is wrong is a result all the same.
         if let unusable, !checks.hasFailed { throw unusable }
-    }
-
-    // MARK: - Select and fetch
-
-    /// Plans and writes. Nil where the backup or its WAL turned out not to do.
-    private func restore() throws(KedgeError) -> Restore.Outcome? {
-        // What can be recovered now, not what will be when the drill is over. No restore would wait for it.
-        if options.recoveryPointObjective != nil { _ = try surveyed() }
-        clock.begin("select")
-        tools.progress.begin("planning")
-        request = try selectRequest()
-        var restoring = Restore.Options(
-            clusterName: options.clusterName, request: request, pgdata: scratch.data,
-            configuredPgdata: options.configuredPgdata, action: .pause, archiving: .off,
-            restoreCommand: options.restoreCommand, extraFilesDirectory: scratch.extraFiles,
-            processMax: options.processMax, workDirectory: options.workDirectory)
-        restoring.tablespaceDirectory = scratch.tablespaces
-        restoring.recoversAtOnce = true
-        let restore = Restore(
-            source, restoring, progress: tools.progress, time: tools.time, random: tools.random,
-            interruption: tools.interruption)
-        do throws(KedgeError) {
-            let outcome = try runWhenArchived(restore)
-            warnings += outcome.unreadable.map { "\"\($0.name)\" cannot be read: \($0.error.message)" }
-            warnings += outcome.plan.warnings
-            clock.end(bytes: outcome.totalBytes)
-            checks.add("fetch", .passed("\(outcome.files) files, each byte as it was backed up"))
-            return outcome
-        } catch {
-            clock.end()
-            try note(failedRestore: error)
-            return nil
-        }
-    }
-
-    /// Runs it; plans again while the reason against it may be gone as soon as a push under way has ended.
-    private func runWhenArchived(_ restore: Restore) throws(KedgeError) -> Restore.Outcome {
-        let begin = tools.time.monotonicNanoseconds()
-        let seconds = UInt64(clamping: options.gapPatience.components.seconds)
-        let patience = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        // A hole that is gone when it is looked at again: the next plan may meet another, but not for ever.
-        var closed = 0
-        while true {
-            do throws(KedgeError) {
-                return try restore.run { (plan) throws(KedgeError) in try approve(plan) }
-            } catch {
-                guard plan == nil, error.code == .targetUnreachable, request.target == .latest,
-                    tools.time.monotonicNanoseconds() - begin < (patience.overflow ? .max : patience.partialValue)
-                else { throw error }
-                switch try archivedHoles() {
-                case .mayClose: closed = 0
-                case .none where closed < 3: closed += 1
-                case .none, .stay: throw error
-                }
-                tools.progress.begin("waiting for WAL")
-                try tools.time.sleep(nanoseconds: 1_000_000_000, unless: tools.interruption)
-            }
-        }
-    }
-
-    /// What is missing behind the backup that would be restored.
-    private func archivedHoles() throws(KedgeError) -> ArchivedWAL.Holes {
-        guard let backup = try blamed() else { return .stay }
-        let archive = WALArchive(cluster, try cluster.registration(of: backup.server.systemIdentifier))
-        let archived = ArchivedWAL(inventory: try archive.inventory(), histories: try archive.histories().read)
-        return archived.holes(after: backup)
-    }
-
-    private func selectRequest() throws(KedgeError) -> RestoreRequest {
-        if case .given(let request) = options.wish { return request }
-        let windows = try surveyed().windows.map { window in
-            DrillWindow(
-                timeline: window.timeline, toLSN: window.to.lsn, toTime: window.to.time,
-                backups: window.backups.map {
-                    DrillWindow.Backup(
-                        label: $0.label, stopLSN: $0.span.stopLSN, stopTime: $0.span.stopTime)
-                })
-        }
-        return try options.wish.request(in: windows, random: tools.random)
-    }
-
-    /// What `info` knows of the repository; read once.
-    private func surveyed() throws(KedgeError) -> RepositoryInfo {
-        if let survey { return survey }
-        let name = cluster.repository.name
-        let info = Info(
-            [.init(name: options.clusterName, repositories: [.init(name: name, source: .success(source))])],
-            time: tools.time, random: tools.random, interruption: tools.interruption)
-        guard let found = try info.run().first?.repositories.first?.info else {
-            throw KedgeError(.defect, "could not survey repository \"\(name)\"", hint: "Please report this.")
-        }
-        let survey = try found.get()
-        self.survey = survey
-        return survey
-    }
-
-    /// What has to be right before anything is fetched.
-    private func approve(_ plan: RestorePlan) throws(KedgeError) {
-        self.plan = plan
-        backup = plan.backup
-        clock.end()
-        programs = try ServerPrograms.find(
-            majorVersion: plan.backup.server.postgresVersion, configured: options.binDirectory,
-            interruption: tools.interruption)
-        // It would be made at its recorded path, outside of the scratch directory.
-        if let tablespace = plan.tablespaces.first(where: { !$0.path.bytes.isEmpty }) {
-            throw KedgeError(
-                .notSupported,
-                "cannot drill: recovery would create tablespace \(tablespace.oid) at "
-                    + "\"\(tablespace.path)\"",
-                detail: "It was created after backup \(plan.backup.label), at LSN \(tablespace.lsn), and the server "
-                    + "makes it at the path that is in the WAL, outside of the scratch directory.",
-                hint: "Make a new backup and drill that one, or drill to a point before the tablespace was created, "
-                    + "such as \"--target-immediate\".")
-        }
-        clock.begin("fetch")
-    }
-
-    /// Tells damage from what says nothing about the backup, which is thrown.
-    private func note(failedRestore error: KedgeError) throws(KedgeError) {
-        if plan != nil {
-            guard error.code.exitStatus == ErrorCode.damaged.exitStatus || error.code == .archiveConflict else {
-                throw error
-            }
-            checks.add("fetch", .failed(DrillRun.sentence(error)))
-            return
-        }
-        // What was asked for may be a moment that nobody ever could recover to; that all of it can be is promised.
-        let isPromised = request.target == .latest || request.target == .immediate
-        guard
-            error.code == .damaged || error.code == .archiveConflict || (error.code == .targetUnreachable && isPromised)
-        else { throw error }
-        backup = try blamed()
-        guard backup != nil else { throw error }
-        checks.add("plan", .failed(DrillRun.sentence(error)))
-    }
-
-    /// The backup that would have been restored.
-    private func blamed() throws(KedgeError) -> CommitRecord? {
-        let backups = try BackupCatalog(cluster).list().backups
-        if let label = request.backup { return backups.first { $0.label == label } }
-        let system = cluster.newestRegistration.systemIdentifier
-        return backups.filter { $0.server.systemIdentifier == system }.max {
-            ($0.span.timeline, $0.span.stopLSN) < ($1.span.timeline, $1.span.stopLSN)
-        }
-    }
-
-    static func sentence(_ error: KedgeError) -> String {
-        let cause = error.cause.map { "; \(sentence($0))" } ?? "."
-        return ([error.message] + (error.detail.map { ["(\($0))"] } ?? [])).joined(separator: " ") + cause
     }
 
     // MARK: - Start and replay
@@ -226,7 +77,7 @@ final class DrillRun {
             main: main ?? original.appending("postgresql.conf"),
             .init(original: original, restored: scratch.data, extraFiles: scratch.extraFiles))
         for path in settings.missing {
-            warnings.append(
+            ownWarnings.append(
                 "The configuration file \"\(path)\" is not in the backup: what it sets is not known to the drill.")
         }
         // Its settings would win over the scratch server's own. The timeline is for archive-get, which looks for it
@@ -276,14 +127,14 @@ final class DrillRun {
         let result = try watch.run()
         user = watch.user
         if !watch.raised.isEmpty {
-            warnings.append(
+            ownWarnings.append(
                 "Replay wanted higher limits than pg_control names: \(watch.raised.joined(separator: ", ")).")
         }
         clock.split(at: watch.consistentAt, into: "replay")
         switch result {
         case .failed(let reason):
             clock.end()
-            checks.add("target-reached", .failed("The server did not get to \(request.target): \(reason)."))
+            checks.add("target-reached", .failed("The server did not get to \(restore.request.target): \(reason)."))
             return false
         case .reached(let end):
             self.end = end
@@ -325,10 +176,10 @@ final class DrillRun {
     // MARK: - Checks
 
     /// Returns what makes the file itself unusable; nil where each check could be run.
-    private func runAssertions(_ server: ScratchServer) throws(KedgeError) -> KedgeError? {
+    private func runAssertions(_ server: ScratchServer, _ programs: ServerPrograms) throws(KedgeError) -> KedgeError? {
         var unusable: KedgeError?
         let file = DatabaseChecks(
-            server: server, programs: try requiredPrograms(), user: user, amcheck: .off, checks: checks, tools: tools)
+            server: server, programs: programs, user: user, amcheck: .off, checks: checks, tools: tools)
         for assertion in options.assertions {
             let database = assertion.database ?? options.database
             try checks.run("assertion", "line \(assertion.line)") { () throws(KedgeError) in
@@ -352,11 +203,6 @@ final class DrillRun {
             }
         }
         return unusable
-    }
-
-    private func requiredPrograms() throws(KedgeError) -> ServerPrograms {
-        guard let programs else { throw KedgeError(.defect, "no programs were chosen", hint: "Please report this.") }
-        return programs
     }
 
     private func scanPages(_ server: ScratchServer, _ backup: CommitRecord) throws(KedgeError) {
@@ -410,45 +256,27 @@ final class DrillRun {
 
     /// What is to be stored.
     func proof() throws(KedgeError) -> ProofRecord {
-        guard let backup else { throw KedgeError(.defect, "no backup was chosen", hint: "Please report this.") }
+        guard let backup = restore.backup else {
+            throw KedgeError(.defect, "no backup was chosen", hint: "Please report this.")
+        }
+        let result = DrillResult(
+            backup: backup, target: restore.request.target, timeline: plan?.timeline, end: end, isReached: isReached)
         let finished = tools.time.now()
         return ProofRecord(
             label: backup.label, level: .drilled, result: checks.hasFailed ? .failed : .passed,
             repositoryName: cluster.repository.name, repositoryID: cluster.repository.identity.id,
             manifest: backup.manifest, started: started, finished: finished, hostName: options.hostName,
-            createdBy: "kedge \(Version.text)", serverVersion: programs?.version, target: target,
-            covers: coverage(of: backup), checks: checks.checks, phases: clock.phases,
-            objectives: try objectives(of: backup))
+            createdBy: "kedge \(Version.text)", serverVersion: restore.programs?.version,
+            target: result.provenTarget, covers: result.coverage, checks: checks.checks, phases: clock.phases,
+            objectives: try objectives())
     }
 
-    private var target: ProofRecord.Target {
-        let (kind, value): (String, String?) =
-            switch request.target {
-            case .latest: ("latest", nil)
-            case .immediate: ("immediate", nil)
-            case .time(let time, _): ("time", time.description)
-            case .transaction(let number, _): ("xid", String(number))
-            case .lsn(let lsn, _): ("lsn", lsn.description)
-            case .name(let name): ("name", name)
-            }
-        return ProofRecord.Target(
-            kind: kind, value: value, reachedTimeline: end == nil ? nil : plan?.timeline, reachedLSN: end?.replayLSN,
-            reachedTime: end?.lastTransactionTime)
-    }
-
-    private func coverage(of backup: CommitRecord) -> ProofRecord.Coverage? {
-        guard isReached, let end, let plan, end.replayLSN >= backup.span.stopLSN else { return nil }
-        return ProofRecord.Coverage(
-            timeline: plan.timeline, fromLSN: backup.span.stopLSN, toLSN: end.replayLSN,
-            toTime: end.lastTransactionTime)
-    }
-
-    private func objectives(of backup: CommitRecord) throws(KedgeError) -> ProofRecord.Objectives {
+    private func objectives() throws(KedgeError) -> ProofRecord.Objectives {
         var lag: UInt64?
         if options.recoveryPointObjective != nil {
-            let recoverable = try surveyed().windows.max { ($0.timeline, $0.to.lsn) < ($1.timeline, $1.to.lsn) }
+            let recoverable = try restore.surveyed().windows.max { ($0.timeline, $0.to.lsn) < ($1.timeline, $1.to.lsn) }
             lag = recoverable?.to.time.map { DrillRun.seconds(from: $0, to: started) }
-        } else if request.target == .latest {
+        } else if restore.request.target == .latest {
             lag = end?.lastTransactionTime.map { DrillRun.seconds(from: $0, to: started) }
         }
         func seconds(_ duration: Duration?) -> UInt64? { duration.map { UInt64(clamping: $0.components.seconds) } }
@@ -470,7 +298,8 @@ final class DrillRun {
         server?.release()
         return Drill.KeptServer(
             directory: scratch.path, data: scratch.data, socketDirectory: scratch.socketDirectory,
-            port: ScratchDirectory.port, user: user, binDirectory: programs?.directory ?? "", isRunning: isRunning)
+            port: ScratchDirectory.port, user: user, binDirectory: restore.programs?.directory ?? "",
+            isRunning: isRunning)
     }
 
     func remove() throws(KedgeError) {

@@ -3,8 +3,8 @@
 import KedgeCatalog
 import KedgeCore
 
-/// Measures phases.
-struct PhaseClock {
+/// Measures phases. Used by one thread at a time.
+final class PhaseClock {
     private let time: any TimeSource
     private(set) var phases: [ProofRecord.Phase] = []
     private var name: String?
@@ -13,24 +13,24 @@ struct PhaseClock {
     init(_ time: any TimeSource) { self.time = time }
 
     /// Begins a phase; one that runs ends.
-    mutating func begin(_ name: String) {
+    func begin(_ name: String) {
         end()
         self.name = name
         began = time.monotonicNanoseconds()
     }
 
     /// Ends the phase that runs, if one does. `bytes`: what went through it.
-    mutating func end(bytes: UInt64? = nil) { end(at: time.monotonicNanoseconds(), bytes: bytes) }
+    func end(bytes: UInt64? = nil) { end(at: time.monotonicNanoseconds(), bytes: bytes) }
 
     /// The running phase ended at that moment, and the next began; nothing where there was no such moment.
-    mutating func split(at moment: UInt64?, into next: String) {
+    func split(at moment: UInt64?, into next: String) {
         guard let moment, name != nil, moment >= began else { return }
         end(at: moment, bytes: nil)
         name = next
         began = moment
     }
 
-    private mutating func end(at moment: UInt64, bytes: UInt64?) {
+    private func end(at moment: UInt64, bytes: UInt64?) {
         guard let name else { return }
         phases.append(
             ProofRecord.Phase(name: name, milliseconds: (moment - min(began, moment)) / 1_000_000, bytes: bytes))
