@@ -3,7 +3,7 @@
 # servers and object stores, the shipped binary).
 #   test.sh               all three, PostgreSQL 15, SeaweedFS and rclone: what is run before every merge
 #   test.sh --quick       tidy and quick tier only
-#   test.sh --soak        PostgreSQL 14 to 18, Ceph as well, the long tests, and ten minutes of fuzzing for each parser (hours;
+#   test.sh --soak        PostgreSQL 13 to 18, Ceph as well, the long tests, and ten minutes of fuzzing for each parser (hours;
 #                         KEDGE_FUZZ_SECONDS sets another time a parser)
 #   test.sh --filter X    only the tests whose names match the regular expression X (and no tidy)
 # Works from a fresh clone on a fresh Debian 12 with Swift in PATH; as root it installs what is missing. KEDGE_TEST_SEED repeats
@@ -94,7 +94,7 @@ step "dependencies"
 scripts/install-dependencies.sh
 if [ "$tier" != quick ]; then
     versions=(15)
-    [ "$tier" != soak ] || versions=(14 15 16 17 18)
+    [ "$tier" != soak ] || versions=(13 14 15 16 17 18)
     servers=$(scripts/testing/install-postgres.sh "${versions[@]}")
     KEDGE_TEST_POSTGRES=$(tr '\t' '=' <<<"$servers")
     export KEDGE_TEST_POSTGRES

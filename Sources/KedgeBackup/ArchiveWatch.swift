@@ -105,15 +105,21 @@ struct ArchiveWatch {
         }
     }
 
-    /// What the facts of the segments say of damage in them.
-    func suspects(in segments: ClosedRange<WALSegment>) throws(KedgeError) -> [CommitRecord.SuspectWAL] {
+    /// Looks at what has arrived: it must be this server's own WAL. Returns what its facts say of damage.
+    ///
+    /// Throws `archive-conflict` where it is not, and what reading throws.
+    func examine(_ segments: ClosedRange<WALSegment>) throws(KedgeError) -> [CommitRecord.SuspectWAL] {
+        let own = OwnWAL(archive: archive, dataDirectory: dataDirectory)
         var suspects: [CommitRecord.SuspectWAL] = []
         var segment = segments.lowerBound
         while segment <= segments.upperBound {
             try interruption.checkpoint()
             let name = segment.fileName(segmentSize: archive.registration.walSegmentSize)
             for archived in try archive.find(.segment(name)) {
-                if let defect = try archive.facts(of: archived).segment?.suspect {
+                let facts = try archive.facts(of: archived)
+                // A standby may not have received all of the last one yet.
+                if !isOfStandby || segment < segments.upperBound { try own.check(segment, against: archived, facts) }
+                if let defect = facts.segment?.suspect {
                     suspects.append(CommitRecord.SuspectWAL(file: name, lsn: defect.lsn, reason: defect.reason))
                 }
             }

@@ -174,7 +174,9 @@ package struct Backup: Sendable {
         guard !session.server.isStandby else { return }
         _ = try session.connection.switchWAL()
         let first = firstSegment(session)
-        try watch(session).wait(for: first...first)
+        let watch = watch(session)
+        try watch.wait(for: first...first)
+        _ = try watch.examine(first...first)
     }
 
     /// Says now, and not when the repository is full, that it evidently can't take the backup.
@@ -265,7 +267,7 @@ package struct Backup: Sendable {
         try watch.wait(for: segments)
         let history = try history(session, timeline)
         try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
-        return NeededWAL(segments: segments, history: history, suspects: try watch.suspects(in: segments))
+        return NeededWAL(segments: segments, history: history, suspects: try watch.examine(segments))
     }
 
     /// The ancestry of the backup's timeline. A standby may follow a timeline whose history it never kept.

@@ -22,10 +22,11 @@ struct ParentBackup {
     var trustsPages: Bool { distrust == nil }
     private let damagedFiles: Set<ManifestPath>
 
-    /// Reads all of it, for a delta on this timeline. Throws what reading throws; `damaged` where something is missing
-    /// or is not what was committed.
+    /// Reads all of it, for a delta of the server that stands here. Throws what reading throws; `damaged` where
+    /// something is missing or is not what was committed.
     init(
-        _ record: CommitRecord, for timeline: TimelineID, in catalog: BackupCatalog, unless interruption: Interruption
+        _ record: CommitRecord, for position: ServerPosition, in catalog: BackupCatalog,
+        unless interruption: Interruption
     ) throws(KedgeError) {
         self.record = record
         root = try catalog.manifest(of: record)
@@ -36,7 +37,7 @@ struct ParentBackup {
             keyIDs.insert(try directories.directory(of: pack.id).seal.header.keyID)
         }
         self.keyIDs = keyIDs
-        distrust = record.distrustOfPages(on: timeline)
+        distrust = record.distrustOfPages(on: position.timeline, runningSince: position.startTime)
         damagedFiles = Set(record.health.damagedPages.map(\.path))
         var reader = ManifestReader(root, reader: PackReader(directories))
         while try reader.next() != nil { try interruption.checkpoint() }
@@ -60,8 +61,8 @@ struct ParentBackup {
 
 extension CommitRecord {
     /// Why no single page of a delta on `timeline` may come from this backup, as what follows "because"; nil where
-    /// pages that seem unchanged may (docs/decisions/0014).
-    func distrustOfPages(on timeline: TimelineID) -> String? {
+    /// pages that seem unchanged may (docs/decisions/0014). `start`: when the server was started, by its clock.
+    func distrustOfPages(on timeline: TimelineID, runningSince start: Timestamp) -> String? {
         if !server.dataChecksums { return "without data checksums the LSNs of pages do not show every change" }
         // Where not all damaged pages are listed, any file may have some.
         if health.damagedPageCount > UInt64(health.damagedPages.count) {
@@ -72,6 +73,10 @@ extension CommitRecord {
         if timeline != span.timeline {
             return "the server has gone from timeline \(span.timeline) to \(timeline) since, and the pages of a data "
                 + "directory that was recovered may differ where their LSNs do not"
+        }
+        // pg_checksums works on a server that is down. Without checksums hint bits change and no LSN says so.
+        if start >= span.startTime {
+            return "the server was started again since, at \(start), and data checksums may have been off meanwhile"
         }
         return nil
     }

@@ -36,7 +36,7 @@ struct ParentSearch {
             return (.fallback("backup \(record.label) cannot be its parent: \(objection)"), nil)
         }
         do throws(KedgeError) {
-            return (choice, try ParentBackup(record, for: position.timeline, in: catalog, unless: tools.interruption))
+            return (choice, try ParentBackup(record, for: position, in: catalog, unless: tools.interruption))
         } catch {
             // What is wrong with the parent is no matter to a full backup; what could not be looked at may be well.
             guard

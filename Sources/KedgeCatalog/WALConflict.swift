@@ -110,8 +110,10 @@ package struct WALConflict: Hashable, Sendable {
             "A standby with archive_mode = always whose primary was left, or damage of a disk, makes such a file.  Let "
                 + "one server alone archive this timeline; \"kedge cat --data\" and pg_waldump show what each holds."
         case .parted, .unknown:
-            "Two servers write the same timeline: stop the one that should not (a promoted copy must have another "
-                + "timeline, a restored one archive_mode = off), and take a new backup of the other."
+            "Two servers write the same timeline, or one that was put back to an earlier state: stop the one that "
+                + "should not (a promoted copy must have another timeline, a restored one archive_mode = off).  Where "
+                + "the one whose WAL is refused is to go on, name it as a cluster of its own in the configuration, run "
+                + "\"kedge init\" and take a full backup: what is archived here stays as it is."
         }
     }
 }

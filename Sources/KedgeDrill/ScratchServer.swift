@@ -134,13 +134,16 @@ package struct ServerLog: Sendable {
     package init(_ text: String) { lines = text.split(separator: "\n") }
 
     /// The settings that replay complained about, with the value that it wants
-    /// (src/backend/access/transam/xlogrecovery.c, RecoveryRequiresIntParameter).
+    /// (src/backend/access/transam/xlogrecovery.c, RecoveryRequiresIntParameter; 13 ends with a FATAL of xlog.c).
     package var insufficient: [(name: String, wanted: Int32)] {
         var found: [(String, Int32)] = []
+        let introduction = "hot standby is not possible because "
         for line in lines {
-            guard let text = ServerLog.text(line, "DETAIL:") else { continue }
-            let words = text.split(separator: " ")
+            guard var text = ServerLog.text(line, "DETAIL:") ?? ServerLog.text(line, "FATAL:") else { continue }
             // "max_connections = 10 is a lower setting than on the primary server, where its value was 200."
+            // "… because max_connections = 10 is a lower setting than on the master server (its value was 200)"
+            if text.hasPrefix(introduction) { text = String(text.dropFirst(introduction.count)) }
+            let words = text.split(separator: " ")
             guard words.count > 6, words[1] == "=", text.contains(" is a lower setting than on the "),
                 let wanted = words.last.flatMap({ Int32($0.filter(\.isNumber)) })
             else { continue }

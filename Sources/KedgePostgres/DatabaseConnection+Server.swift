@@ -67,6 +67,9 @@ package struct ServerPosition: Sendable, Equatable {
     package let time: Timestamp
     /// `pg_current_snapshot()`: "xmin:xmax:xip,…". Which transactions are visible at this moment.
     package let snapshot: String
+    /// When the server was started, by its clock (`pg_postmaster_start_time()`): also after a crash of a backend, which
+    /// the postmaster survives, the same.
+    package let startTime: Timestamp
 }
 
 extension DatabaseConnection {
@@ -170,7 +173,8 @@ extension DatabaseConnection {
                     ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END,
                 CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END,
                 CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
-                \(DatabaseRow.microseconds("clock_timestamp()")), pg_current_snapshot()
+                \(DatabaseRow.microseconds("clock_timestamp()")), pg_current_snapshot(),
+                \(DatabaseRow.microseconds("pg_postmaster_start_time()"))
             FROM pg_is_in_recovery() r, pg_control_checkpoint() c, pg_control_recovery() e
             """, attempt: "ask the server for its WAL position")
         let isInRecovery = try row.boolean(0, "recovery state")
@@ -187,12 +191,13 @@ extension DatabaseConnection {
             }
             timeline = parsed
         }
-        guard let time = try row.timestamp(4, "clock") else {
+        guard let time = try row.timestamp(4, "clock"), let startTime = try row.timestamp(6, "start time") else {
             throw KedgeError(.defect, "could not read the server's clock", hint: "Please report this.")
         }
         return ServerPosition(
             isInRecovery: isInRecovery, timeline: timeline, lsn: try row.lsn(2, "WAL position"),
-            writtenLSN: try row.lsn(3, "written WAL position"), time: time, snapshot: try row.required(5, "snapshot"))
+            writtenLSN: try row.lsn(3, "written WAL position"), time: time, snapshot: try row.required(5, "snapshot"),
+            startTime: startTime)
     }
 
     /// Ends the present WAL segment, so that it is archived. Returns the end of it, or of the one before if the present

@@ -77,13 +77,22 @@ struct ParentChoiceTests {
     @Test("single pages come from a parent only where their LSNs show each change: not on another timeline")
     func distrust() throws {
         var parent = try record(1)
-        #expect(parent.distrustOfPages(on: parent.span.timeline) == nil)
-        let moved = parent.distrustOfPages(on: TimelineID(parent.span.timeline.number + 1))
+        let earlier = parent.span.startTime.adding(seconds: -1)
+        #expect(parent.distrustOfPages(on: parent.span.timeline, runningSince: earlier) == nil)
+        // Checksums can be switched off and on again while the server is down.
+        let restarted = parent.distrustOfPages(on: parent.span.timeline, runningSince: parent.span.startTime)
+        #expect(restarted?.hasPrefix("the server was started again since") == true)
+        let moved = parent.distrustOfPages(
+            on: TimelineID(parent.span.timeline.number + 1), runningSince: earlier)
         #expect(moved?.hasPrefix("the server has gone from timeline 1 to 2 since") == true)
         parent.health.damagedPageCount = 1
-        #expect(parent.distrustOfPages(on: parent.span.timeline) == "the parent has more damaged pages than it lists")
+        #expect(
+            parent.distrustOfPages(on: parent.span.timeline, runningSince: earlier)
+                == "the parent has more damaged pages than it lists")
         parent.server.dataChecksums = false
-        #expect(parent.distrustOfPages(on: parent.span.timeline)?.hasPrefix("without data checksums") == true)
+        #expect(
+            parent.distrustOfPages(on: parent.span.timeline, runningSince: earlier)?.hasPrefix("without data checksums")
+                == true)
     }
 
     @Test("each thing that must be the same, is: else full, with the reason")

@@ -101,6 +101,11 @@ import Testing
             """)
         #expect(log.insufficient.map(\.name) == ["max_connections"])
         #expect(log.insufficient.map(\.wanted) == [200])
+        // PostgreSQL 13 ends there, and says it in other words.
+        let old = ServerLog(
+            "2026-11-21 02:00:00.002 UTC [77] FATAL:  hot standby is not possible because max_connections = 100 is a "
+                + "lower setting than on the master server (its value was 250)")
+        #expect(old.insufficient.map(\.name) == ["max_connections"] && old.insufficient.map(\.wanted) == [250])
         #expect(log.lastFailure == "recovery ended before configured recovery target was reached")
         #expect(log.archiveGetFailure?.code == .damaged)
         #expect(log.archiveGetFailure?.message == "could not read pack \"ab\"")

@@ -147,7 +147,8 @@ struct PostgresStatusTests {
 
     @Test(
         "an archive-push that fails is counted, leaves the archiver alive and is tried again",
-        arguments: PostgresInstallation.all)
+        // 13 does not show its archiver as a process.
+        arguments: PostgresInstallation.all.filter { $0.version > 13 })
     func failingPush(_ installation: PostgresInstallation) throws {
         let cluster = try ProtectedCluster(installation)
         let server = cluster.server

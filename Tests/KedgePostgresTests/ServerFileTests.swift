@@ -189,13 +189,13 @@ struct ServerFileTests {
         #expect(try ServerUser.command(["touch", copy("data/recovery.signal")]).run().status.isSuccess)
         try promoted.start()
         if action == "pause" {
-            try promoted.wait(until: "SELECT pg_get_wal_replay_pause_state()", is: "paused")
+            try promoted.wait(until: "SELECT pg_is_wal_replay_paused()")
             try promoted.psql("SELECT pg_promote()")
         }
         try promoted.wait(until: "SELECT pg_is_in_recovery()", is: "f")
         try promoted.psql("INSERT INTO t VALUES (-1, 'y'); SELECT pg_switch_wal()")
         try promoted.wait(
-            until: "SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1) FROM pg_stat_archiver")
+            until: "SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn()) FROM pg_stat_archiver")
         try promoted.stop()
         try check(archive, ControlFile.read(dataDirectory: RawPath(copy("data")), time: SystemTimeSource()))
     }

@@ -4,7 +4,7 @@ import KedgeCore
 
 /// One installed PostgreSQL version.
 package struct PostgresInstallation: Sendable, Hashable, CustomStringConvertible {
-    /// The major version: 14 to 18.
+    /// The major version: 13 to 18.
     package let version: Int
     package let binDirectory: String
 

