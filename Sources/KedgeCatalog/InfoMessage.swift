@@ -133,7 +133,7 @@ package struct InfoMessage: Sendable {
                     detail: "On host \"\(gap.hostName)\" at \(gap.createdAt) more waited to be archived than "
                         + "archive-queue-limit allows.  No moment from there to the next backup can be reached.",
                     hint: "Take a new backup now, and find out why WAL was not archived.  \"kedge info "
-                        + "--acknowledge-gap\" with one of these names ends this warning once later WAL is there.")
+                        + "--acknowledge-gap\" with one of these names ends this warning.")
             }
         }
     }
@@ -155,19 +155,22 @@ package struct InfoMessage: Sendable {
         }
     }
 
-    /// What a backup shows to have been there behind the last archived segment.
+    /// What a backup shows to have been there behind the last archived segment, less what is known to be missing.
     private static func missingEnd(_ timeline: WALInventory.Timeline, _ info: RepositoryInfo) -> [KedgeError] {
         guard let missing = info.missingBehindEnd(of: timeline) else { return [] }
-        let names = gapText(missing, timeline.id, info)
-        return [
+        let known = info.knownGaps.filter { $0.timeline == timeline.id }.map(\.numbers)
+        return WALInventory.remainder(of: [missing], without: known).map { run in
             KedgeError(
-                .walGap, "\(missing.count) WAL segment(s) are missing at the end of timeline \(timeline.id): \(names)",
+                .walGap,
+                "\(run.count) WAL segment(s) are missing at the end of timeline \(timeline.id): "
+                    + gapText(run, timeline.id, info),
                 detail:
                     "A base backup ended there or began behind it, so they existed.  No moment from there on can be "
                     + "reached.",
                 hint: "If the server still has them in pg_wal, archive them with \"kedge archive-push\".  Find out who "
-                    + "removed them, and take a new backup now.")
-        ]
+                    + "removed them, and take a new backup now.  \"kedge info --acknowledge-gap\" with one of these "
+                    + "names ends this warning.")
+        }
     }
 
     private static func strangers(_ info: RepositoryInfo) -> [KedgeError] {

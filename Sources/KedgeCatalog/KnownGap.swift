@@ -145,11 +145,14 @@ extension WALInventory {
 
 /// `kedge info --acknowledge-gap`: somebody knows that a segment is lost.
 package enum GapAcknowledgement {
-    /// Acknowledges the gap that `file`, a segment's name, lies in. Returns the names of its first and last segment.
+    /// Acknowledges the gap that `file`, a segment's name, lies in: between two segments of its timeline, behind the
+    /// last of them where a backup shows that there was more, or given up by `archive-push` anywhere. Returns the names
+    /// of its first and last segment.
     ///
-    /// Throws `usage` where this is no segment's name, `not-found` where it lies in no gap.
+    /// Throws `usage` where this is no segment's name, `not-found` where it lies in no gap, and what a survey throws.
     package static func acknowledge(
-        _ file: String, in cluster: ClusterRepository, hostName: String, time: any TimeSource
+        _ file: String, in cluster: ClusterRepository, hostName: String, time: any TimeSource,
+        interruption: Interruption
     ) throws(KedgeError) -> (first: String, last: String) {
         let registration = cluster.newestRegistration
         let size = registration.walSegmentSize
@@ -158,24 +161,23 @@ package enum GapAcknowledgement {
                 .usage, "cannot use \"\(file)\" as the name of a WAL segment",
                 hint: "Give the name that \"kedge info\" shows, 24 hexadecimal digits.")
         }
-        let archive = WALArchive(cluster, registration)
-        let inventory = try archive.inventory()
-        let archived = inventory.timeline(segment.timeline)
-        var gaps = archived?.gaps ?? []
-        // The first of a timeline that were given up: nothing lies before them, but their record does.
-        if let first = archived?.runs.first?.lowerBound {
-            for (gap, missing) in inventory.givenUp(try archive.knownGaps()) where gap.timeline == segment.timeline {
-                gaps += missing.filter { $0.upperBound < first }
-            }
+        let info = try RepositorySurvey(cluster: cluster, interruption: interruption).run()
+        var gaps: [ClosedRange<UInt64>] = []
+        if let archived = info.inventory.timeline(segment.timeline) {
+            gaps = archived.gaps + [info.missingBehindEnd(of: archived)].compactMap(\.self)
+        }
+        // The first or last of a timeline that were given up: no segment shows that they are missing, but a record.
+        for (gap, missing) in info.inventory.givenUp(info.knownGaps) where gap.timeline == segment.timeline {
+            gaps += missing
         }
         guard let gap = gaps.first(where: { $0.contains(segment.number) }) else {
             throw KedgeError(
                 .notFound, "could not find a gap at WAL segment \"\(file)\"",
-                detail: "Repository \"\(cluster.repository.name)\" holds that segment, or nothing before or after it "
-                    + "on its timeline.",
+                detail: "Repository \"\(cluster.repository.name)\" holds that segment, or nothing before it on its "
+                    + "timeline, or nothing that shows that it existed.",
                 hint: "Run \"kedge info\" to see which segments are missing.")
         }
-        try archive.put(
+        try WALArchive(cluster, registration).put(
             KnownGap(
                 systemIdentifier: registration.systemIdentifier, timeline: segment.timeline, numbers: gap,
                 reason: .acknowledged, createdAt: time.now(), hostName: hostName))

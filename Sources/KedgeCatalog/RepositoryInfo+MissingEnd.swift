@@ -1,7 +1,7 @@
 // WAL that is missing behind the last archived segment of a timeline: no later segment shows it, but a backup does, or
 // the history file that the server archived of one.
 
-import KedgeCore
+package import KedgeCore
 
 extension RepositoryInfo {
     /// The segments behind the last archived one that a committed backup of this timeline reached into, or in which any
@@ -19,5 +19,23 @@ extension RepositoryInfo {
         }
         guard let end = (ends + starts).max(), end > last else { return nil }
         return last + 1...end
+    }
+
+    /// All that is missing behind the last archived segment, for lists: also what was given up there, in order.
+    package func missingAtEnd(of timeline: WALInventory.Timeline) -> [ClosedRange<UInt64>] {
+        guard let last = timeline.runs.last?.upperBound else { return [] }
+        let shown = [missingBehindEnd(of: timeline)].compactMap(\.self)
+        let givenUp = knownGaps.filter { $0.timeline == timeline.id && $0.reason == .givenUp }.map(\.numbers)
+        let behind = WALInventory.remainder(of: givenUp, without: [0...last] + shown)
+        return (shown + behind).sorted { $0.lowerBound < $1.lowerBound }
+    }
+
+    /// What of these missing segments of a timeline somebody acknowledged as lost, in order.
+    package func acknowledged(
+        _ missing: [ClosedRange<UInt64>], on timeline: TimelineID
+    ) -> [ClosedRange<UInt64>] {
+        let known = knownGaps.filter { $0.timeline == timeline && $0.reason == .acknowledged }.map(\.numbers)
+        let news = WALInventory.remainder(of: missing, without: known)
+        return WALInventory.remainder(of: missing, without: news)
     }
 }

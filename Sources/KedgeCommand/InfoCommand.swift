@@ -22,8 +22,8 @@ enum InfoCommand {
             .flag("proofs", "List every proof, also those of backups that are gone."),
             .value(
                 "acknowledge-gap", "SEGMENT",
-                "Remember that the missing segments around this one are lost, so that they are no news any more. Which "
-                    + "moments can be reached stays as it is."),
+                "Remember that the missing segments around this one are lost, also at the end of a timeline, so that "
+                    + "they are no news any more. Which moments can be reached stays as it is."),
         ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
@@ -33,7 +33,8 @@ enum InfoCommand {
             let opened = try context.source(of: configuration.repository(of: cluster)).openCluster(
                 cluster.name, for: .write, random: context.surroundings.random)
             let gap = try GapAcknowledgement.acknowledge(
-                file, in: opened, hostName: context.surroundings.host.name, time: context.surroundings.time)
+                file, in: opened, hostName: context.surroundings.host.name, time: context.surroundings.time,
+                interruption: context.surroundings.interruption)
             return CommandResult(
                 lines: ["acknowledged: WAL segments \(gap.first) to \(gap.last) are lost"],
                 json: ["acknowledged": ["first": .string(gap.first), "last": .string(gap.last)]])

@@ -141,14 +141,15 @@ enum InfoJSON {
             func name(_ number: UInt64) -> String {
                 WALSegment(timeline: timeline.id, number: number).fileName(segmentSize: info.inventory.segmentSize)
             }
+            func names(_ ranges: [ClosedRange<UInt64>]) -> JSONValue {
+                .array(ranges.map { .string("\(name($0.lowerBound))-\(name($0.upperBound))") })
+            }
+            let missing = timeline.gaps + info.missingAtEnd(of: timeline)
             return [
                 "repository": .string(info.name), "timeline": .int(timeline.id.number), "first": .string(ends.first),
                 "last": .string(ends.last), "segments": .int(timeline.segmentCount),
                 "storedBytes": .int(timeline.storedBytes),
-                "missing": .array(
-                    (timeline.gaps + [info.missingBehindEnd(of: timeline)].compactMap(\.self)).map {
-                        .string("\(name($0.lowerBound))-\(name($0.upperBound))")
-                    }),
+                "missing": names(missing), "acknowledged": names(info.acknowledged(missing, on: timeline.id)),
                 "partial": .array(timeline.partials.sorted().map { .string(name($0)) }),
                 "conflicts": .array(timeline.conflicts.sorted().map { .string(name($0)) }),
             ]

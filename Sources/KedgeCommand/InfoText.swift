@@ -173,13 +173,29 @@ enum InfoText {
         for timeline in info.inventory.timelines {
             guard let ends = info.ends(of: timeline) else { continue }
             isEmpty = false
-            let missing = timeline.gaps.reduce(UInt64(0)) { $0 + ($1.upperBound - $1.lowerBound + 1) }
+            let missing = [
+                missingText(timeline.gaps, "between", on: timeline.id, info),
+                missingText(info.missingAtEnd(of: timeline), "at the end", on: timeline.id, info),
+            ]
             table.add([
                 "timeline \(timeline.id)", ends.first, ends.last, String(timeline.segmentCount),
-                HumanText.size(timeline.storedBytes), missing == 0 ? "" : "\(missing) missing between",
+                HumanText.size(timeline.storedBytes), missing.compactMap(\.self).joined(separator: ", "),
             ])
         }
         return isEmpty ? ["no WAL"] : table.lines
+    }
+
+    /// `3 missing between (1 acknowledged)`; nil where none is.
+    private static func missingText(
+        _ ranges: [ClosedRange<UInt64>], _ place: String, on timeline: TimelineID, _ info: RepositoryInfo
+    ) -> String? {
+        func count(_ ranges: [ClosedRange<UInt64>]) -> UInt64 {
+            ranges.reduce(0) { $0 + ($1.upperBound - $1.lowerBound + 1) }
+        }
+        let (all, known) = (count(ranges), count(info.acknowledged(ranges, on: timeline)))
+        guard all > 0 else { return nil }
+        let note = known == 0 ? "" : known == all ? " (acknowledged)" : " (\(known) acknowledged)"
+        return "\(all) missing \(place)\(note)"
     }
 
     private static func message(_ message: InfoMessage) -> [String] {

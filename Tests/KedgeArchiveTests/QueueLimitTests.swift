@@ -139,6 +139,8 @@ import Testing
                 "2 WAL segment(s) were \(text): \(names[1]) to \(names[2])",
                 "1 WAL segment(s) were \(text): \(names[4])",
             ])
+        // Which may stay so for ever: it can be acknowledged then, and is still shown.
+        try acknowledgeOnCopy(names[4], leaving: ["2 WAL segment(s) were \(text): \(names[1]) to \(names[2])"])
         _ = try harness.push(names[5])
         #expect(try messages().count == 2)
         // What is archived after all is not missing.
@@ -146,9 +148,22 @@ import Testing
         #expect(try messages().first == "1 WAL segment(s) were \(text): \(names[1])")
         for name in [names[1], names[4]] {
             let cluster = try archive().cluster
-            _ = try GapAcknowledgement.acknowledge(name, in: cluster, hostName: "db1", time: harness.time)
+            _ = try GapAcknowledgement.acknowledge(
+                name, in: cluster, hostName: "db1", time: harness.time, interruption: Interruption())
         }
         #expect(try messages() == [])
+    }
+
+    private func acknowledgeOnCopy(_ last: String, leaving messages: [String]) throws {
+        let source = ArchiveFixture.source(store.copy(), secret: harness.source.settings.secret)
+        let cluster = try source.openCluster("main", for: .write)
+        _ = try GapAcknowledgement.acknowledge(
+            last, in: cluster, hostName: "db1", time: harness.time, interruption: Interruption())
+        let info = try RepositorySurvey(cluster: cluster, interruption: Interruption()).run()
+        #expect(InfoMessage.aboutWAL(info).map(\.message) == messages)
+        let timeline = try #require(info.inventory.timelines.first)
+        let missing = info.missingAtEnd(of: timeline)
+        #expect(missing.map { $0.count } == [1] && info.acknowledged(missing, on: timeline.id) == missing)
     }
 
     @Test("wherever the store fails or dies, what was given up is on this host or in the repository")

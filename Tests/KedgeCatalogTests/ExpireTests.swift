@@ -261,14 +261,16 @@ import Testing
             try messages() == ["1 WAL segment(s) are missing on timeline 1: 00000001000000000000000A"])
         let cluster = try harness.cluster()
         let gap = try GapAcknowledgement.acknowledge(
-            "00000001000000000000000A", in: cluster, hostName: "db1", time: harness.time)
+            "00000001000000000000000A", in: cluster, hostName: "db1", time: harness.time,
+            interruption: Interruption())
         #expect(gap == ("00000001000000000000000A", "00000001000000000000000A"))
         #expect(try messages() == [])
         let windows = try RepositorySurvey(cluster: cluster, interruption: Interruption()).run().windows
         #expect(windows.count == 1, "what can be reached is computed around it")
         let there = #expect(throws: KedgeError.self) {
             try GapAcknowledgement.acknowledge(
-                "00000001000000000000000B", in: cluster, hostName: "db1", time: harness.time)
+                "00000001000000000000000B", in: cluster, hostName: "db1", time: harness.time,
+                interruption: Interruption())
         }
         #expect(there?.code == .notFound)
         // When nothing lies before them any more they are forgotten.
@@ -308,7 +310,8 @@ import Testing
         }
         #expect(try messages() == told)
         let gap = try GapAcknowledgement.acknowledge(
-            "000000020000000000000009", in: cluster, hostName: "db1", time: harness.time)
+            "000000020000000000000009", in: cluster, hostName: "db1", time: harness.time,
+            interruption: Interruption())
         #expect(gap == ("000000020000000000000008", "000000020000000000000009"))
         for _ in 0..<2 {
             #expect(try messages() == [])

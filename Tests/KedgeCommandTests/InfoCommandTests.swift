@@ -241,6 +241,83 @@ import Testing
                 """)
     }
 
+    /// What `info` says of timeline 1.
+    private struct Told: Equatable {
+        var warnings: [String] = []
+        /// The end of the line of the WAL.
+        var shown = ""
+        /// What the JSON says is missing, and acknowledged.
+        var json: [[JSONValue]]
+        /// Where the window ends.
+        var end: String
+    }
+
+    private func told(_ memory: MemoryRepository) throws -> Told {
+        let result = try info([configured(memory)])
+        let shown = try #require(try JSONRecord(result.json, what: "info").records("clusters").first)
+        let wal = try #require(try shown.records("wal").first)
+        let window = try #require(try shown.records("recoverable").first)
+        let messages = try shown.records("messages").map { try $0.string("message") }
+        #expect(try shown.string("status") == (messages.isEmpty ? "ok" : "warning"))
+        let line = text(result).split(separator: "\n").first { $0.hasPrefix("  timeline 1  0000") }
+        return Told(
+            warnings: messages,
+            shown: (line?.split(separator: "SIZE", omittingEmptySubsequences: false).last).map(String.init) ?? "",
+            json: [try wal.array("missing"), try wal.array("acknowledged")],
+            end: try window.record("to").string("lsn"))
+    }
+
+    @Test("what is lost at the end of a timeline is told until somebody acknowledges it, and shown for ever")
+    func lostEnd() throws {
+        let memory = try MemoryRepository(walSegmentSize: 1 << 20)
+        try memory.archive(1...7)
+        let cluster = try memory.cluster()
+        try BackupCatalog(cluster).commit(backup("20261121T020000Z-full-7k3q", segment: 1))
+        let paper = PaperBackup(cluster)
+        try paper.archive(.backup("000000010000000000000007.00000028.backup"), Array("START\n".utf8))
+        func remove(_ number: Int) throws {
+            _ = try memory.store.remove([#require(ObjectName("main/wal/7/00000001/00000000/\(segment(number))"))])
+        }
+        func segment(_ number: Int) -> String { "00000001000000000000000\(number)" }
+        func acknowledge(_ number: Int) throws -> (first: String, last: String) {
+            try GapAcknowledgement.acknowledge(
+                segment(number), in: cluster, hostName: "db1", time: ManualTime(), interruption: Interruption())
+        }
+        #expect(try told(memory) == Told(json: [[], []], end: "0/700070"))
+        for number in [6, 7] { try remove(number) }
+        let range: JSONValue = .string("\(segment(6))-\(segment(7))")
+        let lost = "2 WAL segment(s) are missing at the end of timeline 1: \(segment(6)) to \(segment(7))"
+        #expect(
+            try told(memory)
+                == Told(warnings: [lost], shown: "  2 missing at the end", json: [[range], []], end: "0/500070"))
+        for number in [5, 8] {
+            #expect(throws: KedgeError.self) { try acknowledge(number) }
+        }
+        #expect(try acknowledge(7) == (segment(6), segment(7)))
+        #expect(
+            try told(memory)
+                == Told(shown: "  2 missing at the end (acknowledged)", json: [[range], [range]], end: "0/500070"))
+        // What is lost later is news.
+        try remove(5)
+        let next = try told(memory)
+        #expect(next.warnings == ["1 WAL segment(s) are missing at the end of timeline 1: \(segment(5))"])
+        #expect(next.shown == "  3 missing at the end (2 acknowledged)")
+        #expect(next.json == [[.string("\(segment(5))-\(segment(7))")], [range]])
+        // So is a loss behind what was acknowledged.
+        try paper.archive(.backup("000000010000000000000009.00000028.backup"), Array("START\n".utf8))
+        #expect(
+            try told(memory).warnings == [
+                "1 WAL segment(s) are missing at the end of timeline 1: \(segment(5))",
+                "2 WAL segment(s) are missing at the end of timeline 1: \(segment(8)) to \(segment(9))",
+            ])
+        #expect(try acknowledge(9) == (segment(5), segment(9)))
+        #expect(try told(memory).warnings == [])
+        // It stays known once the timeline goes on.
+        try memory.archive(10...10)
+        #expect(try told(memory).warnings == [])
+        #expect(try told(memory).shown == "  5 missing between (acknowledged)")
+    }
+
     @Test("two contents of one WAL file are told with who stored which, where they part and what that means")
     func conflict() throws {
         let memory = try sound()
