@@ -259,7 +259,7 @@ package struct ArchiveGet: Sendable {
             try refuseIfArchived(own, insteadOf: file, in: archive)
             return nil
         }
-        guard let bytes = try archive.fetch(file, threads: options.threads) else { return nil }
+        guard let bytes = try archive.fetch(file, threads: options.threads, warn: options.warn) else { return nil }
         var kept: Int?
         if case .start(let first) = share { kept = first }
         return Found(repository: repository, bytes: bytes, kept: kept)

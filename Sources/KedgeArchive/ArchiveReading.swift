@@ -6,25 +6,28 @@ import KedgePostgres
 import KedgeRepository
 
 extension WALArchive {
-    /// The whole file, as it was archived; nil where this repository has none of that name. Throws `archive-conflict`,
-    /// `damaged`, and what reading throws.
-    func fetch(_ file: WALFileName, threads: Int) throws(KedgeError) -> [UInt8]? {
-        guard let archived = try one(file)?.archived else { return nil }
-        let bytes = try read(archived, threads: threads).bytes
-        if case .segment = file { try SegmentDelivery.check(bytes, file, segmentFormat()) }
-        return bytes
-    }
-
-    /// The one object that has the file, and its size; nil where there is none. Throws `archive-conflict`.
-    func one(_ file: WALFileName) throws(KedgeError) -> StoredFile? {
-        let found = try lookUp(file)
-        guard found.count > 1 else { return found.first }
-        throw KedgeError(
-            .archiveConflict,
-            "cannot fetch WAL file \"\(file.text)\": it was archived \(found.count) times with different content",
-            detail: "The objects are \(found.map { "\"\($0.archived.name)\"" }.joined(separator: ", ")).",
-            hint:
-                "Two servers wrote the same timeline.  Run \"kedge cat\" on each to see who stored it, and remove "
-                + "the one that does not belong.")
+    /// The whole file, as it was archived; nil where this repository has none of that name. Of several objects of one
+    /// content the first that can be read serves; `warn` takes what is wrong with those before it.
+    ///
+    /// Throws `archive-conflict`, `damaged`, and what reading throws.
+    func fetch(_ file: WALFileName, threads: Int, warn: (String) -> Void) throws(KedgeError) -> [UInt8]? {
+        var failure: KedgeError?
+        for object in try contents(of: file).one() {
+            do throws(KedgeError) {
+                let bytes = try read(object.archived, threads: threads).bytes
+                if case .segment = file { try SegmentDelivery.check(bytes, file, segmentFormat()) }
+                if let failure {
+                    warn(
+                        "another object of the same content was used, \"\(cluster.name(object.archived.name))\": "
+                            + RepositoryFailures.text(failure))
+                }
+                return bytes
+            } catch {
+                guard error.code.isAboutTheObject else { throw error }
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
+        return nil
     }
 }

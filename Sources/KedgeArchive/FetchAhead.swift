@@ -243,7 +243,9 @@ package struct FetchAhead: Sendable {
             try interruption.checkpoint()
             // One that has it damaged, or twice, is not asked further: archive-get tells.
             do throws(KedgeError) {
-                guard let (archived, storedBytes) = try archive.one(.segment(name)) else { continue }
+                guard let (archived, storedBytes) = try archive.contents(of: .segment(name)).one().first else {
+                    continue
+                }
                 try gate.pass(counting: Int(clamping: storedBytes)) { () throws(KedgeError) in
                     try keep(name, archived, storedBytes, of: archive)
                 }

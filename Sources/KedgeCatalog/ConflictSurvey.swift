@@ -6,12 +6,14 @@ import KedgePostgres
 import KedgeRepository
 
 /// A WAL file of which there are several contents.
-package struct ArchivedConflict: Hashable, Sendable {
+package struct ArchivedConflict: Sendable {
     package let file: WALFileName
     /// What is known of each; empty where they were not looked at.
     package var copies: [WALConflict.Copy] = []
     /// Where the first two part; nil where that was not found out.
     package var conflict: WALConflict?
+    /// What is wrong with one of them where that, and no other content, keeps all from being used.
+    package var damage: KedgeError?
 }
 
 /// Looks at the conflicts of an inventory.
@@ -59,6 +61,12 @@ struct ConflictSurvey {
                 // Gone meanwhile, or damaged: what can't be read can't be compared.
                 guard error.code == .notFound || error.code.isAboutTheObject else { throw error }
             }
+        }
+        do throws(KedgeError) {
+            _ = try archive.contents(of: file).one()
+        } catch {
+            guard error.code.isAboutTheObject else { throw error }
+            if error.code != .archiveConflict { conflict.damage = error }
         }
         guard contents.count == 2 else { return conflict }
         let segment = WALSegment(fileName: file.text.prefix(24), segmentSize: segmentSize)

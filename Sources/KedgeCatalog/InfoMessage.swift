@@ -99,6 +99,7 @@ package struct InfoMessage: Sendable {
     }
 
     private static func conflict(_ found: ArchivedConflict) -> KedgeError {
+        if let damage = found.damage { return damage }
         var sentences = ["Recovery cannot use any of them until it is known which is right."]
         if let conflict = found.conflict { sentences.append(conflict.place) }
         for (number, copy) in found.copies.enumerated() {

@@ -57,17 +57,17 @@ package struct WALArchive: Sendable {
     }
 
     /// The objects that hold this WAL file, one of each content: none, one, or several that conflict with each other.
+    /// An object whose content nobody can tell is not taken for a copy of another.
     package func find(_ file: WALFileName) throws(KedgeError) -> [ArchivedFile] {
-        try lookUp(file).map(\.archived)
+        let contents = try contents(of: file)
+        let unreadable = [contents.unreadable?.object].compactMap(\.self)
+        return (unreadable + contents.known.compactMap(\.objects.first)).map(\.archived)
     }
 
-    /// An archived file, and the size of its object in bytes.
-    package typealias StoredFile = (archived: ArchivedFile, storedBytes: UInt64)
-
-    /// The same, with the size of each object.
-    package func lookUp(_ file: WALFileName) throws(KedgeError) -> [StoredFile] {
+    /// All objects of this WAL file in their own places, in the order of their names.
+    func lookUp(_ file: WALFileName) throws(KedgeError) -> [StoredFile] {
         let found = try listed(file)
-        if !found.isEmpty { return try distinct(found) }
+        if !found.isEmpty { return found }
         // Absent is what the store says of the name itself.
         let untagged = ClusterLayout.walFile(file, of: system, tag: nil)
         guard let status = try store.status(of: cluster.name(untagged)) else { return [] }
@@ -97,25 +97,6 @@ package struct WALArchive: Sendable {
             return last < file.text || last.hasPrefix(file.text)
         }
         return found
-    }
-
-    /// One of each content. An object whose content nobody can tell is not taken for a copy of another.
-    private func distinct(_ found: [StoredFile]) throws(KedgeError) -> [StoredFile] {
-        guard found.count > 1 else { return found }
-        var tags: Set<ContentHash> = []
-        var distinct: [StoredFile] = []
-        for stored in found {
-            do throws(KedgeError) {
-                let tag = if let tag = stored.archived.tag { tag } else { try facts(of: stored.archived).tag }
-                if tags.insert(tag).inserted { distinct.append(stored) }
-            } catch {
-                // Removed meanwhile.
-                if error.code == .notFound { continue }
-                guard error.code.isAboutTheObject else { throw error }
-                distinct.append(stored)
-            }
-        }
-        return distinct
     }
 
     /// All objects of a segment or partial segment, whatever their names carry, with their status.

@@ -57,7 +57,7 @@ struct WALPass {
             let archive = WALArchive(cluster, registration)
             let (histories, unknown) = try readHistories(listing, archive)
             let survey = try survey(archive, own, histories, unknown)
-            report(survey)
+            try report(survey)
             result[system] = try read(survey, plan, &totals)
             result[system]?.unknownTimelines = unknown
         }
@@ -128,7 +128,7 @@ struct WALPass {
         return survey
     }
 
-    private func report(_ survey: WALSurvey) {
+    private func report(_ survey: WALSurvey) throws(KedgeError) {
         for hole in survey.holes {
             let object = verifier.fullName(survey.object(of: hole))
             let stop = survey.backups.first { $0.label == hole.backup }?.span.stopLSN ?? .invalid
@@ -143,11 +143,16 @@ struct WALPass {
                     "Backup \(hole.backup) restores no further than "
                         + "\(hole.segment.startLSN(segmentSize: survey.archived.segmentSize)) on this timeline."
                 }
+            let error: KedgeError
+            do throws(KedgeError) {
+                error = try survey.error(of: hole)
+            } catch let failure {
+                error = try verifier.errors.tolerate(failure)
+            }
             findings.add(
                 VerifyFinding(
-                    kind: hole.reason == .conflict ? .conflict : .missing, object: object,
-                    error: survey.error(of: hole),
-                    backups: [hole.backup], costs: [cost]))
+                    kind: VerifyFinding.Kind(of: error), object: object, error: error, backups: [hole.backup],
+                    costs: [cost]))
         }
     }
 

@@ -114,7 +114,8 @@ struct WALSurvey {
         return ClusterLayout.walFile(.segment(name), of: system, tag: nil)
     }
 
-    func error(of hole: Hole) -> KedgeError {
+    /// Of a conflict its error is thrown, as whoever asks for the file gets it, or what reading throws.
+    func error(of hole: Hole) throws(KedgeError) -> KedgeError {
         let name = hole.segment.fileName(segmentSize: archived.segmentSize)
         let repository = archive.cluster.repository.name
         switch hole.reason {
@@ -125,6 +126,7 @@ struct WALSurvey {
                 detail: "Without \"\(hole.segment.timeline.hex).history\" no server follows that timeline.",
                 hint: "Archive it with \"kedge archive-push\" from the pg_wal of a server on that timeline.")
         case .conflict:
+            _ = try archive.contents(of: .segment(name)).one()
             return KedgeError(
                 .archiveConflict, "WAL file \"\(name)\" was archived several times with different content",
                 detail: "Recovery cannot use any of them until it is known which is right.",

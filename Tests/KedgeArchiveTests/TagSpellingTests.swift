@@ -100,14 +100,65 @@ import Testing
         expectConflict(plain) { _ = try push(twin, to: plain) }
     }
 
-    @Test("an object that can't be read is not taken for a copy of the other")
-    func damagedTwin() throws {
+    /// One content in two spellings in the plain store. Returns the names of their objects.
+    private func twoSpellings() throws -> (untagged: ObjectName, tagged: ObjectName) {
         #expect(try push(bytes, to: plain) == [.created])
         #expect(try push(bytes, to: tagging) == [.created])
         mirror()
-        let untagged = try #require(plain.names.first { $0.text.hasSuffix(name) })
+        return (
+            try #require(plain.names.first { $0.text.hasSuffix(name) }),
+            try #require(plain.names.first { $0.text.contains(name + "-") })
+        )
+    }
+
+    private func messages(_ store: MemoryStore) throws -> [KedgeError] {
+        let source = ArchiveFixture.source(store, secret: secret)
+        let cluster = try source.openCluster("main", for: .read, random: SystemRandomSource())
+        return InfoMessage.aboutWAL(
+            try RepositorySurvey(cluster: cluster, interruption: Interruption()).run())
+    }
+
+    @Test("an object that can't be read is not taken for a copy of the other, but told as what is damaged")
+    func damagedTwin() throws {
+        let (untagged, tagged) = try twoSpellings()
         plain.damage(untagged) { $0 = Array($0.prefix(100)) }
+        let before = plain.contents
+        let error = try #require(throws: KedgeError.self) { try harness(plain).get(name) }
+        #expect(error.code == .damaged)
+        #expect(error.cause?.message == "cannot use WAL file \"\(name)\": object \"\(untagged)\" cannot be read")
+        let detail = "\"\(tagged)\" holds that file as well, but nobody can tell whether both were the same."
+        #expect(error.cause?.detail?.hasSuffix(detail) == true, "\(text(error))")
+        #expect(error.hint?.hasPrefix("Put a good copy of the object back") == true, "\(text(error))")
+        #expect(error.hint?.contains("who stored \"\(tagged)\"") == true)
+        let told = try messages(plain)
+        #expect(told.map(\.code) == [.damaged] && told.map(\.hint) == [error.hint], "\(told.map { text($0) })")
+        #expect(plain.contents == before)
+        // Beside two known contents it does not matter what the third was.
+        plain.plant(try #require(ObjectName(untagged.text + "-00000000000000000000000000000001")), [1])
         expectConflict(plain) { _ = try harness(plain).get(name) }
+    }
+
+    @Test("of two objects that are known to hold the same the one that can be read is served, and the other told")
+    func damagedCopy() throws {
+        let (untagged, tagged) = try twoSpellings()
+        for (damaged, isTold) in [(untagged, true), (tagged, false)] {
+            let sound = plain.contents
+            // What a short read finds in front is whole.
+            plain.damage(damaged) { $0[$0.count - 1000] ^= 1 }
+            var warnings: [String] = []
+            try FileSystem.removeFile(at: harness(plain).destination)
+            #expect(try harness(plain).get(name, warn: { warnings.append($0) }) == .fetched(repository: "main"))
+            #expect(try harness(plain).fetched() == bytes)
+            #expect(warnings.count == (isTold ? 1 : 0), "\(warnings)")
+            #expect(
+                warnings.allSatisfy {
+                    $0.hasPrefix("another object of the same content was used, \"\(tagged)\": cannot ")
+                }, "\(warnings)")
+            for (name, bytes) in sound { plain.plant(name, bytes) }
+        }
+        for object in [untagged, tagged] { plain.damage(object) { $0[$0.count - 1000] ^= 1 } }
+        let error = #expect(throws: KedgeError.self) { try harness(plain).get(name) }
+        #expect(error?.code == .damaged)
     }
 
     @Test("what is found of a file is what its directory holds of it, whatever lies around")

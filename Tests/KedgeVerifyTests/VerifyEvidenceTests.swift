@@ -1,6 +1,7 @@
 // What `verify` learns from small objects: backups that show which WAL existed, and what records hold that is none.
 
 import KedgeCatalog
+import KedgeCodec
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
@@ -32,6 +33,29 @@ import Testing
         let next = try harness.verify().findings
         #expect(next.map(\.object) == ["main/wal/7/00000001/00000000/000000010000000000000009"])
         #expect(next.map(\.backups) == [[older.label, newer.label]])
+    }
+
+    @Test(
+        "a segment that can't be read beside one in another spelling is damage of that object, and two are a conflict")
+    func damagedSpelling() throws {
+        var harness = try VerifyHarness()
+        let record = try harness.backUp()
+        let untagged: ObjectName = "main/wal/7/00000001/00000000/000000010000000000000005"
+        let tagged = try #require(ObjectName("\(untagged)-\(ContentHash(of: [1]))"))
+        let cases: [(isDamaged: Bool, kind: VerifyFinding.Kind, code: ErrorCode)] = [
+            (true, .damaged, .damaged), (false, .conflict, .archiveConflict),
+        ]
+        for (isDamaged, kind, code) in cases {
+            let outcome = try harness.verifyCopy { store in
+                store.plant(tagged, [1])
+                if isDamaged { store.damage(untagged) { $0 = Array($0.prefix(100)) } }
+            }
+            let verification = try #require(outcome.repositories.first).result.get()
+            let finding = try #require(verification.findings.first { $0.object == untagged.text })
+            #expect(finding.kind == kind && finding.backups == [record.label], "\(finding)")
+            #expect(finding.error.code == code)
+            #expect(finding.error.message.contains("object \"\(untagged)\" cannot be read") == isDamaged)
+        }
     }
 
     @Test("of more damaged pages than are remembered none is taken for sound, and recorded ones take no room")
