@@ -61,9 +61,7 @@ enum ArchiveGetCommand {
                 options, random: context.surroundings.random, time: context.surroundings.time,
                 interruption: context.surroundings.interruption)
         }
-        // A standby asks again by itself, and a promotion waits for this answer.
-        var retries = rule.isStandby ? RetryPolicy.brief : RetryPolicy()
-        retries.deadlineNanoseconds = cluster.archiveGetTimeout.nanoseconds
+        let retries = retries(isStandby: rule.isStandby, cluster.archiveGetTimeout, context.surroundings.time)
         // Before any secret is read.
         let quick = try get([]).runFromSpool()
         let outcome =
@@ -84,6 +82,16 @@ enum ArchiveGetCommand {
                 lines: [], json: ["file": .string(fileName), "outcome": "absent"],
                 status: ExitStatus.archiveGet(.provenAbsent, in: .noSignalFile, onUnavailable: nil))
         }
+    }
+
+    /// How often requests to an object store are repeated: all of one call, and those to all repositories, within the
+    /// time that is given.
+    static func retries(isStandby: Bool, _ timeout: Duration, _ time: any TimeSource) -> RetryPolicy {
+        // A standby asks again by itself, and a promotion waits for this answer.
+        var retries = isStandby ? RetryPolicy.brief : RetryPolicy()
+        retries.deadlineNanoseconds = timeout.nanoseconds
+        retries.startNanoseconds = time.monotonicNanoseconds()
+        return retries
     }
 
     private static func fetched(

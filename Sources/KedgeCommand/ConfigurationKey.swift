@@ -77,8 +77,9 @@ package struct ConfigurationKey: Sendable {
             "How long check, backup, verify and drill wait for a WAL segment to arrive in the repositories."),
         ConfigurationKey(
             "archive-get-timeout", .cluster, .duration(.zero ... .seconds(86_400)), default: "60s",
-            "How long archive-get waits for a segment that is missing while later ones are there, and for an object "
-                + "store that cannot be reached."),
+            "How long one archive-get goes on: it looks again for a segment that is missing while later ones are "
+                + "there, and repeats requests to object stores that fail, all within this time. Even when it has "
+                + "passed a request is made, and repeated once. A transfer that moves is never cut off."),
         ConfigurationKey(
             "archive-get-prefetch", .cluster, .integer(0...256), default: "16",
             "How many segments are fetched into work-directory ahead of a recovering server, at most 256 MB. 0 fetches "

@@ -3,8 +3,8 @@
 // 1. Only errors whose code is retryable are tried again, by the very same call with the very same bytes.
 // 2. Between attempts it waits a random time below a bound that doubles (full jitter): clients that failed together
 //    do not come back together.
-// 3. One deadline covers an operation with all its attempts; nothing below this layer retries, so waits don't multiply.
-//    Even when the deadline has passed there are two attempts (lesson 22).
+// 3. One deadline covers an operation with all its attempts, or several operations together; nothing below this layer
+//    retries, so waits don't multiply. Even when the deadline has passed there are two attempts (lesson 22).
 // 4. A put that failed may have succeeded. When a later attempt then finds the name taken, the bytes decide: equal ones
 //    are ours (a sealed object never repeats another's bytes), so the answer is still "created".
 
@@ -20,6 +20,9 @@ package struct RetryPolicy: Hashable, Sendable {
     /// No attempt but the second is begun later than this after the start of the first, and the last one then: a store
     /// that restarts refuses connections at once, and a few attempts would be over in seconds.
     package var deadlineNanoseconds: UInt64 = 60_000_000_000
+    /// From which moment of the monotonic clock the deadline counts for all operations together; nil: for each from
+    /// its own start.
+    package var startNanoseconds: UInt64?
 
     package init() {}
 
@@ -189,12 +192,13 @@ private struct Retries: Sendable {
             do throws(KedgeError) {
                 return try operation(attempt)
             } catch  where error.code.isRetryable {
-                let elapsed = time.monotonicNanoseconds() - start
+                let now = time.monotonicNanoseconds()
+                let elapsed = now - (policy.startNanoseconds ?? start)
                 let isLate = elapsed >= policy.deadlineNanoseconds
                 let left = isLate ? 0 : policy.deadlineNanoseconds - elapsed
                 let delay = min(random.next() % (policy.longestDelay(after: attempt) + 1), left)
                 if attempt >= policy.maximumAttempts || (isLate && attempt >= 2) {
-                    throw told(error, attempts: attempt, nanoseconds: elapsed)
+                    throw told(error, attempts: attempt, nanoseconds: now - start)
                 }
                 if !isLate { try time.sleep(nanoseconds: delay, unless: interruption) }
                 attempt += 1

@@ -81,6 +81,24 @@ import Testing
         #expect(time.sleeps.reduce(0, +) <= nanoseconds)
     }
 
+    @Test("operations that share a deadline have it together, and two attempts each behind it (lesson 22)")
+    func sharedDeadline() {
+        let begin = time.monotonicNanoseconds()
+        var policy = RetryPolicy()
+        policy.startNanoseconds = begin
+        let (store, faulty) = store(policy) { _ in .failBefore }
+        #expect(throws: KedgeError.self) { try store.status(of: "a") }
+        #expect(time.monotonicNanoseconds() - begin == 60_000_000_000)
+        let first = faulty.operations.count
+        #expect(first > 6)
+        for number in 1...3 {
+            let error = #expect(throws: KedgeError.self) { try store.status(of: "b") }
+            #expect(faulty.operations.count == first + 2 * number)
+            #expect(error?.detail?.hasSuffix("It was tried 2 times within 1 s.") == true, "\(error?.detail ?? "")")
+        }
+        #expect(time.monotonicNanoseconds() - begin == 60_000_000_000)
+    }
+
     @Test("an interruption ends the waiting")
     func interrupted() {
         let interruption = Interruption()
