@@ -10,7 +10,8 @@
 // 1. It is started by archive-get and never waited for. Whatever goes wrong here is found, and told, by archive-get
 //    when it looks for the segment itself.
 // 2. It answers nothing: what it does not find is looked for again by archive-get.
-// 3. One for each run of a server, by a lock in the spool.
+// 3. One for each run of a server, by a lock in the spool. Where the spool was removed another one may have taken a new
+//    lock: whoever's lock file is not the one at the path any more ends, and leaves what is there to the other.
 // 4. Memory is that of the objects on their way, at most `bytesInFlight`, and of one frame for each.
 
 import KedgeCatalog
@@ -75,22 +76,20 @@ package struct FetchAhead: Sendable {
     /// is at it, and the first error of a repository.
     package func run() throws(KedgeError) -> Int {
         let lock = try FileLock(at: copies.lockPath, purpose: "fetching WAL ahead", time: time)
-        defer {
-            copies.removeAll()
-            _ = lock
-        }
+        defer { withExtendedLifetime(lock) { if isCurrent(lock) { copies.removeAll() } } }
         copies.removeOthers()
         let window = Monitor(Window())
         var pool: WorkerPool<WALSegment>?
         do throws(KedgeError) {
-            try follow(window, &pool)
+            try follow(window, lock, &pool)
         } catch {
             window.update { $0.failure = $0.failure ?? error }
         }
         // Before the copies are removed nobody may write one any more.
         window.update { $0.isClosed = true }
         try pool?.finish()
-        if let failure = window.update({ $0.failure }) { throw failure }
+        // Without its directory nothing could be kept.
+        if let failure = window.update({ $0.failure }), isCurrent(lock) { throw failure }
         return window.update { $0.fetched }
     }
 
@@ -107,11 +106,11 @@ package struct FetchAhead: Sendable {
 
     /// Follows the server until one of them ends.
     private func follow(
-        _ window: Monitor<Window>, _ pool: inout WorkerPool<WALSegment>?
+        _ window: Monitor<Window>, _ lock: FileLock, _ pool: inout WorkerPool<WALSegment>?
     ) throws(KedgeError) {
         var last: WALSegment?
         var lastChange = time.monotonicNanoseconds()
-        while isWanted {
+        while isWanted, isCurrent(lock) {
             try interruption.checkpoint()
             if let failure = window.update({ $0.failure }) { throw failure }
             guard let asked = copies.asked() else { return }
@@ -177,13 +176,17 @@ package struct FetchAhead: Sendable {
             body: { (_, number) throws(KedgeError) in _ = try fetch(missing[number], from: archives, gate) })
     }
 
-    /// Whether the same server still runs, and nobody has removed the spool.
+    /// Whether the same server still runs.
     private var isWanted: Bool {
         let server = RecoveringServer(
             dataDirectory: copies.server.dataDirectory, destination: options.destination, time: time)
+        return server?.id == copies.server.id
+    }
+
+    /// Whether nobody has removed the spool.
+    private func isCurrent(_ lock: FileLock) -> Bool {
         do throws(KedgeError) {
-            guard let server, server.id == copies.server.id else { return false }
-            return try FileSystem.exists(copies.lockPath)
+            return try lock.isCurrent()
         } catch {
             return false
         }

@@ -83,11 +83,13 @@ package struct FetchedCopies: Sendable {
     }
 
     /// Keeps a segment, whole as it is archived: what `fill` hands over, in order. Nothing appears where that throws.
+    /// Throws `not-found` where the directory is gone: then nobody is to be fetched for any more.
     func write(
         _ name: String, from repository: String,
         _ fill: ((UnsafeRawBufferPointer) throws(KedgeError) -> Void) throws(KedgeError) -> Void
     ) throws(KedgeError) {
-        let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
+        let directory = try FileDescriptor.open(self.directory, [.read, .directory, .noFollow])
+        let file = try DurableFile(in: directory, mode: 0o600, random: spool.random)
         let hasher = ContentHasher()
         var offset: UInt64 = 0
         try fill { (piece) throws(KedgeError) in

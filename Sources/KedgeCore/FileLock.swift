@@ -26,6 +26,10 @@ package final class FileLock: Sendable {
         try file.write(Array(text.utf8.prefix(FileLock.maximumTextBytes)), at: 0)
     }
 
+    /// Whether the file is still the one at its path. Where somebody removed it another process may hold a lock as
+    /// well.
+    package func isCurrent() throws(KedgeError) -> Bool { try file.isStill(at: file.path) }
+
     /// Unlocks rather than just closes: a child that another thread is about to start holds a copy of the descriptor
     /// until its exec, and with it the lock (flock(2): duplicates refer to the same lock).
     deinit { flock(file.number, LOCK_UN) }

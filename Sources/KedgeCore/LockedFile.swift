@@ -24,7 +24,7 @@ package final class LockedFile: Sendable {
         while true {
             let file = try FileDescriptor.open(path, [.read, .write, .create, .exclusive, .noFollow], mode: 0o600)
             // Somebody who looks for abandoned files may have been quicker with an empty one.
-            guard try lock(file), try isCurrent(file, path) else { continue }
+            guard try lock(file), try file.isStill(at: path) else { continue }
             let locked = LockedFile(file, path: path)
             try locked.file.write(content, at: 0)
             try locked.file.sync()
@@ -37,7 +37,7 @@ package final class LockedFile: Sendable {
     package static func take(_ path: RawPath) throws(KedgeError) -> LockedFile? {
         do throws(KedgeError) {
             let file = try FileDescriptor.open(path, [.read, .write, .noFollow])
-            guard try lock(file), try isCurrent(file, path) else { return nil }
+            guard try lock(file), try file.isStill(at: path) else { return nil }
             return LockedFile(file, path: path)
         } catch  where error.code == .notFound {
             return nil
@@ -59,10 +59,13 @@ package final class LockedFile: Sendable {
         }
         return true
     }
+}
 
-    private static func isCurrent(_ file: borrowing FileDescriptor, _ path: RawPath) throws(KedgeError) -> Bool {
+extension FileDescriptor {
+    /// Whether this is the file that lies at `path` now: it may have been removed, and another one made there.
+    borrowing func isStill(at path: RawPath) throws(KedgeError) -> Bool {
         do throws(KedgeError) {
-            let (own, named) = (try file.status(), try FileStatus(at: path))
+            let (own, named) = (try status(), try FileStatus(at: path))
             return own.inode == named.inode && own.device == named.device
         } catch  where error.code == .notFound {
             return false

@@ -296,6 +296,45 @@ import Testing
         #expect(try fetchAhead(copies).run() == 4)
     }
 
+    @Test("one whose lock file is gone ends, and touches nothing of the one that took its place")
+    func replaced() throws {
+        let (spool, names) = (spool, names)
+        let copies = try copies()
+        let directory = spool.directory.appending("fetched/\(copies.server.id)")
+        try copies.noteAsked(names[0])
+        let (time, other) = (time, Monitor<FileLock?>(nil))
+        time.onSleep {
+            #expect(throws: Never.self) {
+                guard other.update({ $0 == nil }) else { return }
+                try spool.removeAll()
+                try copies.noteAsked(names[4])
+                let lock = try FileLock(at: directory.appending("lock"), purpose: "a test", time: time)
+                other.update { $0 = lock }
+            }
+        }
+        #expect(try fetchAhead(copies).run() == 4)
+        #expect(time.sleeps.count == 1)
+        #expect(try copies.names() == [])
+        #expect(copies.asked() == WALSegment(fileName: names[4], segmentSize: copies.server.segmentSize))
+        #expect(copies.isBeingFilled && other.update { $0 } != nil)
+    }
+
+    @Test("where the spool is removed while a segment is on its way, nothing is made there again")
+    func removedMeanwhile() throws {
+        let spool = spool
+        let copies = try copies()
+        let watched = FaultyStore(store) { operation in
+            if operation.kind == .list, operation.name.contains("/wal/") {
+                #expect(throws: Never.self) { try spool.removeAll() }
+            }
+            return nil
+        }
+        try copies.noteAsked(names[0])
+        let source = ArchiveFixture.source(watched, secret: source.settings.secret)
+        #expect(try fetchAhead(copies, segments: 1, from: source).run() == 0)
+        #expect(try !FileSystem.exists(spool.directory.appending("fetched/\(copies.server.id)")))
+    }
+
     @Test("what a killed one left for another server is removed, what somebody still fills is not")
     func leftovers() throws {
         let left = try fill()
