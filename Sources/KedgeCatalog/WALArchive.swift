@@ -99,14 +99,13 @@ package struct WALArchive: Sendable {
         return found
     }
 
-    /// All objects of a segment or partial segment, whatever their names carry, with their status.
+    /// All objects of a segment or partial segment, whatever their names carry, with their status. What lies elsewhere
+    /// under such a name, as in a directory below, is none.
     package func copies(of file: WALFileName) throws(KedgeError) -> [(archived: ArchivedFile, status: ObjectStatus)] {
         var found: [(archived: ArchivedFile, status: ObjectStatus)] = []
         let directory = ClusterLayout.logDirectory(of: file, system)
         try cluster.forEachObject(below: directory) { (name, status) throws(KedgeError) in
-            if let parsed = ClusterLayout.parseWALFile(name.lastComponent), parsed.file == file {
-                found.append((ArchivedFile(file: file, name: name, tag: parsed.tag), status))
-            }
+            if let archived = archived(name), archived.file == file { found.append((archived, status)) }
         }
         return found
     }
@@ -117,20 +116,18 @@ package struct WALArchive: Sendable {
         let directory = ClusterLayout.walDirectory(system, timeline: segment.timeline)
         let fileName = segment.fileName(segmentSize: registration.walSegmentSize)
         let position = ClusterLayout.walFile(.segment(fileName), of: system, tag: nil)
-        var after: ObjectName? = position
-        while let current = after {
-            // Objects of the segment itself (tags, partials) come first; there are few of them.
-            let page = try store.list(below: cluster.name(directory), after: cluster.name(current), limit: 100)
-            for entry in page.entries {
-                guard case .segment(let name)? = ClusterLayout.parseWALFile(entry.name.lastComponent)?.file,
-                    let found = WALSegment(fileName: name, segmentSize: registration.walSegmentSize),
-                    found.number > segment.number
-                else { continue }
-                return found
-            }
-            after = page.next.flatMap { ObjectName($0.text.dropFirst(cluster.clusterName.utf8.count + 1)) }
+        var next: WALSegment?
+        // Objects of the segment itself (tags, partials) come first; there are few of them.
+        try store.visitObjects(below: cluster.name(directory), after: cluster.name(position), pageSize: 100) {
+            (entry) throws(KedgeError) in
+            guard case .segment(let name)? = ClusterLayout.parseWALFile(entry.name.lastComponent)?.file,
+                let found = WALSegment(fileName: name, segmentSize: registration.walSegmentSize),
+                found.number > segment.number
+            else { return true }
+            next = found
+            return false
         }
-        return nil
+        return next
     }
 
     // MARK: - Facts and bytes

@@ -468,6 +468,17 @@ import Testing
         #expect(try store.list(below: nil, after: nil, limit: 3).entries.isEmpty)
         paper.habits.repeatsListings = true
         #expect(error { () throws(KedgeError) in _ = try store.list(below: nil, after: nil, limit: 3) } != nil)
+        for number in 0..<5 { paper.plant("d/\(number)", [1]) }
+        for size in [1, 2, 3, 1000] {
+            var count = 0
+            let failure = error { () throws(KedgeError) in
+                try store.visitObjects(below: "d", pageSize: size) { _ in
+                    count += 1
+                    return count < 100
+                }
+            }
+            #expect(failure?.code == .repositoryUnavailable && count <= 5, "\(size): \(count)")
+        }
     }
 
     @Test("a listing of many objects is one request for each thousand")

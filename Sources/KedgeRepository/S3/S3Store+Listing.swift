@@ -18,7 +18,7 @@ extension S3Store {
             let page = try listPage(below: directory, after: position, limit: limit)
             for object in page.answer.children("Contents") {
                 guard let key = page.key(object.text(of: "Key")), let name = client.location.name(of: key),
-                    name.isBelow(directory), name != after
+                    name.isBelow(directory), S3Store.isListed(name, after: after)
                 else { continue }
                 // Some stores send more than was asked for.
                 guard entries.count < limit else { return ListPage(entries: entries, next: entries.last?.name) }
@@ -26,10 +26,17 @@ extension S3Store {
             }
             guard page.isTruncated else { return ListPage(entries: entries, next: nil) }
             if !entries.isEmpty { return ListPage(entries: entries, next: entries.last?.name) }
-            // A page of strangers.
+            // A page of strangers, or one that was there before.
             guard let last = page.lastKey, last != position else { throw endlessListing() }
             position = last
         }
+    }
+
+    /// Whether a name may come after another: stores compare whole names, or component by component. One that begins
+    /// anew shows what was listed, and would be listed for ever if that counted (lesson 19).
+    private static func isListed(_ name: ObjectName, after: ObjectName?) -> Bool {
+        guard let after else { return true }
+        return name > after || after.components.lexicographicallyPrecedes(name.components)
     }
 
     package func listDirectories(
