@@ -41,8 +41,8 @@ let package = Package(
         module(
             "KedgeSetup",
             [
-                "KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres", "KedgeCodec",
-                "KedgeCore",
+                "KedgeArchive", "KedgeBackup", "KedgeRestore", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
+                "KedgeCodec", "KedgeCore",
             ]),
         module(
             "KedgeVerify",

@@ -35,6 +35,7 @@ enum CheckCommand {
             })
         options.explainPush = ArchivePushCommand.rehearsal(cluster, configuration, context)
         options.keptPaths = context.keptPaths(configuration)
+        options.drillDirectory = cluster.drill.directory.map { RawPath(context.absolute($0)) }
         options.spool = context.spool(of: cluster).map(spoolState)
         let check = Check(
             options,

@@ -42,6 +42,8 @@ package struct Check: Sendable {
         package var explainPush: (@Sendable (String) -> String?)?
         /// What must not lie in the directories of the database.
         package var keptPaths: [KeptPath] = []
+        /// Below which drills restore; nil where none is configured.
+        package var drillDirectory: RawPath?
         /// What the spool holds, in a few words, and what no repository knows of yet.
         package var spool: (text: String, untold: KedgeError?)?
 
@@ -107,11 +109,16 @@ package struct Check: Sendable {
 
     /// Whether a restore would remove a repository or a file that is needed.
     private func checkPlaces(_ control: ControlFile?, _ report: inout CheckReport) throws(KedgeError) {
+        let places = PlaceCheck(
+            dataDirectory: options.dataDirectory, control: control, kept: options.keptPaths,
+            drillDirectory: options.drillDirectory)
         let found = try report.attempt(.dataDirectory) { () throws(KedgeError) in
-            try PlaceCheck(dataDirectory: options.dataDirectory, control: control, kept: options.keptPaths).run()
+            (try places.run(), try places.enclosed())
         }
-        if let refusal = found?.refusal { report.fail(.dataDirectory, refusal) }
-        if let warning = found?.warning { report.warn(.dataDirectory, warning) }
+        guard let (kept, enclosed) = found else { return }
+        if let refusal = kept.refusal { report.fail(.dataDirectory, refusal) }
+        if let warning = kept.warning { report.warn(.dataDirectory, warning) }
+        for error in enclosed { report.warn(.dataDirectory, error) }
     }
 
     /// What is known to be wrong with the archived WAL; each of it a warning, since archiving itself may well work.

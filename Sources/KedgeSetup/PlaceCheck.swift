@@ -1,8 +1,10 @@
-// Whether repositories and keys lie where a restore will not remove them, and each repository in a place of its own.
+// Whether repositories and keys lie where a restore will not remove them, each repository in a place of its own, and
+// the directories that a restore writes to in no other cluster.
 
 import KedgeCore
 import KedgePostgres
 import KedgeRepository
+import KedgeRestore
 
 /// What `init` and `check` have to say about where things lie.
 struct PlaceCheck {
@@ -10,6 +12,8 @@ struct PlaceCheck {
     /// Nil where it could not be read.
     let control: ControlFile?
     let kept: [KeptPath]
+    /// Below which drills restore; nil where that is not to be looked at.
+    var drillDirectory: RawPath?
 
     /// Throws what looking throws.
     func run() throws(KedgeError) -> (refusal: KedgeError?, warning: KedgeError?) {
@@ -25,6 +29,40 @@ struct PlaceCheck {
                 "a file of Kedge's own lies in a directory of the database",
                 found.filter { $0.kept.kind != .repository })
         )
+    }
+
+    /// What `restore` and `drill` would say of the directories that are configured, on the worst of all days: something
+    /// above them looks like a cluster, such as a stray PG_VERSION. One error for each, with what to do now.
+    func enclosed() throws(KedgeError) -> [KedgeError] {
+        // Of these the directories above count; drills restore into directories of their own below theirs.
+        var places = try clearedDirectories().map { directory in
+            (
+                name: directory.name.hasSuffix(",") ? String(directory.name.dropLast()) : directory.name,
+                path: directory.path, orIs: false
+            )
+        }
+        if let drillDirectory {
+            places.append(("the drill-directory", try FileSystem.resolved(drillDirectory), true))
+        }
+        var errors: [KedgeError] = []
+        for place in places {
+            let found = try EnclosingCluster.find(around: place.path, orIs: place.orIs) { (path) throws(KedgeError) in
+                try FileSystem.exists(path)
+            }
+            guard let found else { continue }
+            let stray = found.mark.map {
+                "If there is no cluster in \"\(found.directory)\", something left "
+                    + "\"\(found.directory.appending($0))\" there: remove that now.  Otherwise move"
+            }
+            errors.append(
+                KedgeError(
+                    .configuration,
+                    "nothing could be restored to \(place.name) \"\(place.path)\": it lies in another cluster",
+                    detail: found.sentence,
+                    hint: "\(stray ?? "Move") \(place.name) out of it: \"kedge restore\" and \"kedge drill\" write "
+                        + "into no other cluster."))
+        }
+        return errors
     }
 
     /// Directories of the database that lie in a repository.
