@@ -1,6 +1,8 @@
 // What the command lines of archive-push and archive-get add to their use cases.
+import Glibc
 import KedgeArchive
 import KedgeCore
+import KedgeRepository
 import KedgeTestSupport
 import Testing
 
@@ -66,6 +68,77 @@ import Testing
                 words + ["--repositories", "other"], files: Self.files(), environment: Self.variable)
             #expect(!told.errors.contains("code: usage"), "\(told.errors)")
         }
+    }
+
+    @Test("requests to a store are made six times for whom PostgreSQL asks again, for others until the time is up")
+    func attempts() throws {
+        let fixture = try ArchiveFixture()
+        let name = try fixture.writeSegments(count: 1)[0]
+        let file = """
+            [repository main]
+            type = s3
+            endpoint = http://127.0.0.1:1
+            region = us-east-1
+            bucket = bucket
+            encryption = none
+            [cluster c]
+            pgdata = \(fixture.directory.path)
+            work-directory = \(fixture.path("work"))
+            """
+        let credentials = [
+            EnvironmentVariable("AWS_ACCESS_KEY_ID", "id"), EnvironmentVariable("AWS_SECRET_ACCESS_KEY", "secret"),
+        ]
+        func attempts(_ words: [String], _ existing: [String] = []) -> Int? {
+            let run = ToolRun(
+                words, files: ["/etc/kedge/kedge.conf": file], environment: credentials, existing: existing,
+                changing: { $0.time = ManualTime() })
+            return run.errors.firstMatch(of: /It was tried (\d+) times/).flatMap { Int($0.1) }
+        }
+        #expect(attempts(["archive-push", fixture.path("pg_wal/" + name).description]) == 6)
+        #expect(attempts(Self.get, ["standby.signal", "pg_wal"]) == 6)
+        for signal in [["recovery.signal"], []] {
+            let number = try #require(attempts(Self.get, signal))
+            #expect(number > 6 && number < 100)
+            #expect(attempts(Self.get + ["--archive-get-timeout", "0s"], signal) == 2)
+        }
+    }
+
+    @Test("above archive-queue-limit what is noted as durable is acknowledged without a look at the repository")
+    func noted() throws {
+        let fixture = try ArchiveFixture()
+        let repository = fixture.path("repository")
+        try LocalStore.createRoot(at: repository.description)
+        _ = try fixture.makeRepository(
+            in: LocalStore(at: repository.description, marker: nil, random: SystemRandomSource()))
+        let names = try fixture.writeSegments(count: 4)
+        _ = try Directory.create(at: fixture.path("pg_wal/archive_status"))
+        for name in names { try fixture.write("pg_wal/archive_status/\(name).ready", []) }
+        let file = """
+            [repository main]
+            path = \(repository)
+            encryption = none
+            [cluster main]
+            pgdata = \(fixture.directory.path)
+            work-directory = \(fixture.path("work"))
+            archive-push-ahead = 0
+            """
+        // None of the files was changed just now.
+        let time = ManualTime(now: SystemTimeSource().now().adding(seconds: 10))
+        func push(_ limit: [String] = []) -> ToolRun {
+            ToolRun(
+                ["archive-push", fixture.path("pg_wal/" + names[0]).description] + limit,
+                files: ["/etc/kedge/kedge.conf": file],
+                changing: { surroundings in
+                    surroundings.time = time
+                    surroundings.host = HostFacts(processors: 1, userID: geteuid())
+                })
+        }
+        let first = push()
+        #expect(first.ending == .exit(0), "\(first.errors)")
+        try FileSystem.rename(repository, to: fixture.path("away"))
+        #expect(push().ending == .exit(1))
+        let above = push(["--archive-queue-limit", "1MB"])
+        #expect(above.ending == .exit(0) && above.errors.isEmpty, "\(above.errors)")
     }
 
     @Test("above archive-queue-limit a push that hangs is ended, so that the next one can give its segment up")
