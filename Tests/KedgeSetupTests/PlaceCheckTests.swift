@@ -15,7 +15,7 @@ import Testing
             "wals/wal/archive_status",
             "ts", "ts/one", "ts/one/PG_15_202209061", "drills", "drills/drill",
         ] {
-            _ = try Directory.create(at: RawPath(world(name)))
+            _ = try Directory.createPlain(at: RawPath(world(name)), mode: 0o700)
         }
         let cluster = try ArchiveFixture()
         let control = try ControlFile.read(dataDirectory: cluster.path("."), time: ManualTime())
