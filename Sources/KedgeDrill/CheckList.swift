@@ -18,14 +18,20 @@ package final class CheckList {
     private let time: any TimeSource
     private var passes: [(name: String, count: Int, milliseconds: UInt64, detail: String?)] = []
     private var others: [ProofRecord.Check] = []
-    /// A record is for reading: of one name so many entries are listed.
+    /// A record is for reading: of one name and result so many entries are listed. Failures have a share of their own,
+    /// so that no number of warnings hides one.
     private static let limit = 100
-    private var omitted: [String: Int] = [:]
+    private var omitted: [Omission: Int] = [:]
+
+    private struct Omission: Hashable {
+        let name: String
+        let result: ProofRecord.Check.Result
+    }
 
     package init(time: any TimeSource) { self.time = time }
 
-    /// Whether a check failed.
-    package var hasFailed: Bool { others.contains { $0.result == .failed } }
+    /// Whether a check failed, listed or not.
+    package private(set) var hasFailed = false
 
     /// Runs one look at `subject`. An error of the database is a failed check; any other error is thrown.
     func run(
@@ -76,8 +82,9 @@ package final class CheckList {
             }
             return
         }
-        guard others.count(where: { $0.name == name }) < CheckList.limit else {
-            omitted[name, default: 0] += 1
+        if result == .failed { hasFailed = true }
+        guard others.count(where: { $0.name == name && $0.result == result }) < CheckList.limit else {
+            omitted[Omission(name: name, result: result), default: 0] += 1
             return
         }
         others.append(
@@ -93,9 +100,10 @@ package final class CheckList {
                 detail: pass.detail ?? (pass.count > 1 ? "\(pass.count) times" : nil),
                 milliseconds: pass.milliseconds)
         }
-        let more = omitted.sorted { $0.key < $1.key }.map { name, count in
-            ProofRecord.Check(name: name, result: .warning, detail: "\(count) more are not listed.")
-        }
+        let more = omitted.map { omission, count in
+            ProofRecord.Check(
+                name: omission.name, result: omission.result, detail: "\(count) more are not listed.")
+        }.sorted { ($0.name, $0.result.rawValue) < ($1.name, $1.result.rawValue) }
         return passed + others + more
     }
 }

@@ -145,4 +145,21 @@ import Testing
         #expect(list.checks.count == 102)
         #expect(list.hasFailed)
     }
+
+    @Test("no number of warnings hides a failure, nor the name of what failed")
+    func failureBehindWarnings() throws {
+        let random = SeededRandom(seed: testSeed())
+        for others in [0, 99, 100, 101, 1000] {
+            let list = CheckList(time: SystemTimeSource())
+            for number in 0..<others {
+                list.add("amcheck", on: "i\(number)", random.next(below: 2) == 0 ? .warning("hm") : .skipped("no"))
+            }
+            #expect(!list.hasFailed)
+            list.add("amcheck", on: "heap", .failed("bad"))
+            for _ in 0..<others { list.add("amcheck", .warning("hm")) }
+            #expect(list.hasFailed, "\(others) others")
+            #expect(list.checks.filter { $0.result == .failed }.map(\.subject) == ["heap"], "\(others) others")
+            #expect(list.checks.count <= 203)
+        }
+    }
 }
