@@ -130,7 +130,9 @@ extension ProofRecord.VerifiedObjects {
                 "wal",
                 .array(
                     wal.map {
-                        ["timeline": .int($0.timeline.number), "first": .int($0.first), "last": .int($0.last)]
+                        .members(
+                            ("timeline", .int($0.timeline.number)), ("first", .int($0.first)),
+                            ("last", .int($0.last)), ("sizes", ($0.sizes?.hex).map(JSONValue.string)))
                     })
             ),
             ("partsPerMillion", .int(partsPerMillion)))
@@ -145,7 +147,8 @@ extension ProofRecord.VerifiedObjects {
             wal: try record.map("wal") { (range) throws(KedgeError) in
                 let wal = WALRange(
                     timeline: TimelineID(try range.integer("timeline")), first: try range.integer("first"),
-                    last: try range.integer("last"))
+                    last: try range.integer("last"),
+                    sizes: try range.optionalParsed("sizes") { ContentHash(hex: $0) })
                 guard wal.first <= wal.last else { throw range.invalid("last", "lies before the first") }
                 return wal
             },

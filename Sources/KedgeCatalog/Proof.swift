@@ -248,11 +248,15 @@ package struct ProofRecord: Hashable, Sendable {
             package var timeline: TimelineID
             package var first: UInt64
             package var last: UInt64
+            /// The checksum of their sizes as stored, 8 bytes each in order, little-endian. Without it nobody can tell
+            /// whether what lies there now is what was read.
+            package var sizes: ContentHash?
 
-            package init(timeline: TimelineID, first: UInt64, last: UInt64) {
+            package init(timeline: TimelineID, first: UInt64, last: UInt64, sizes: ContentHash? = nil) {
                 self.timeline = timeline
                 self.first = first
                 self.last = last
+                self.sizes = sizes
             }
         }
     }

@@ -153,7 +153,8 @@ struct BackupJudge {
             systemIdentifier: record.server.systemIdentifier,
             packs: packs.sound.filter { own.contains($0.key) }.sorted { $0.key < $1.key }.map {
                 ProofRecord.VerifiedObjects.Pack(id: $0.key, bytes: $0.value)
-            }, wal: wal[record.server.systemIdentifier]?.sound ?? [], partsPerMillion: plan.scope.partsPerMillion)
+            }, wal: wal[record.server.systemIdentifier]?.sound.ranges ?? [], partsPerMillion: plan.scope.partsPerMillion
+        )
     }
 
     private func checks(

@@ -42,7 +42,7 @@ struct RecordCheck {
         for registration in cluster.registrations {
             sizes[registration.systemIdentifier] = registration.walSegmentSize
         }
-        var memory = VerifyMemory(segmentSizes: sizes)
+        var memory = VerifyMemory(segmentSizes: sizes, stored: listing.walSizes)
         let proofs = ProofCatalog(cluster)
         for name in listing.proofs where since.map({ name.time >= $0 }) ?? true {
             let isWhole = try open(ClusterLayout.proof(name), cost: "It proves nothing any more.") {

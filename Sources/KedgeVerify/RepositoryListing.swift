@@ -1,5 +1,5 @@
-// What a cluster's part of a repository holds, by name. One pass over all names; memory follows packs and records, not
-// WAL segments.
+// What a cluster's part of a repository holds, by name. One pass over all names; memory follows packs and records, and
+// is 8 bytes for each WAL segment.
 
 import KedgeCatalog
 import KedgeCodec
@@ -16,6 +16,8 @@ struct RepositoryListing {
     private(set) var intents: [Label] = []
     /// Sealed records that only their own commands understand.
     private(set) var otherRecords: [(kind: ObjectKind, name: ObjectName)] = []
+    /// Of whole segments.
+    private(set) var walSizes: [SystemIdentifier: WALSizes] = [:]
     /// `.history` and `.backup` files.
     private(set) var historyFiles: [(system: SystemIdentifier, file: ArchivedFile)] = []
     /// What no kind of object is called; at most 1000 are kept.
@@ -51,7 +53,7 @@ struct RepositoryListing {
             guard let label = Label(parts[1]), parts[2] == "manifest" else { return false }
             manifests.append(label)
         case ("catalog", 3...): return noteRecord(name, parts)
-        case ("wal", 4...): return noteWAL(name, parts)
+        case ("wal", 4...): return noteWAL(name, parts, status, cluster)
         case ("system", 2): return SystemIdentifier(parts[1]).map(ClusterLayout.registration) == name
         case ("lease", 2): otherRecords.append((.lease, name))
         case ("probe", 3...), ("digest", 2...): break
@@ -80,14 +82,21 @@ struct RepositoryListing {
         return true
     }
 
-    private mutating func noteWAL(_ name: ObjectName, _ parts: [String]) -> Bool {
+    private mutating func noteWAL(
+        _ name: ObjectName, _ parts: [String], _ status: ObjectStatus, _ cluster: ClusterRepository
+    ) -> Bool {
         if parts[2] == "index" { return true }
         guard let system = SystemIdentifier(parts[1]), let (file, tag) = ClusterLayout.parseWALFile(name.lastComponent),
             ClusterLayout.walFile(file, of: system, tag: tag) == name
         else { return false }
         switch file {
         case .history, .backup: historyFiles.append((system, ArchivedFile(file: file, name: name, tag: tag)))
-        case .segment, .partial: break
+        case .segment(let text):
+            let size = cluster.registrations.first { $0.systemIdentifier == system }?.walSegmentSize
+            if let segment = size.flatMap({ WALSegment(fileName: text, segmentSize: $0) }) {
+                walSizes[system, default: WALSizes()].add(segment, bytes: status.sizeBytes)
+            }
+        case .partial: break
         }
         return true
     }

@@ -3,7 +3,8 @@
 //  1. In full, everything is read.
 //  2. Otherwise what an earlier verification read from the first to the last byte since `since` is remembered and not
 //     read again: by the time at which that run began, and never by a time that lies in the future.
-//  3. An object that changed its size since is read, whatever is remembered: objects are never changed.
+//  3. An object that changed its size since is read, whatever is remembered: objects are never changed. Of WAL the
+//     sizes of neighbours are compared together (WALSizes.swift), so that those are read with it.
 //  4. A proof that names a damaged object ends what earlier readings of that object tell; one that cannot be opened, or
 //     does not name all, ends what all earlier readings tell.
 //  5. A sample is chosen by chance from all there is, remembered or not, and is never empty where there is something.
@@ -28,14 +29,16 @@ package enum VerifyScope: Hashable, Sendable {
 /// What earlier verifications read and found sound.
 package struct VerifyMemory: Sendable {
     private var packs: [RandomID: (bytes: UInt64, time: Timestamp)] = [:]
-    /// By system and timeline; ranges of any order, which may overlap.
-    private var wal: [SystemIdentifier: [TimelineID: [(numbers: ClosedRange<UInt64>, time: Timestamp)]]] = [:]
+    /// By system and the first segment of the block that a range lies in. Ranges may overlap.
+    private var wal: [SystemIdentifier: [WALSegment: [ClosedRange<UInt64>: Timestamp]]] = [:]
     /// Backups whose files were all put together and compared.
     private var backups: [CommitRecord.ManifestSeal: Timestamp] = [:]
     /// When something was found to be wrong with an object: readings before that tell nothing.
     private var doubts = Doubts()
     /// Sizes of WAL segments, without which proofs that name some can't be told what they name.
     private let segmentSizes: [SystemIdentifier: UInt64]
+    /// What WAL segments occupy now.
+    private let stored: [SystemIdentifier: WALSizes]
 
     private struct Doubts {
         var packs: [RandomID: Timestamp] = [:]
@@ -44,7 +47,12 @@ package struct VerifyMemory: Sendable {
         var all: Timestamp?
     }
 
-    package init(segmentSizes: [SystemIdentifier: UInt64] = [:]) { self.segmentSizes = segmentSizes }
+    package init(
+        segmentSizes: [SystemIdentifier: UInt64] = [:], stored: [SystemIdentifier: WALSizes] = [:]
+    ) {
+        self.segmentSizes = segmentSizes
+        self.stored = stored
+    }
 
     /// Adds what one proof tells. A drill, and a proof of another repository, tells nothing; one of the future only
     /// what is wrong.
@@ -56,9 +64,13 @@ package struct VerifyMemory: Sendable {
         for pack in verified.packs where packs[pack.id].map({ $0.time < time }) ?? true {
             packs[pack.id] = (pack.bytes, time)
         }
+        let system = verified.systemIdentifier
         for range in verified.wal {
-            wal[verified.systemIdentifier, default: [:]][range.timeline, default: []]
-                .append((range.first...range.last, time))
+            let numbers = range.first...range.last
+            guard let sizes = range.sizes, sizes == stored[system]?.checksum(range.timeline, numbers) else { continue }
+            let block = WALSizes.block(of: WALSegment(timeline: range.timeline, number: range.first))
+            let known = wal[system]?[block]?[numbers]
+            wal[system, default: [:]][block, default: [:]][numbers] = later(known, time)
         }
         if proof.result == .passed, !proof.isSample, backups[proof.manifest].map({ $0 < time }) ?? true {
             backups[proof.manifest] = time
@@ -109,9 +121,10 @@ package struct VerifyMemory: Sendable {
 
     /// When a whole segment was last read.
     fileprivate func reading(of segment: WALSegment, _ system: SystemIdentifier) -> Timestamp? {
-        let ranges = wal[system]?[segment.timeline] ?? []
         var last: Timestamp?
-        for range in ranges where range.numbers.contains(segment.number) { last = later(last, range.time) }
+        for (numbers, time) in wal[system]?[WALSizes.block(of: segment)] ?? [:] where numbers.contains(segment.number) {
+            last = later(last, time)
+        }
         return trusted(last, doubts.wal[system]?[segment])
     }
 

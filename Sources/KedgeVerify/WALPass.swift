@@ -24,7 +24,7 @@ struct WALPass {
         /// Timelines whose history could not be read.
         var unknownTimelines: Set<TimelineID> = []
         /// Read whole and found sound in this run.
-        var sound: [ProofRecord.VerifiedObjects.WALRange] = []
+        var sound = WALSizes()
     }
 
     /// A file that can't be used.
@@ -198,7 +198,7 @@ struct WALPass {
     fileprivate struct Tally: Sendable {
         var count = VerifyTotals.Count()
         var bad: [WALVerdict] = []
-        var sound: [ProofRecord.VerifiedObjects.WALRange] = []
+        var sound: [(segment: WALSegment, bytes: UInt64)] = []
     }
 
     private func read(
@@ -232,8 +232,7 @@ struct WALPass {
             if !verdict.isSound {
                 tally.bad.append(verdict)
             } else if !job.run.isPartial {
-                tally.sound.append(
-                    ProofRecord.VerifiedObjects.WALRange(timeline: job.run.timeline, first: number, last: number))
+                tally.sound.append((verdict.link.segment, verdict.storedBytes))
             }
         }
         let found = tally
@@ -246,7 +245,7 @@ struct WALPass {
         totals.walFiles.add(tally.count)
         var result = SystemResult(
             archive: survey.archive, archived: survey.archived, usable: survey.archived, possible: survey.archived)
-        result.sound = joined(tally.sound)
+        for (segment, bytes) in tally.sound { result.sound.add(segment, bytes: bytes) }
         for backup in survey.backups {
             for suspect in backup.health.walSuspect {
                 let segment = WALSegment(fileName: suspect.file, segmentSize: survey.archived.segmentSize)
@@ -321,20 +320,6 @@ struct WALPass {
                     .walSuspect, "WAL segment \"\(file)\" was stored with damaged records, at \(lsn)",
                     detail: reason.isEmpty ? nil : "\(reason)\(reason.hasSuffix(".") ? "" : ".")",
                     hint: "Check the disk under pg_wal, and take a new backup.")))
-    }
-
-    private func joined(
-        _ ranges: [ProofRecord.VerifiedObjects.WALRange]
-    ) -> [ProofRecord.VerifiedObjects.WALRange] {
-        var joined: [ProofRecord.VerifiedObjects.WALRange] = []
-        for range in ranges.sorted(by: { ($0.timeline, $0.first) < ($1.timeline, $1.first) }) {
-            if let last = joined.last, last.timeline == range.timeline, last.last + 1 == range.first {
-                joined[joined.count - 1].last = range.last
-            } else {
-                joined.append(range)
-            }
-        }
-        return joined
     }
 }
 

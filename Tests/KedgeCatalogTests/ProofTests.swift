@@ -34,7 +34,10 @@ import Testing
         proof.objectives = .init(rtoSeconds: 1, measuredSeconds: 2, rpoSeconds: 3, lagSeconds: 4)
         proof.verified = .init(
             systemIdentifier: SystemIdentifier(7), packs: [.init(id: RandomID(high: 3, low: 4), bytes: 5)],
-            wal: [.init(timeline: TimelineID(1), first: 2, last: 3)], partsPerMillion: 50_000)
+            wal: [
+                .init(timeline: TimelineID(1), first: 2, last: 3),
+                .init(timeline: TimelineID(1), first: 64, last: 65, sizes: ContentHash(high: 1, low: 2)),
+            ], partsPerMillion: 50_000)
         func read(_ json: JSONValue) throws -> ProofRecord {
             try ProofRecord(JSONRecord(parsing: json.compactText.utf8, what: "proof"))
         }

@@ -1,6 +1,7 @@
 // That the plan reads what it must, in generated histories, against a model that asks the proofs one by one.
 
 import KedgeCatalog
+import KedgeCodec
 import KedgeCore
 import KedgeTestSupport
 import Testing
@@ -13,6 +14,21 @@ import Testing
     private static let repository = RandomID(high: 1, low: 1)
 
     private func pack(_ number: Int) -> RandomID { RandomID(high: UInt64(number) &* 0x9E37_79B9_7F4A_7C15, low: 5) }
+
+    /// The checksum of what these segments occupy.
+    private func sizes(_ numbers: ClosedRange<UInt64>, more: UInt64 = 0) -> ContentHash {
+        ContentHash(of: numbers.flatMap { [UInt8(100 + $0 + more), 1, 0, 0, 0, 0, 0, 0] })
+    }
+
+    private var stored: [SystemIdentifier: WALSizes] {
+        var sizes = WALSizes()
+        for timeline in [TimelineID(1), TimelineID(2)] {
+            for number in UInt64(0)..<28 {
+                sizes.add(WALSegment(timeline: timeline, number: number), bytes: 256 + 100 + number)
+            }
+        }
+        return [Self.system: sizes]
+    }
 
     private func proofs(_ random: SeededRandom, _ backup: CommitRecord) -> [ProofRecord] {
         (0..<random.next(below: 7)).map { _ in
@@ -28,9 +44,11 @@ import Testing
                 },
                 wal: (0..<random.next(below: 3)).map { _ in
                     let first = UInt64(random.next(below: 20))
+                    let last = first + UInt64(random.next(below: 8))
+                    // As it is, as it was before a segment was replaced, and as proofs once were.
+                    let sizes = [sizes(first...last), sizes(first...last, more: 1), nil][random.next(below: 9) % 3]
                     return .init(
-                        timeline: TimelineID(UInt32(1 + random.next(below: 2))), first: first,
-                        last: first + UInt64(random.next(below: 8)))
+                        timeline: TimelineID(UInt32(1 + random.next(below: 2))), first: first, last: last, sizes: sizes)
                 }, partsPerMillion: random.next(below: 4) == 0 ? 50_000 : 1_000_000)
             proof.checks = [.init(name: "wal", result: .warning, subject: nil)]
             if random.next(below: 4) == 0 {
@@ -58,7 +76,7 @@ import Testing
         for round in 0..<400 {
             let proofs = proofs(random, backup)
             let since = Self.now.adding(seconds: -86_400 * Int64(random.next(below: 9)))
-            var memory = VerifyMemory(segmentSizes: [Self.system: 16 << 20])
+            var memory = VerifyMemory(segmentSizes: [Self.system: 16 << 20], stored: stored)
             for proof in proofs { memory.add(proof, repositoryID: Self.repository, now: Self.now) }
             let plan = VerifyPlan(.due(since: since), memory: memory, packs: (0..<12).map(pack))
             let full = VerifyPlan(.full, memory: memory, packs: (0..<12).map(pack))
@@ -141,6 +159,7 @@ import Testing
                     proof.verified?.systemIdentifier == Self.system
                         && proof.verified?.wal.contains {
                             $0.timeline == timeline && $0.first <= number && number <= $0.last
+                                && $0.sizes == sizes($0.first...$0.last)
                         } == true
                 }.map(\.started)
                 var last = times.max()
