@@ -107,7 +107,8 @@ package struct ArchiveGet: Sendable {
                 throw failure.hinting(
                     ifDamaged: "Nothing was handed over.  Put a good copy of the object back, from a mirror of the "
                         + "repository or an older version in its store, or add a repository that has one.  \"kedge "
-                        + "verify\" tells what else is damaged, and \"kedge info\" which moments can be reached.")
+                        + "verify --full\" tells what else is damaged, and \"kedge info\" which moments can be reached."
+                )
             }
             guard let hole = search.hole else { return .absent }
             guard time.monotonicNanoseconds() - start < options.timeoutNanoseconds else {

@@ -104,8 +104,8 @@ package struct ArchivePush: Sendable {
                 ifDamaged:
                     "Nothing was changed there.  If it is the stored copy of this very WAL file, move that object "
                     + "out of the repository: the next push stores the file again.  Otherwise put a good copy back, "
-                    + "from a mirror of the repository or an older version in its store.  \"kedge verify\" tells what "
-                    + "else is damaged.")
+                    + "from a mirror of the repository or an older version in its store.  \"kedge verify --full\" "
+                    + "tells what else is damaged.")
         }
         if let spool = options.spool {
             do throws(KedgeError) {

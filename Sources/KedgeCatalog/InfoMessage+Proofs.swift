@@ -39,12 +39,13 @@ extension InfoMessage {
     /// That nothing was proven for long, told only where something was once: whoever never verifies knows it.
     private static func age(_ info: RepositoryInfo, _ now: Timestamp) -> [KedgeError] {
         let proofs = info.backups.compactMap(\.standing.proof)
-        guard let newest = proofs.max(by: { $0.finished < $1.finished }),
-            now.microseconds - newest.finished.microseconds > proofAgeSeconds * 1_000_000
+        guard let newest = proofs.map(\.asOf).max(),
+            now.microseconds - newest.microseconds > proofAgeSeconds * 1_000_000
         else { return [] }
+        let second = Timestamp(secondsSince1970: newest.microseconds / 1_000_000)
         return [
             KedgeError(
-                .notFound, "no backup was proven to restore since \(newest.name.time)",
+                .notFound, "no backup was proven to restore since \(second)",
                 hint: "Run \"kedge verify\", best every night.")
         ]
     }

@@ -68,6 +68,8 @@ package struct ProofRecord: Hashable, Sendable {
     /// The manifest of the backup that was tried, so that a proof says nothing about another of the same label.
     package var manifest: CommitRecord.ManifestSeal
     package var started: Timestamp
+    /// When the earliest run began whose readings this one relies on; nil where it read everything itself.
+    package var readSince: Timestamp?
     /// By the clock of the host that tried it. The object's name holds its whole second.
     package var finished: Timestamp
     package var hostName: String
@@ -88,8 +90,9 @@ package struct ProofRecord: Hashable, Sendable {
     package init(
         label: Label, level: ProofLevel, result: ProofResult, repositoryName: String, repositoryID: RandomID,
         manifest: CommitRecord.ManifestSeal, started: Timestamp, finished: Timestamp, hostName: String,
-        createdBy: String, serverVersion: String? = nil, target: Target? = nil, covers: Coverage? = nil,
-        checks: [Check] = [], phases: [Phase] = [], objectives: Objectives? = nil, verified: VerifiedObjects? = nil
+        createdBy: String, readSince: Timestamp? = nil, serverVersion: String? = nil, target: Target? = nil,
+        covers: Coverage? = nil, checks: [Check] = [], phases: [Phase] = [], objectives: Objectives? = nil,
+        verified: VerifiedObjects? = nil
     ) {
         self.label = label
         self.level = level
@@ -98,6 +101,7 @@ package struct ProofRecord: Hashable, Sendable {
         self.repositoryID = repositoryID
         self.manifest = manifest
         self.started = started
+        self.readSince = readSince
         self.finished = finished
         self.hostName = hostName
         self.createdBy = createdBy
@@ -114,6 +118,9 @@ package struct ProofRecord: Hashable, Sendable {
     package var isSample: Bool {
         (verified?.partsPerMillion ?? VerifiedObjects.everything) < VerifiedObjects.everything
     }
+
+    /// How old the evidence is: of a pass that of its oldest reading, since a run that read nothing has seen nothing.
+    package var asOf: Timestamp { result == .passed ? readSince ?? finished : finished }
 
     /// A recovery target, as it was asked for and as it was reached.
     package struct Target: Hashable, Sendable {

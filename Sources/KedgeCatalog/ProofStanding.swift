@@ -4,6 +4,8 @@
 //  2. Of each level the newest full proof counts. One that read only a sample can fail, but never proves anything.
 //  3. A later failure of either level withdraws what was proven before it; at the same second the failure is later.
 //  4. A failure stays open until a full proof of its own level passes after it.
+//  5. A drill may fail on what a verification called sound. While its failure is open, a verification counts only if
+//     all that it relies on was read after it.
 
 package import KedgeCore
 
@@ -58,14 +60,20 @@ package struct ProofStanding: Hashable, Sendable {
         }
         let drill = newestPass(.drilled)
         let verification = newestPass(.verified)
+        let open = failures.filter { failure in
+            let answer = failure.level == .drilled ? drill : verification
+            return answer.map { $0.name.time <= failure.name.time } ?? true
+        }
+        let lastFailedDrill = open.filter { $0.level == .drilled }.map(\.finished).max()
         drilled = standing(.drilled)
-        verified = standing(.verified)
+        verified = standing(.verified).flatMap { pass in
+            let since = pass.readSince ?? pass.started
+            return since >= lastFailedDrill ?? since ? pass : nil
+        }
         lastDrilled = drill
         lastVerified = verification
-        self.failures =
-            failures.filter { failure in
-                let answer = failure.level == .drilled ? drill : verification
-                return answer.map { $0.name.time <= failure.name.time } ?? true
-            }.sorted { ($0.finished, $0.level == .drilled ? 1 : 0) > ($1.finished, $1.level == .drilled ? 1 : 0) }
+        self.failures = open.sorted {
+            ($0.finished, $0.level == .drilled ? 1 : 0) > ($1.finished, $1.level == .drilled ? 1 : 0)
+        }
     }
 }

@@ -60,7 +60,7 @@ struct DrillReport {
 
     private static let advice =
         "What to do: take a new backup now (kedge backup --type full) and drill that; look at this one with "
-        + "\"kedge drill --keep\", and into the repository with \"kedge verify\"."
+        + "\"kedge drill --keep\", and into the repository with \"kedge verify --full\"."
 
     private static func phase(_ phase: ProofRecord.Phase) -> String {
         var text = "\(phase.name) \(duration(phase.milliseconds))"

@@ -15,7 +15,7 @@ enum InfoCommand {
             "A window begins where its oldest backup ended. It ends with the last record that recovery can replay; the "
                 + "time is that of the last commit or abort there.",
             "A backup is proven by \"kedge verify\" (verified) or by a restore (drilled); --proofs lists every "
-                + "proof with its checks and times.",
+                + "proof with its checks and times. A verification is as old as the oldest reading that it relies on.",
             "Exit status 1 means that a repository could not be read; the others are shown all the same.",
         ],
         options: [

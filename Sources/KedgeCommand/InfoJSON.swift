@@ -29,14 +29,14 @@ enum InfoJSON {
     private static func standing(_ standing: ProofStanding) -> JSONValue {
         let proof = standing.proof
         return [
-            "level": .string(proof?.level.rawValue ?? "none"), "time": .optional(proof?.finished.description),
+            "level": .string(proof?.level.rawValue ?? "none"), "time": .optional(proof?.asOf.description),
             "coversLSN": .optional(proof?.covers?.toLSN.description),
             "coversTime": .optional(proof?.covers?.toTime?.description),
             "drilled": .optional(standing.drilled?.finished.description),
-            "verified": .optional(standing.verified?.finished.description),
+            "verified": .optional(standing.verified?.asOf.description),
             "failed": .optional(standing.failure?.finished.description),
             "lastDrilled": .optional(standing.lastDrilled?.finished.description),
-            "lastVerified": .optional(standing.lastVerified?.finished.description),
+            "lastVerified": .optional(standing.lastVerified?.asOf.description),
         ]
     }
 

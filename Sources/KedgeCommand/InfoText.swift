@@ -86,7 +86,7 @@ enum InfoText {
 
     /// `2 d ago`, in the largest unit.
     private static func age(_ proof: ProofRecord, _ now: Timestamp) -> String {
-        let seconds = (now.microseconds - proof.finished.microseconds) / 1_000_000
+        let seconds = (now.microseconds - proof.asOf.microseconds) / 1_000_000
         let text =
             switch seconds {
             case ..<60: "just now"
@@ -108,6 +108,7 @@ enum InfoText {
                 "  covers \(covers.fromLSN) to \(covers.toLSN) on timeline \(covers.timeline)"
                     + (covers.toTime.map { ", last commit \($0)" } ?? "")
             }
+            let since = proof.readSince.map { "  relies on what was read since \($0)" }
             let phases = proof.phases.map { phase in
                 "\(phase.name) \(HumanText.duration(.milliseconds(Int64(clamping: phase.milliseconds))))"
                     + (phase.bytes.map { " (\(HumanText.size($0)))" } ?? "")
@@ -116,7 +117,7 @@ enum InfoText {
                 "  \(check.result.rawValue) "
                     + [check.name, check.subject, check.detail].compactMap { $0 }.joined(separator: ": ")
             }
-            return [head] + [covers].compactMap { $0 }
+            return [head] + [covers, since].compactMap { $0 }
                 + (phases.isEmpty ? [] : ["  took " + phases.joined(separator: ", ")]) + checks
         }
     }

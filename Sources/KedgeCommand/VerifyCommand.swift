@@ -15,8 +15,9 @@ enum VerifyCommand {
                 + "for each backup whether it restores and up to which moment. All backups in all repositories of the "
                 + "cluster, or those that --backup and --repository name. The result is kept as a proof of each "
                 + "backup; nothing else is written.",
-            "What a run within verify-every has read is not read again; --full reads all. A repository that was copied "
-                + "from another holds the proofs of the original: begin with --full there.",
+            "What a run within verify-every has read is not read again, unless its size changed, something was found "
+                + "wrong with it, or a drill of the backup failed since; --full reads all. A repository that was "
+                + "copied from another holds the proofs of the original: begin with --full there.",
             "Exit status 3 means damage, and every damaged object is named with what it costs. What could not be "
                 + "read is no damage: the exit status is then 1, and nothing that rests on it is proven.",
         ],

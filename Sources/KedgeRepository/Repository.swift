@@ -128,8 +128,8 @@ package final class Repository: Sendable {
             var error = error
             error.hint =
                 "Its kedge.json is damaged, which holds nothing but the repository's id and format.  Put it back "
-                + "from a mirror or an older version in its store; all else may be whole, which \"kedge verify\" tells "
-                + "then.  A second repository can serve meanwhile."
+                + "from a mirror or an older version in its store; all else may be whole, which \"kedge verify "
+                + "--full\" tells then.  A second repository can serve meanwhile."
             throw error
         }
     }

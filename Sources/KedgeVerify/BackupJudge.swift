@@ -132,7 +132,7 @@ struct BackupJudge {
             label: record.label, level: .verified, result: state == .restores ? .passed : .failed,
             repositoryName: repository.name, repositoryID: repository.identity.id, manifest: record.manifest,
             started: started, finished: verifier.tools.time.now(), hostName: verifier.options.hostName,
-            createdBy: Version.writer,
+            createdBy: Version.writer, readSince: readSince(record, manifest),
             covers: latest.flatMap { reach in
                 reach.lsn < record.span.startLSN
                     ? nil
@@ -145,6 +145,17 @@ struct BackupJudge {
                     name: "verify", milliseconds: totals.milliseconds,
                     bytes: totals.packs.readBytes + totals.walFiles.readBytes)
             ], verified: verified(record))
+    }
+
+    /// The oldest reading of an earlier run that says something about this backup; nil where this run read all.
+    private func readSince(_ record: CommitRecord, _ manifest: ManifestVerdict) -> Timestamp? {
+        var times = record.packs.compactMap { packs.remembered[$0.id] }
+        if manifest.regionsLeft > 0, case .remembered(let since) = plan.decision(backup: record) { times.append(since) }
+        if let system = wal[record.server.systemIdentifier] {
+            let first = record.span.startLSN.position / system.archived.segmentSize
+            times += system.remembered.filter { $0.value >= first }.map(\.key)
+        }
+        return times.min()
     }
 
     private func verified(_ record: CommitRecord) -> ProofRecord.VerifiedObjects {

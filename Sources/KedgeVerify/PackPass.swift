@@ -13,6 +13,8 @@ struct PackPass {
         var remarkable: [RandomID: PackVerdict] = [:]
         /// Those read whole in this run, with their sizes.
         var sound: [RandomID: UInt64] = [:]
+        /// Those that were read before, and when.
+        var remembered: [RandomID: Timestamp] = [:]
     }
 
     private let verifier: RepositoryVerifier
@@ -43,6 +45,7 @@ struct PackPass {
             }
             let decision = plan.decision(pack: id, bytes: bytes)
             totals.packs.add(decision, bytes: bytes)
+            if case .remembered(let since) = decision { result.remembered[id] = since }
             guard case .read = decision else { continue }
             let own = Set(users[id] ?? [])
             jobs.append(Job(id: id, bytes: bytes, rule: rule, users: backups.filter { own.contains($0.label) }))

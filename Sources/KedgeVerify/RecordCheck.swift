@@ -42,7 +42,7 @@ struct RecordCheck {
         for registration in cluster.registrations {
             sizes[registration.systemIdentifier] = registration.walSegmentSize
         }
-        var memory = VerifyMemory(segmentSizes: sizes, stored: listing.walSizes)
+        var memory = VerifyMemory(segmentSizes: sizes, stored: listing.walSizes, backups: backups)
         let proofs = ProofCatalog(cluster)
         for name in listing.proofs where since.map({ name.time >= $0 }) ?? true {
             let isWhole = try open(ClusterLayout.proof(name), cost: "It proves nothing any more.") {
@@ -50,7 +50,7 @@ struct RecordCheck {
                 memory.add(try proofs.proof(name), repositoryID: cluster.repository.identity.id, now: now)
             }
             // Nobody can tell what it said was wrong.
-            if !isWhole && name.level == .verified { memory.doubtAll(before: name.time) }
+            if !isWhole && (name.level == .verified || name.result == .failed) { memory.doubtAll(before: name.time) }
         }
         return memory
     }

@@ -7,7 +7,8 @@
 //     sizes of neighbours are compared together (WALSizes.swift), so that those are read with it.
 //  4. A proof that names a damaged object ends what earlier readings of that object tell; one that cannot be opened, or
 //     does not name all, ends what all earlier readings tell.
-//  5. A sample is chosen by chance from all there is, remembered or not, and is never empty where there is something.
+//  5. A drill that failed ends what readings that began before its end tell of all that its backup needs.
+//  6. A sample is chosen by chance from all there is, remembered or not, and is never empty where there is something.
 
 package import KedgeCatalog
 package import KedgeCore
@@ -39,25 +40,32 @@ package struct VerifyMemory: Sendable {
     private let segmentSizes: [SystemIdentifier: UInt64]
     /// What WAL segments occupy now.
     private let stored: [SystemIdentifier: WALSizes]
+    private let drilled: [CommitRecord.ManifestSeal: CommitRecord]
 
     private struct Doubts {
         var packs: [RandomID: Timestamp] = [:]
         var wal: [SystemIdentifier: [WALSegment: Timestamp]] = [:]
+        /// Of WAL from a segment on, on all timelines.
+        var walFrom: [SystemIdentifier: [UInt64: Timestamp]] = [:]
         var manifests: [CommitRecord.ManifestSeal: Timestamp] = [:]
         var all: Timestamp?
     }
 
+    /// `backups` are those whose failed drills count.
     package init(
-        segmentSizes: [SystemIdentifier: UInt64] = [:], stored: [SystemIdentifier: WALSizes] = [:]
+        segmentSizes: [SystemIdentifier: UInt64] = [:], stored: [SystemIdentifier: WALSizes] = [:],
+        backups: [CommitRecord] = []
     ) {
         self.segmentSizes = segmentSizes
         self.stored = stored
+        drilled = Dictionary(backups.map { ($0.manifest, $0) }) { first, _ in first }
     }
 
-    /// Adds what one proof tells. A drill, and a proof of another repository, tells nothing; one of the future only
+    /// Adds what one proof tells. A proof of another repository tells nothing; a drill, and one of the future, only
     /// what is wrong.
     package mutating func add(_ proof: ProofRecord, repositoryID: RandomID, now: Timestamp) {
-        guard proof.level == .verified, proof.repositoryID == repositoryID else { return }
+        guard proof.repositoryID == repositoryID else { return }
+        guard proof.level == .verified else { return addDoubts(ofDrill: proof) }
         addDoubts(proof)
         guard proof.started <= now, let verified = proof.verified else { return }
         let time = proof.started
@@ -72,13 +80,26 @@ package struct VerifyMemory: Sendable {
             let known = wal[system]?[block]?[numbers]
             wal[system, default: [:]][block, default: [:]][numbers] = later(known, time)
         }
-        if proof.result == .passed, !proof.isSample, backups[proof.manifest].map({ $0 < time }) ?? true {
-            backups[proof.manifest] = time
+        // A run that relied on an earlier one did not put everything together itself.
+        if proof.result == .passed, !proof.isSample {
+            backups[proof.manifest] = later(backups[proof.manifest], proof.readSince ?? time)
         }
     }
 
     /// Takes back what readings before `time` tell.
     package mutating func doubtAll(before time: Timestamp) { doubts.all = later(doubts.all, time) }
+
+    private mutating func addDoubts(ofDrill proof: ProofRecord) {
+        guard proof.result == .failed, let backup = drilled[proof.manifest] else { return }
+        // What it read last was as it found it when it ended.
+        let time = proof.finished
+        doubts.manifests[backup.manifest] = later(doubts.manifests[backup.manifest], time)
+        for pack in backup.packs { doubts.packs[pack.id] = later(doubts.packs[pack.id], time) }
+        let system = backup.server.systemIdentifier
+        guard let size = segmentSizes[system] else { return }
+        let first = backup.span.startLSN.position / size
+        doubts.walFrom[system, default: [:]][first] = later(doubts.walFrom[system]?[first], time)
+    }
 
     private mutating func addDoubts(_ proof: ProofRecord) {
         let time = proof.started
@@ -125,7 +146,9 @@ package struct VerifyMemory: Sendable {
         for (numbers, time) in wal[system]?[WALSizes.block(of: segment)] ?? [:] where numbers.contains(segment.number) {
             last = later(last, time)
         }
-        return trusted(last, doubts.wal[system]?[segment])
+        var doubt = doubts.wal[system]?[segment]
+        for (first, time) in doubts.walFrom[system] ?? [:] where segment.number >= first { doubt = later(doubt, time) }
+        return trusted(last, doubt)
     }
 
     /// When all files of a backup were last put together and compared.

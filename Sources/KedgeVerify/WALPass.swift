@@ -25,6 +25,8 @@ struct WALPass {
         var unknownTimelines: Set<TimelineID> = []
         /// Read whole and found sound in this run.
         var sound = WALSizes()
+        /// When segments were read that this run did not read, and the highest number of each of those times.
+        var remembered: [Timestamp: UInt64] = [:]
     }
 
     /// A file that can't be used.
@@ -199,6 +201,7 @@ struct WALPass {
         var count = VerifyTotals.Count()
         var bad: [WALVerdict] = []
         var sound: [(segment: WALSegment, bytes: UInt64)] = []
+        var remembered: [Timestamp: UInt64] = [:]
     }
 
     private func read(
@@ -220,6 +223,9 @@ struct WALPass {
                 isLast: number + 1 == job.run.numbers.upperBound, of: system)
             guard case .read = decision else {
                 tally.count.add(decision, bytes: 0)
+                if case .remembered(let since) = decision {
+                    tally.remembered[since] = max(tally.remembered[since] ?? 0, number)
+                }
                 previous = nil
                 verifier.tools.progress.advance(segmentSize)
                 continue
@@ -246,6 +252,7 @@ struct WALPass {
         var result = SystemResult(
             archive: survey.archive, archived: survey.archived, usable: survey.archived, possible: survey.archived)
         for (segment, bytes) in tally.sound { result.sound.add(segment, bytes: bytes) }
+        result.remembered = tally.remembered
         for backup in survey.backups {
             for suspect in backup.health.walSuspect {
                 let segment = WALSegment(fileName: suspect.file, segmentSize: survey.archived.segmentSize)
@@ -328,6 +335,7 @@ extension WALPass.Tally {
         count.add(other.count)
         bad += other.bad
         sound += other.sound
+        remembered.merge(other.remembered) { max($0, $1) }
     }
 }
 

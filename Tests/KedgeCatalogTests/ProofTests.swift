@@ -22,6 +22,7 @@ import Testing
     func json() throws {
         var proof = ProofRecord.sample(
             of: try Self.backup(), in: RandomID(high: 1, low: 2), level: .drilled, finished: Self.now)
+        proof.readSince = Self.now.adding(seconds: -86_400)
         proof.serverVersion = "15.8"
         proof.target = .init(
             kind: "time", value: "2026-11-21T03:00:00Z", reachedTimeline: TimelineID(2), reachedLSN: LSN(7),
@@ -43,7 +44,7 @@ import Testing
         }
         #expect(try read(proof.jsonValue) == proof)
         guard case .object(let members) = proof.jsonValue else { return }
-        let optional: Set = ["serverVersion", "target", "covers", "objectives", "verifiedObjects"]
+        let optional: Set = ["serverVersion", "target", "covers", "objectives", "verifiedObjects", "readSince"]
         for member in members {
             let rest = JSONValue.object(members.filter { $0.key != member.key })
             if optional.contains(member.key) {
@@ -133,14 +134,18 @@ import Testing
             let stranger = try Self.backup(String(suffix), manifest: 2)
             var proofs: [ProofRecord] = []
             for _ in 0..<random.next(below: 9) {
-                proofs.append(
-                    .sample(
-                        of: random.next(below: 6) == 0 ? stranger : backup,
-                        in: random.next(below: 8) == 0 ? RandomID(high: 9, low: 9) : repository.identity.id,
-                        level: random.next(below: 2) == 0 ? .verified : .drilled,
-                        result: random.next(below: 3) == 0 ? .failed : .passed,
-                        finished: Self.now.adding(seconds: Int64(random.next(below: 12))),
-                        partsPerMillion: random.next(below: 4) == 0 ? 50_000 : 1_000_000))
+                var proof = ProofRecord.sample(
+                    of: random.next(below: 6) == 0 ? stranger : backup,
+                    in: random.next(below: 8) == 0 ? RandomID(high: 9, low: 9) : repository.identity.id,
+                    level: random.next(below: 2) == 0 ? .verified : .drilled,
+                    result: random.next(below: 3) == 0 ? .failed : .passed,
+                    finished: Self.now.adding(seconds: Int64(random.next(below: 12))),
+                    partsPerMillion: random.next(below: 4) == 0 ? 50_000 : 1_000_000)
+                proof.started = proof.finished.adding(seconds: -Int64(random.next(below: 4)))
+                if random.next(below: 3) == 0 {
+                    proof.readSince = proof.started.adding(seconds: -Int64(random.next(below: 6)))
+                }
+                proofs.append(proof)
             }
             var stored: [ProofRecord] = []
             for proof in proofs { stored.append(try catalog.put(proof)) }
@@ -186,8 +191,12 @@ import Testing
             for proof in proofs.sorted(by: {
                 ($0.finished, $0.result == .failed ? 1 : 0) < ($1.finished, $1.result == .failed ? 1 : 0)
             }) { model.happens(proof) }
+            let isDoubted = model.open.contains { failure in
+                failure.level == .drilled
+                    && model.proven[.verified].map { $0.readSince ?? $0.started < failure.finished } == true
+            }
             return ProofStanding(
-                drilled: model.proven[.drilled], verified: model.proven[.verified],
+                drilled: model.proven[.drilled], verified: isDoubted ? nil : model.proven[.verified],
                 failures: model.open.sorted {
                     ($0.finished, $0.level == .drilled ? 1 : 0) > ($1.finished, $1.level == .drilled ? 1 : 0)
                 }, lastDrilled: model.passed[.drilled], lastVerified: model.passed[.verified])

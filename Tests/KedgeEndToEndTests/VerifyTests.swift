@@ -42,7 +42,7 @@ struct VerifyEndToEndTests {
         let again = try cluster.kedge(["verify"])
         #expect(again.contains(" in 0 pack(s) and "), "\(again)")
         let info = try cluster.kedge(["info"])
-        #expect(info.contains("proof: verified just now"), "\(info)")
+        #expect(info.contains("proof: verified "), "\(info)")
         let json = try JSONRecord(parsing: cluster.kedge(["verify", "--sample", "50%", "--json"]).utf8, what: "verify")
         let repository = try #require(try json.records("repositories").first)
         #expect(try repository.string("status") == "sound")

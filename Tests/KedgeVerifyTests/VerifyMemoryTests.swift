@@ -54,4 +54,77 @@ import Testing
         let verification = try harness.verify(.notWithin(.seconds(7 * 86_400)))
         #expect(verification.totals.packs.read == 0 && verification.totals.walFiles.read == 7)
     }
+
+    @Test("after a failed drill all that its backup needs is read again, and only that answers it")
+    func failedDrill() throws {
+        var harness = try VerifyHarness()
+        let older = try harness.backUp()
+        // It starts behind the older one, and shares no pack with it.
+        let drilled = try harness.backUp("8zzz", segment: 5)
+        let week = Verify.Reading.notWithin(.seconds(7 * 86_400))
+        _ = try harness.verify(week)
+        let catalog = ProofCatalog(try harness.memory.cluster())
+        func standing(_ record: CommitRecord) throws -> ProofStanding {
+            try catalog.standing(of: record, catalog.names(record.label)).standing
+        }
+        func drill(_ result: ProofResult) throws {
+            harness.time.advance(seconds: 3600)
+            let identity = try harness.memory.cluster().repository.identity.id
+            try catalog.put(
+                .sample(of: drilled, in: identity, level: .drilled, result: result, finished: harness.time.now()))
+        }
+        let pack = try #require(drilled.packs.first.map { ClusterLayout.pack($0.id) })
+        let name = try harness.memory.cluster().name(pack)
+        harness.store.damage(name) { $0[$0.count / 2] ^= 1 }
+        try drill(.failed)
+        #expect(try standing(drilled).proof == nil)
+        harness.time.advance(seconds: 3600)
+        // A verification of another backup is no answer, and reads nothing.
+        let other = try harness.verify(week, labels: [older.label])
+        #expect(other.totals.packs.read + other.totals.walFiles.read == 0 && other.backups.first?.restores == true)
+        harness.time.advance(seconds: 3600)
+        let verification = try harness.verify(week)
+        #expect(verification.findings.map(\.object) == [name.text])
+        #expect(verification.totals.packs.read == UInt64(drilled.packs.count))
+        #expect(verification.totals.walFiles.read == 4)
+        #expect(verification.backups.map(\.restores) == [true, false])
+        harness.store.damage(name) { $0[$0.count / 2] ^= 1 }
+        harness.time.advance(seconds: 3600)
+        #expect(try harness.verify(week).totals.packs.read == 1)
+        #expect(try standing(drilled).proof?.level == .verified)
+        #expect(try standing(drilled).failure?.level == .drilled)
+        // Of a run that relies on a reading before the drill, such as one that began before its end, nobody knows.
+        var early = try #require(try standing(drilled).verified)
+        early.readSince = early.started.adding(seconds: -86_400)
+        early.finished = early.finished.adding(seconds: 60)
+        try catalog.put(early)
+        #expect(try standing(drilled).proof == nil)
+        try drill(.passed)
+        #expect(try standing(drilled).proof?.level == .drilled && standing(drilled).verified != nil)
+    }
+
+    @Test("a proof is as old as the oldest reading that it relies on, however often it is made")
+    func readSince() throws {
+        var harness = try VerifyHarness()
+        let record = try harness.backUp()
+        let week = Verify.Reading.notWithin(.seconds(7 * 86_400))
+        let first = try #require(try harness.verify(week).backups.first?.proof)
+        #expect(first.readSince == nil && first.asOf == first.finished)
+        for day in 1...7 {
+            harness.time.advance(seconds: 86_400)
+            if day == 3 { try harness.memory.archive(9...10) }
+            let verification = try harness.verify(week)
+            #expect(verification.totals.packs.read == 0 && verification.totals.walFiles.read == (day == 3 ? 2 : 0))
+            #expect(verification.backups.first?.proof?.readSince == first.started, "day \(day)")
+        }
+        let newer = try harness.backUp("8zzz", segment: 9)
+        harness.time.advance(seconds: 3600)
+        let last = try harness.verify(week).backups
+        #expect(last.map(\.record.label) == [record.label, newer.label])
+        // Of the older backup all was read anew but the segments of day 3, which are all that the newer one relies on.
+        let third = first.started.adding(seconds: 3 * 86_400)
+        #expect(last.map { $0.proof?.readSince } == [third, third])
+        harness.time.advance(seconds: 8 * 86_400)
+        #expect(try harness.verify(week).backups.allSatisfy { $0.proof?.readSince == nil })
+    }
 }
