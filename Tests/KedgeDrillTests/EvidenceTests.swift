@@ -165,4 +165,17 @@ import Testing
         #expect(ServerLog("x [1] LOG:  starting point-in-time recovery to \"here\"").hasBegunRecovery)
         #expect(!ServerLog("x [1] LOG:  starting PostgreSQL 15.14 on x86_64").hasBegunRecovery)
     }
+
+    @Test("only another order of an index's entries may be a collation's doing, never a damaged tuple or page")
+    func collationsExcuse() {
+        func refusal(_ code: ErrorCode, _ state: String) -> KedgeError {
+            KedgeError(code, "could not check index i", detail: "ERROR: corrupted (SQLSTATE \(state))")
+        }
+        #expect(AmcheckRun.mayBeOrder(refusal(.databaseRefused, "XX002")))
+        for state in ["XX001", "XX000", "42501", "58030"] {
+            #expect(!AmcheckRun.mayBeOrder(refusal(.databaseRefused, state)), "\(state)")
+        }
+        #expect(!AmcheckRun.mayBeOrder(refusal(.databaseUnavailable, "XX002")))
+        #expect(!AmcheckRun.mayBeOrder(KedgeError(.databaseRefused, "no state")))
+    }
 }

@@ -103,6 +103,24 @@ import Testing
         #expect(try standing(drilled).proof?.level == .drilled && standing(drilled).verified != nil)
     }
 
+    @Test("what a drill failed on that cannot be told any more may be anything", arguments: ProofResult.allCases)
+    func unreadableDrill(_ result: ProofResult) throws {
+        var harness = try VerifyHarness()
+        let record = try harness.backUp()
+        let week = Verify.Reading.notWithin(.seconds(7 * 86_400))
+        _ = try harness.verify(week)
+        harness.time.advance(seconds: 3600)
+        let cluster = try harness.memory.cluster()
+        let proof = try ProofCatalog(cluster).put(
+            .sample(
+                of: record, in: cluster.repository.identity.id, level: .drilled, result: result,
+                finished: harness.time.now()))
+        harness.store.damage(cluster.name(ClusterLayout.proof(proof.name))) { $0[$0.count / 2] ^= 1 }
+        harness.time.advance(seconds: 3600)
+        let totals = try harness.verify(week).totals
+        #expect(totals.packs.read + totals.walFiles.read == (result == .passed ? 0 : UInt64(record.packs.count) + 7))
+    }
+
     @Test("a proof is as old as the oldest reading that it relies on, however often it is made")
     func readSince() throws {
         var harness = try VerifyHarness()
