@@ -59,6 +59,8 @@ package struct ArchivePush: Sendable {
         package var isFromNote = false
         /// What was stored besides.
         package var ahead = PushedAhead()
+        /// Why something that was given up, or put off, earlier still waits on this host.
+        package var leftBehind: [KedgeError] = []
     }
 
     private let options: Options
@@ -107,35 +109,56 @@ package struct ArchivePush: Sendable {
                     + "from a mirror of the repository or an older version in its store.  \"kedge verify --full\" "
                     + "tells what else is damaged.")
         }
-        if let spool = options.spool {
-            do throws(KedgeError) {
-                try spool.tellGivenUp(to: archives)
-            } catch {
-                // The next push tells it; until then "kedge check" does.
-            }
-            storePutOff(in: spool)
-        }
         var outcome = Outcome(
             file: file, stored: stored.map { ($0.copy.repository, $0.outcome) }, suspect: local.facts?.suspect)
+        if let spool = options.spool {
+            outcome.leftBehind = spool.tellGivenUp(to: archives) + storePutOff(in: spool, besides: local, archives)
+        }
         outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)
         return outcome
     }
 
-    /// Stores what was put off while too much waited. What fails is left to the next push; until then "kedge check"
-    /// tells of it.
-    private func storePutOff(in spool: Spool) {
-        for name in spool.putOffFiles {
+    /// Stores what was put off while too much waited, in all repositories. Returns what failed: that is left to the next
+    /// push, and keeps no other file waiting.
+    private func storePutOff(in spool: Spool, besides own: LocalFile, _ archives: [WALArchive]) -> [KedgeError] {
+        var failures: [KedgeError] = []
+        for copy in spool.putOff {
             do throws(KedgeError) {
-                guard let file = WALFileName(name) else { continue }
-                let local = try readChecked(file, at: spool.path(.putOff).appending(name))
-                for source in options.repositories {
-                    _ = try store(local, in: try archive(of: local, in: source, for: .write), threads: options.threads)
-                }
-                spool.remove([name], in: .putOff)
+                guard let local = try read(copy, in: spool, besides: own) else { continue }
+                for archive in archives { _ = try store(local, in: archive, threads: options.threads) }
+                spool.remove([copy.spoolName], in: .putOff)
             } catch {
-                continue
+                guard error.code != .interrupted else { break }
+                failures.append(error.wrapped("could not store WAL file \"\(copy.file.text)\", which was put off"))
+                if error.code.isRetryable { break }
             }
         }
+        return failures
+    }
+
+    /// A file that was put off, read and checked; nil where it is of another database system than `own`.
+    private func read(
+        _ copy: PutOffCopy, in spool: Spool, besides own: LocalFile
+    ) throws(KedgeError) -> LocalFile? {
+        let system = own.control.systemIdentifier
+        if let known = copy.system, known != system { return nil }
+        let local = try readChecked(copy.file, at: spool.path(of: copy))
+        // The control file was read anew: the server could be another one by now.
+        guard local.control.systemIdentifier == system else { return nil }
+        // A partial segment says itself whose it is, and was refused if it is another's. A history does not: without a
+        // note of its system it is this server's if the server has the very same one.
+        if copy.system == nil, local.facts == nil {
+            let twin = options.path.parent.appending(copy.file.text)
+            guard try FileSystem.exists(twin), try FileDescriptor.openWALFile(twin).holds(local.bytes) else {
+                throw KedgeError(
+                    .walForeign, "cannot tell which database system the file is of",
+                    detail: "An earlier version of kedge put it off in \"\(spool.path(of: copy))\", and pg_wal does "
+                        + "not hold the same file.",
+                    hint: "If it is this cluster's, run \"kedge archive-push\" with that path in the data directory, "
+                        + "and remove the file then.")
+            }
+        }
+        return local
     }
 
     /// Does everything that a push does but storing: what it throws, a push would throw, as far as reading can tell.

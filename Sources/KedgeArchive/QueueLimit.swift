@@ -28,6 +28,8 @@ package struct GivenUpSegment: Sendable {
     let segmentSize: UInt64
     let givenUpAt: Timestamp
     let hostName: String
+    /// The name of its record in the spool. Those that name no system are of earlier versions.
+    private(set) var recordName: String
 
     var jsonValue: JSONValue {
         [
@@ -48,9 +50,11 @@ package struct GivenUpSegment: Sendable {
         self.segmentSize = segmentSize
         self.givenUpAt = givenUpAt
         self.hostName = hostName
+        recordName = "\(system)-\(file)"
     }
 
-    init(_ record: JSONRecord) throws(KedgeError) {
+    /// Throws `damaged`, also for a record that is about another file or system than its name in the spool.
+    init(_ record: JSONRecord, recordName: String) throws(KedgeError) {
         try record.expectType("given-up")
         file = try record.string("file")
         waitingBytes = try record.integer("waitingBytes")
@@ -59,6 +63,10 @@ package struct GivenUpSegment: Sendable {
         segmentSize = try record.integer("segmentSize")
         givenUpAt = try record.parsed("givenUpAt") { Timestamp(record: $0) }
         hostName = try record.string("hostName")
+        self.recordName = recordName
+        guard recordName == "\(system)-\(file)" || recordName == file else {
+            throw record.invalid("file", "is not that of the record's name")
+        }
     }
 }
 
@@ -84,19 +92,18 @@ package struct QueueLimit: Sendable {
     }
 
     /// Keeps a copy of the file at `path`, which is no segment, for a later push if more waits than may; nil where it
-    /// is to be stored now. Throws where more waits and the copy could not be made durable.
+    /// is to be stored now. Throws where more waits and the copy could not be made durable; `archive-conflict` where
+    /// another content of that name and database system was put off and still waits.
     package func putOff(_ path: RawPath, dataDirectory: RawPath) throws(KedgeError) -> PutOffFile? {
         guard let name = path.lastComponent.text else { return nil }
-        switch WALFileName(name) {
-        case nil, .segment?: return nil
-        case .history?, .backup?, .partial?: break
-        }
+        guard let file = WALFileName(name) else { return nil }
+        if case .segment = file { return nil }
         let ready = ReadyFiles(beside: path)
         guard ready.names.contains(name) else { return nil }
-        let size = UInt64(try ControlFile.read(dataDirectory: dataDirectory, time: time).walSegmentSize)
-        guard let waiting = tooMuch(ready, segmentSize: size) else { return nil }
-        let bytes = try FileDescriptor.openWALFile(path).readAll(limit: Int(size))
-        try spool.writeDurably(bytes: bytes, as: name, in: .putOff)
+        let control = try ControlFile.read(dataDirectory: dataDirectory, time: time)
+        guard let waiting = tooMuch(ready, segmentSize: UInt64(control.walSegmentSize)) else { return nil }
+        let bytes = try FileDescriptor.openWALFile(path).readAll(limit: Int(control.walSegmentSize))
+        try spool.keep(bytes, as: PutOffCopy(file, of: control.systemIdentifier))
         return PutOffFile(file: name, waitingBytes: waiting, limitBytes: limitBytes)
     }
 
@@ -130,46 +137,80 @@ package struct QueueLimit: Sendable {
         let segment = GivenUpSegment(
             file: name, waitingBytes: waiting, limitBytes: limitBytes, system: control.systemIdentifier,
             segmentSize: size, givenUpAt: time.now(), hostName: hostName)
-        try spool.writeDurably(segment.jsonValue, as: name, in: .givenUp)
+        try spool.writeDurably(segment.jsonValue, as: segment.recordName, in: .givenUp)
         return segment
     }
 }
 
 extension Spool {
-    /// The files that were put off and are not in every repository, sorted by name.
-    package var putOffFiles: [String] { names(in: .putOff).filter { WALFileName($0) != nil } }
-
-    /// The segments that were given up and that not every repository knows of, sorted by name.
+    /// The segments that were given up and that not every repository knows of, those of one system together and sorted
+    /// by name.
     package func givenUpSegments() -> [GivenUpSegment] {
-        names(in: .givenUp).compactMap { name in
-            guard let record = read(name, in: .givenUp) else { return nil }
+        var segments: [GivenUpSegment] = []
+        for name in names(in: .givenUp) {
+            guard let record = read(name, in: .givenUp) else { continue }
             do throws(KedgeError) {
-                let segment = try GivenUpSegment(record)
-                return segment.file == name ? segment : nil
+                segments.append(try GivenUpSegment(record, recordName: name))
             } catch {
-                return nil
+                // "kedge check" tells of it.
             }
         }
+        return segments.sorted { ($0.system.number, $0.file) < ($1.system.number, $1.file) }
     }
 
-    /// Tells all repositories, `archives`, of what was given up. Throws what storing throws; it is told again then.
-    func tellGivenUp(to archives: [WALArchive]) throws(KedgeError) {
-        let segments = givenUpSegments()
-        for run in Spool.runs(segments) {
-            guard let first = run.first, let last = run.last,
-                let from = WALSegment(fileName: first.file, segmentSize: first.segmentSize),
-                let to = WALSegment(fileName: last.file, segmentSize: first.segmentSize)
-            else { continue }
-            for archive in archives {
+    /// The names of records of what was given up that can't be read.
+    package var unreadableGivenUp: [String] {
+        let readable = Set(givenUpSegments().map(\.recordName))
+        return names(in: .givenUp).filter { !readable.contains($0) && !DurableFile.isTemporary(RawPath($0)) }
+    }
+
+    /// Tells all repositories, `archives`, of what was given up. Returns why it could not be told: it is told again
+    /// then. What can't be told of one system keeps nothing from being told of another.
+    func tellGivenUp(to archives: [WALArchive]) -> [KedgeError] {
+        var failures: [KedgeError] = []
+        for run in Spool.runs(givenUpSegments()) {
+            guard let first = run.first, let last = run.last else { continue }
+            do throws(KedgeError) {
+                try Spool.tell(archives, first, last)
+                remove(run.map(\.recordName), in: .givenUp)
+            } catch {
+                guard error.code != .interrupted else { break }
+                failures.append(
+                    error.wrapped(
+                        "could not tell the repositories that WAL files \"\(first.file)\" to \"\(last.file)\" of "
+                            + "database system \(first.system) were given up"))
+                // One that is away would be waited for again and again.
+                if error.code.isRetryable { break }
+            }
+        }
+        return failures
+    }
+
+    private static func tell(
+        _ archives: [WALArchive], _ first: GivenUpSegment, _ last: GivenUpSegment
+    ) throws(KedgeError) {
+        let size = first.segmentSize
+        guard let from = WALSegment(fileName: first.file, segmentSize: size),
+            let to = WALSegment(fileName: last.file, segmentSize: size)
+        else { throw KedgeError(.damaged, "cannot use segments of \(size) bytes with such names") }
+        var failure: KedgeError?
+        for archive in archives {
+            do throws(KedgeError) {
                 let registration = try archive.cluster.registration(of: first.system)
-                guard registration.walSegmentSize == first.segmentSize else { continue }
+                guard registration.walSegmentSize == size else {
+                    throw KedgeError(
+                        .walForeign, "cannot use segments of \(size) bytes with database system \(first.system)",
+                        detail: "It is registered with segments of \(registration.walSegmentSize) bytes.")
+                }
                 try WALArchive(archive.cluster, registration).put(
                     KnownGap(
                         systemIdentifier: first.system, timeline: from.timeline, numbers: from.number...to.number,
                         reason: .givenUp, createdAt: first.givenUpAt, hostName: first.hostName))
+            } catch {
+                failure = failure ?? error
             }
-            remove(run.map(\.file), in: .givenUp)
         }
+        if let failure { throw failure }
     }
 
     /// Consecutive segments of one timeline, one system and one size together.

@@ -2,8 +2,8 @@
 //
 //   durable/<segment>           a note that this very file is durable in these repositories (PushNote.swift)
 //   fetched/<server>/<segment>  a segment that was fetched ahead for a recovering server (FetchedCopies.swift)
-//   given-up/<segment>          why a segment is missing, until every repository knows (QueueLimit.swift)
-//   put-off/<file>              a history or its like that waits for the repositories here (QueueLimit.swift)
+//   given-up/<system>-<segment> why a segment is missing, until every repository knows (QueueLimit.swift)
+//   put-off/<system>-<file>     a history or its like that waits for the repositories here (PutOffCopy.swift)
 //
 // 1. It is a cache and never the truth: every file of it may vanish at any moment, and is checked before it is used.
 //    Removing it costs time. So nothing here is synced (but given-up and put-off), and no failure here is that of a
@@ -75,17 +75,22 @@ package struct Spool: Sendable {
 
     /// Writes, or replaces, a record, and makes it and the way to it durable.
     func writeDurably(_ record: JSONValue, as name: String, in part: Part) throws(KedgeError) {
-        try writeDurably(bytes: Spool.sealed(record), as: name, in: part)
+        _ = try writeDurably(bytes: Spool.sealed(record), as: name, in: part, replacing: true)
     }
 
-    /// The same for a file of any bytes.
-    func writeDurably(bytes: [UInt8], as name: String, in part: Part) throws(KedgeError) {
+    /// The same for a file of any bytes. Where one is there that is not to be replaced, it is made durable instead.
+    func writeDurably(
+        bytes: [UInt8], as name: String, in part: Part, replacing: Bool
+    ) throws(KedgeError) -> DurableFile.Outcome {
         let file = try DurableFile(in: try open(part), mode: 0o600, random: random)
         try file.file.write(bytes, at: 0)
-        _ = try file.publish(as: RawPath(name), replacing: true)
+        let outcome = try file.publish(as: RawPath(name), replacing: replacing)
+        // Whoever wrote it may have died before it synced the directory.
+        if outcome == .alreadyExists { try Directory.sync(path(part)) }
         for level in levels.reversed() { try Directory.sync(level) }
         try Directory.sync(levels[0].parent)
         try Directory.sync(levels[0].parent.parent)
+        return outcome
     }
 
     /// The names of a part's records, sorted; empty where it can't be listed.

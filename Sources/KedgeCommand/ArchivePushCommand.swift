@@ -69,6 +69,8 @@ enum ArchivePushCommand {
                 if let given = try limit.giveUp(path, dataDirectory: dataDirectory) { return result(given, context) }
                 if let put = try limit.putOff(path, dataDirectory: dataDirectory) { return result(put, context) }
             } catch {
+                // Another content of that name was acknowledged: no repository may get this one first.
+                if error.code == .archiveConflict { throw error }
                 context.log.warn(
                     "more WAL waits than archive-queue-limit allows, and it could not be noted what would be given up: "
                         + "\(error.message)")
@@ -163,6 +165,9 @@ enum ArchivePushCommand {
         for stored in outcome.stored {
             let how = outcome.isFromNote ? "acknowledged" : stored.outcome == .created ? "stored" : "found again"
             context.log.info("\(how) WAL file \"\(outcome.file.text)\" in repository \"\(stored.repository)\"")
+        }
+        for left in outcome.leftBehind {
+            context.log.warn("\(left.message): \(left.cause.map { RepositoryFailures.text($0) } ?? "")")
         }
         let ahead = outcome.ahead
         if ahead.stored > 0 { context.log.info("stored \(ahead.stored) more WAL file(s) that wait") }

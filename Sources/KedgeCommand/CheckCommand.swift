@@ -44,27 +44,52 @@ enum CheckCommand {
         return result(try check.run(), cluster: cluster.name)
     }
 
-    /// What the spool holds, and a warning of what was given up and no repository knows of.
+    /// What the spool holds, and a warning of what was given up or put off and no repository knows of.
     private static func spoolState(_ spool: Spool) -> (text: String, untold: KedgeError?) {
-        let (segments, notes) = (spool.givenUpSegments(), spool.noteCount)
+        let notes = spool.noteCount
         let text = notes == 0 ? "its spool is empty" : "its spool has notes of \(notes) archived segment(s)"
-        guard let first = segments.first, let last = segments.last else { return (text, putOff(spool.putOffFiles)) }
+        let warnings = [
+            givenUp(spool.givenUpSegments()), putOff(spool), unreadable(spool.unreadableGivenUp),
+        ].compactMap { $0 }
+        guard let first = warnings.first else { return (text, nil) }
         return (
             text,
             KedgeError(
-                .walGap, "\(segments.count) WAL segment(s) were given up, and no repository knows of it yet",
-                detail: "They are \(first.file) to \(last.file): more waited to be archived than archive-queue-limit "
-                    + "allows.  No moment from there to the next backup can be reached.",
-                hint: "Find out why WAL is not archived, and take a new backup when it is.")
+                first.code, warnings.map(\.message).joined(separator: "; "),
+                detail: warnings.compactMap(\.detail).joined(separator: "  "),
+                hint: warnings.compactMap(\.hint).joined(separator: "  "))
         )
     }
 
-    private static func putOff(_ files: [String]) -> KedgeError? {
-        guard !files.isEmpty else { return nil }
+    private static func givenUp(_ segments: [GivenUpSegment]) -> KedgeError? {
+        guard let first = segments.first, let last = segments.last else { return nil }
+        return KedgeError(
+            .walGap, "\(segments.count) WAL segment(s) were given up, and not every repository knows of it yet",
+            detail: "They are \(first.file) to \(last.file): more waited to be archived than archive-queue-limit "
+                + "allows.  No moment from there to the next backup can be reached.",
+            hint: "Find out why WAL is not archived, and take a new backup when it is.")
+    }
+
+    private static func putOff(_ spool: Spool) -> KedgeError? {
+        let copies = spool.putOff
+        guard !copies.isEmpty else { return nil }
+        let files = copies.map { copy in
+            copy.file.text + (copy.system.map { " of database system \($0)" } ?? " of a system that was not noted")
+        }
         return KedgeError(
             .walGap, "\(files.count) WAL file(s) were put off, and are not in every repository yet",
             detail: "More waited to be archived than archive-queue-limit allows: \(files.joined(separator: ", ")).",
-            hint: "The next archive-push that works stores them.  Find out why WAL is not archived.")
+            hint: "The next archive-push that works for its database system stores each; if it can not, it says why in "
+                + "the server's log.  Find out why WAL is not archived.")
+    }
+
+    private static func unreadable(_ names: [String]) -> KedgeError? {
+        guard !names.isEmpty else { return nil }
+        return KedgeError(
+            .walGap, "\(names.count) record(s) of WAL that was given up can't be read",
+            detail: "They lie in given-up, in the cluster's spool below work-directory: "
+                + "\(names.joined(separator: ", ")).",
+            hint: "Take a new backup, and remove them then.")
     }
 
     /// What a check is to people and programs.

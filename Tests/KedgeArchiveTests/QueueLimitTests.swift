@@ -75,7 +75,7 @@ import Testing
         #expect(try excess(names[0], limit: 1) == nil)
         #expect(try excess(names[1], limit: 1) == 5 << 20)
         // Nothing was given up by looking.
-        #expect(harness.spool.givenUpSegments().isEmpty && harness.spool.putOffFiles.isEmpty)
+        #expect(harness.spool.givenUpSegments().isEmpty && harness.putOffFiles.isEmpty)
     }
 
     @Test("what is no segment is put off, so that the archiver comes to the segments, and stored by the next push")
@@ -89,25 +89,122 @@ import Testing
         #expect(try putOff("00000002.history", limit: 1 << 20) == nil)
         try harness.makeReady(others)
         for other in others { #expect(try putOff(other, limit: 1 << 30) == nil) }
-        #expect(harness.spool.putOffFiles == [])
+        #expect(harness.putOffFiles == [])
         for other in others {
             #expect(try giveUp(other, limit: 1 << 20) == nil)
             #expect(try putOff(other, limit: 1 << 20)?.file == other)
             try harness.makeDone(other)
         }
         #expect(try putOff(names[0], limit: 1 << 20) == nil)
-        #expect(harness.spool.putOffFiles == others.sorted())
+        #expect(harness.putOffFiles == others.sorted())
         // They stay when what is only remembered is forgotten, and when the server has removed its own.
         try harness.spool.removeAll()
         for other in others { try FileSystem.removeFile(at: fixture.path("pg_wal/" + other)) }
-        #expect(harness.spool.putOffFiles == others.sorted())
+        #expect(harness.putOffFiles == others.sorted())
         _ = try harness.push(names[0])
-        #expect(harness.spool.putOffFiles == [])
+        #expect(harness.putOffFiles == [])
         #expect(try harness.archived("00000002.history") == Array("1\t0/600000\tx\n".utf8))
         #expect(try harness.archived(others[2]) == harness.local(names[5]))
         // Pushed by hand.
         try harness.makeDone(names[4])
         #expect(try giveUp(names[4], limit: 1 << 20) == nil)
+    }
+
+    /// Makes the data directory one of another database system; nil: of its own again.
+    func becomeSystem(_ other: SystemIdentifier?) throws {
+        try fixture.write(
+            "global/pg_control", ArchiveFixture.controlFile(system: other ?? fixture.system, segmentSize: 1 << 20))
+    }
+
+    @Test("a file that was put off is stored for its own database system, and for no other")
+    func otherSystem() throws {
+        let history = Array("1\t0/600000\tx\n".utf8)
+        try fixture.write("pg_wal/00000002.history", history)
+        try harness.makeReady(["00000002.history"])
+        #expect(try putOff("00000002.history", limit: 1 << 20) != nil)
+        // Another server with this work directory and a repository of its own, or the same after initdb.
+        let (other, otherStore) = (try ArchiveFixture(system: SystemIdentifier(42)), MemoryStore())
+        var second = harness
+        second.source = try other.makeRepository(in: otherStore)
+        try becomeSystem(other.system)
+        try fixture.write("pg_wal/00000003.history", Array("1\t0/600000\ty\n".utf8))
+        #expect(try second.push("00000003.history").leftBehind.isEmpty)
+        #expect(otherStore.contents.keys.contains { $0.text.hasSuffix("/00000003.history") })
+        #expect(!otherStore.contents.keys.contains { $0.text.hasSuffix("/00000002.history") })
+        #expect(harness.spool.putOff.map(\.system) == [fixture.system])
+        // Each may put a file of the same name off.
+        try fixture.write("pg_wal/00000002.history", Array("1\t0/700000\tz\n".utf8))
+        #expect(try putOff("00000002.history", limit: 1 << 20) != nil)
+        #expect(harness.spool.putOff.count == 2)
+        try becomeSystem(nil)
+        _ = try harness.push(names[0])
+        #expect(harness.spool.putOff.map(\.system) == [other.system])
+        #expect(try harness.archived("00000002.history") == history)
+    }
+
+    @Test("another content of a file that was put off is refused, and the same one is acknowledged again")
+    func otherContent() throws {
+        let history = Array("1\t0/600000\tx\n".utf8)
+        try fixture.write("pg_wal/00000002.history", history)
+        try harness.makeReady(["00000002.history"])
+        for _ in 0..<2 { #expect(try putOff("00000002.history", limit: 1 << 20) != nil) }
+        // As long, shorter, longer.
+        for twin in ["1\t0/600000\ty\n", "1\t0/600000\t\n", "1\t0/600000\tx \n"] {
+            try fixture.write("pg_wal/00000002.history", Array(twin.utf8))
+            let error = failure { _ = try putOff("00000002.history", limit: 1 << 20) }
+            #expect(error?.code == .archiveConflict && error?.hint != nil, "\(text(error))")
+        }
+        _ = try harness.push(names[0])
+        #expect(try harness.archived("00000002.history") == history)
+        #expect(harness.putOffFiles.isEmpty)
+    }
+
+    @Test("what can't be told of one database system, or not read at all, keeps nothing else from being told")
+    func unregistered() throws {
+        try becomeSystem(SystemIdentifier(42))
+        // It comes first, and has a file of the same name.
+        #expect(try giveUp(names[1], limit: 1 << 20) != nil)
+        try becomeSystem(nil)
+        #expect(try giveUp(names[1], limit: 1 << 20) != nil)
+        #expect(harness.spool.givenUpSegments().count == 2)
+        try fixture.write("work/spool/main/given-up/0-nonsense", [1, 2, 3])
+        let outcome = try harness.push(names[3])
+        #expect(try archive().knownGaps().map(\.numbers) == [6...6])
+        #expect(harness.spool.givenUpSegments().map(\.file) == [names[1]])
+        #expect(harness.spool.unreadableGivenUp == ["0-nonsense"])
+        #expect(outcome.leftBehind.map(\.code) == [.walForeign], "\(outcome.leftBehind)")
+        // The same of what was put off: the first can't be stored.
+        _ = try Directory.create(at: fixture.path("work/spool/main/put-off"))
+        try fixture.write("work/spool/main/put-off/\(fixture.system)-00000002.history", Array("nonsense".utf8))
+        try fixture.write("pg_wal/00000003.history", Array("1\t0/600000\ty\n".utf8))
+        try harness.makeReady(["00000003.history"])
+        #expect(try putOff("00000003.history", limit: 1 << 20) != nil)
+        #expect(try harness.push(names[4]).leftBehind.count == 2)
+        #expect(harness.putOffFiles == ["00000002.history"])
+    }
+
+    @Test("what an earlier version put off or gave up is stored and told, or kept where it may be another system's")
+    func earlierVersion() throws {
+        let history = Array("1\t0/600000\tx\n".utf8)
+        #expect(try giveUp(names[1], limit: 1 << 20) != nil)
+        let records = fixture.path("work/spool/main/given-up")
+        try FileSystem.rename(records.appending("\(fixture.system)-\(names[1])"), to: records.appending(names[1]))
+        _ = try Directory.create(at: fixture.path("work/spool/main/put-off"))
+        try fixture.write("work/spool/main/put-off/00000002.history", history)
+        try fixture.write("work/spool/main/put-off/\(names[5]).partial", harness.local(names[5]))
+        for (name, twin) in [(names[0], nil), (names[2], Array("1\t0/700000\tx\n".utf8))] {
+            if let twin { try fixture.write("pg_wal/00000002.history", twin) }
+            #expect(try harness.push(name).leftBehind.map(\.code) == [.walForeign])
+            #expect(harness.spool.putOff.map(\.spoolName) == ["00000002.history"])
+        }
+        #expect(try archive().knownGaps().map(\.numbers) == [6...6])
+        #expect(harness.spool.givenUpSegments().isEmpty)
+        // Stored as a partial segment of its content, beside which there may be others.
+        #expect(store.contents.keys.contains { $0.text.contains("\(names[5]).partial") })
+        try fixture.write("pg_wal/00000002.history", history)
+        #expect(try harness.push(names[3]).leftBehind.isEmpty)
+        #expect(try harness.archived("00000002.history") == history)
+        #expect(harness.putOffFiles.isEmpty)
     }
 
     @Test("without a durable record nothing is given up")

@@ -80,6 +80,9 @@ struct SpoolHarness {
         return try FileDescriptor.open(destination, .read).readAll(limit: 1 << 30)
     }
 
+    /// What was put off and still waits, of whichever system.
+    var putOffFiles: [String] { spool.putOff.map(\.file.text) }
+
     func local(_ name: String) throws(KedgeError) -> [UInt8] {
         try FileDescriptor.open(fixture.path("pg_wal/" + name), .read).readAll(limit: 1 << 30)
     }
