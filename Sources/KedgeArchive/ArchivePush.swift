@@ -86,12 +86,14 @@ package struct ArchivePush: Sendable {
         let file = try fileName()
         let local = try readChecked(file, at: options.path)
         if options.refusesDamagedWAL, let suspect = local.facts?.suspect { throw refusal(file, suspect) }
+        let first = try putOffBefore(local)
         var stored: [Stored] = []
         var archives: [WALArchive] = []
         var failures = RepositoryFailures()
         for source in options.repositories {
             do throws(KedgeError) {
                 let archive = try archive(of: local, in: source, for: .write)
+                for other in first { try storeFirst(other, in: archive) }
                 stored.append(try store(local, in: archive, threads: options.threads))
                 archives.append(archive)
             } catch {
@@ -116,6 +118,40 @@ package struct ArchivePush: Sendable {
         }
         outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)
         return outcome
+    }
+
+    /// What was put off and must be in a repository before `own` is: the history of its timeline, since a twin's segments
+    /// would else continue another server's timeline and nobody would see it; and another file of the very same name,
+    /// which was acknowledged before. Throws what reading them throws.
+    private func putOffBefore(_ own: LocalFile) throws(KedgeError) -> [LocalFile] {
+        guard let spool = options.spool else { return [] }
+        var files: [LocalFile] = []
+        for copy in spool.putOff where copy.file == own.file || copy.file == .history(own.file.timeline) {
+            do throws(KedgeError) {
+                if let local = try read(copy, in: spool, besides: own) { files.append(local) }
+            } catch {
+                // Nobody knows that it is of this system.
+                if copy.system == nil, error.code == .walForeign { continue }
+                throw told(error, about: copy.file)
+            }
+        }
+        return files
+    }
+
+    private func storeFirst(_ local: LocalFile, in archive: WALArchive) throws(KedgeError) {
+        do throws(KedgeError) {
+            _ = try store(local, in: archive, threads: options.threads)
+        } catch {
+            guard error.code != .interrupted else { throw error }
+            throw told(error, about: local.file)
+        }
+    }
+
+    /// The failure of a file that was put off, as that of the file behind it.
+    private func told(_ error: KedgeError, about file: WALFileName) -> KedgeError {
+        KedgeError(
+            error.code, "could not first store \"\(file.text)\", which was put off: \(error.message)",
+            detail: error.detail, hint: error.hint, cause: error.cause)
     }
 
     /// Stores what was put off while too much waited, in all repositories. Returns what failed: that is left to the next
@@ -186,6 +222,7 @@ package struct ArchivePush: Sendable {
     /// The local file, read and checked.
     private struct LocalFile: Sendable {
         let file: WALFileName
+        let path: RawPath
         let control: ControlFile
         let bytes: [UInt8]
         /// What the walk learned; nil for history files.
@@ -200,9 +237,10 @@ package struct ArchivePush: Sendable {
         case .history(let timeline):
             let bytes = try readFile(path, limit: TimelineHistory.maximumFileSize)
             _ = try TimelineHistory(parsing: bytes, timeline: timeline)
-            return LocalFile(file: file, control: control, bytes: bytes, facts: nil)
+            return LocalFile(file: file, path: path, control: control, bytes: bytes, facts: nil)
         case .backup:
-            return LocalFile(file: file, control: control, bytes: try readFile(path, limit: 1 << 20), facts: nil)
+            let bytes = try readFile(path, limit: 1 << 20)
+            return LocalFile(file: file, path: path, control: control, bytes: bytes, facts: nil)
         case .segment, .partial:
             var local = try readSegment(file, at: path, control)
             // A page may have been read while it was written, by a disk or file system that is not quite coherent.
@@ -238,7 +276,7 @@ package struct ArchivePush: Sendable {
         let facts = try bytes.withBytes { (bytes) throws(KedgeError) in
             try WALFacts(of: bytes, segment: segment, isPartial: isPartial, format: format)
         }
-        var local = LocalFile(file: file, control: control, bytes: bytes, facts: facts)
+        var local = LocalFile(file: file, path: path, control: control, bytes: bytes, facts: facts)
         if identity.isSettled(at: begin), FileIdentity(try descriptor.status()) == identity {
             local.identity = identity
         }
@@ -330,7 +368,7 @@ package struct ArchivePush: Sendable {
         let conflict = WALConflict(
             local.file, first, bytes, second, local.bytes, segmentStart: local.facts?.startLSN)
         let sentences = [
-            conflict?.place, WALConflict.sentence("The stored one", first), sentence(about: second),
+            conflict?.place, WALConflict.sentence("The stored one", first), sentence(about: second, local.path),
             conflict?.explanation("the stored one", "this one"),
         ]
         throw KedgeError(
@@ -341,10 +379,10 @@ package struct ArchivePush: Sendable {
             hint: (conflict?.hint ?? "") + "  Nothing was changed.")
     }
 
-    private func sentence(about local: WALConflict.Copy) -> String {
+    private func sentence(about local: WALConflict.Copy, _ path: RawPath) -> String {
         var text = "This one is of host \"\(local.hostName)\""
         do throws(KedgeError) {
-            text += ", last changed at \(try FileStatus(at: options.path, followLinks: true).modified)"
+            text += ", last changed at \(try FileStatus(at: path, followLinks: true).modified)"
         } catch {
             // It was there a moment ago; what it says is known.
         }
@@ -396,13 +434,19 @@ extension ArchivePush {
         else {
             return PushedAhead()
         }
+        let system = own.control.systemIdentifier
         note(own, copies, spool, destination)
         let ready = ReadyFiles(beside: options.path)
         let noted = spool.names(in: .durable)
         // A segment that waits no more is not asked for again.
         let waiting = Set(ready.names)
         spool.remove(noted.filter { $0 != name && !waiting.contains($0) }, in: .durable)
-        let next = ready.next(after: name, unless: Set(noted), limit: options.ahead.segments)
+        // Its own call stores the history first, or tells why it can't be stored.
+        let behind = Set(spool.putOff.filter { $0.system ?? system == system }.map(\.file))
+        let blocked = ready.names.filter { name in
+            WALFileName(name).map { behind.contains(.history($0.timeline)) } ?? false
+        }
+        let next = ready.next(after: name, unless: Set(noted + blocked), limit: options.ahead.segments)
         guard !next.isEmpty else { return PushedAhead() }
         let progress = Monitor(PushedAhead())
         let inFlight = min(

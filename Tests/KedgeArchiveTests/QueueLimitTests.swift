@@ -207,6 +207,77 @@ import Testing
         #expect(harness.putOffFiles.isEmpty)
     }
 
+    @Test("no segment of a timeline is stored while the history that was put off can't be")
+    func forkFirst() throws {
+        let (mine, twins) = (Array("1\t0/600000\tx\n".utf8), Array("1\t0/700000\ty\n".utf8))
+        var alone = harness
+        alone.ahead.segments = 100
+        let branch = try fixture.writeSegments(count: 2, first: 20, timeline: 2)
+        // Another server's history is archived, this one's was put off.
+        try fixture.write("pg_wal/00000002.history", twins)
+        _ = try harness.push("00000002.history")
+        try fixture.write("pg_wal/00000002.history", mine)
+        try harness.makeReady(branch + ["00000002.history"])
+        #expect(try putOff("00000002.history", limit: 1 << 20) != nil)
+        for name in branch {
+            let error = failure { _ = try alone.push(name) }
+            #expect(error?.code == .archiveConflict, "\(text(error))")
+            let message = error?.cause?.message ?? ""
+            #expect(message.hasPrefix("could not first store \"00000002.history\", which was put off: cannot archive"))
+            let isTold = error?.cause?.detail?.contains("This one is of host") == true && error?.hint != nil
+            #expect(isTold, "\(text(error))")
+        }
+        // The segments of another timeline go on, say so, and take none of this one ahead.
+        let outcome = try alone.push(names[0])
+        #expect(outcome.ahead.stored == names.count - 1 && outcome.ahead.failure == nil)
+        #expect(outcome.leftBehind.map(\.code) == [.archiveConflict])
+        #expect(!store.contents.keys.contains { $0.text.contains(branch[0]) || $0.text.contains(branch[1]) })
+        #expect(harness.putOffFiles == ["00000002.history"])
+        // Where there is no conflict the history goes first, and the segments are acknowledged.
+        let object = try #require(store.contents.keys.first { $0.text.hasSuffix("00000002.history") })
+        _ = try store.remove([object])
+        #expect(try alone.push(branch[0]).ahead.stored == 1)
+        #expect(try harness.archived("00000002.history") == mine && harness.putOffFiles.isEmpty)
+    }
+
+    @Test("a file that was put off is stored before another one of its name that comes later")
+    func sameNameFirst() throws {
+        let history = Array("1\t0/600000\tx\n".utf8)
+        try fixture.write("pg_wal/00000002.history", history)
+        try harness.makeReady(["00000002.history"])
+        #expect(try putOff("00000002.history", limit: 1 << 20) != nil)
+        try fixture.write("pg_wal/00000002.history", Array("1\t0/700000\ty\n".utf8))
+        #expect(failure { _ = try harness.push("00000002.history") }?.code == .archiveConflict)
+        #expect(try harness.archived("00000002.history") == history)
+    }
+
+    @Test("wherever the store fails or dies, no segment is there without the history that was put off before it")
+    func historyFirst() throws {
+        let branch = try fixture.writeSegments(count: 2, first: 20, timeline: 2)
+        try fixture.write("pg_wal/00000002.history", Array("1\t0/600000\tx\n".utf8))
+        try harness.makeReady(branch + ["00000002.history"])
+        var points = 0
+        for fault in [Fault.failBefore, .crashAfter, .crashBeforeSync] {
+            for number in 1...60 {
+                let copy = store.copy()
+                let faulty = FaultyStore(copy, fault, atOperation: number)
+                try harness.spool.removeAll()
+                #expect(try putOff("00000002.history", limit: 1 << 20) != nil)
+                var failing = harness
+                failing.source = ArchiveFixture.source(faulty, secret: harness.source.settings.secret)
+                failing.ahead.segments = 1
+                do throws(KedgeError) { _ = try failing.push(branch[0]) } catch {}
+                copy.losePower()
+                func has(_ name: String) -> Bool { copy.contents.keys.contains { $0.text.contains(name) } }
+                #expect(has(".history") || !(has(branch[0]) || has(branch[1])), "\(fault) \(number)")
+                #expect(has(".history") || harness.putOffFiles == ["00000002.history"], "\(fault) \(number)")
+                if faulty.faultCount == 0 { break }
+                points += 1
+            }
+        }
+        #expect(points > 30)
+    }
+
     @Test("without a durable record nothing is given up")
     func noRecord() throws {
         var unsafe = harness
