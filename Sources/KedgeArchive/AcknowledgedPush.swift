@@ -46,13 +46,14 @@ package struct AcknowledgedPush: Sendable {
         }
     }
 
-    /// Whether a copy is still where it was stored; believed where looking would cost a request.
+    /// Whether a copy is still where it was stored, and has the size that it had; believed where looking would cost a
+    /// request.
     private func isThere(_ copy: PushNote.Copy, _ place: PushDestination.Place) throws(KedgeError) -> Bool {
         guard let store = try place.openStore?() else { return true }
         guard let identity = try Repository.findIdentity(store, name: copy.repository),
-            identity.id == copy.repositoryID, let name = ObjectName(copy.object)
+            identity.id == copy.repositoryID, let name = ObjectName(copy.object), let size = copy.sizeBytes
         else { return false }
-        return try store.contains(name)
+        return try store.status(of: name)?.sizeBytes == size
     }
 }
 

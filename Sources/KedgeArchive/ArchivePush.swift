@@ -4,8 +4,9 @@
 // 2. Its records are walked. What fails its CRC, or is not understood, is read again; if it stays, the file is stored
 //    all the same and marked suspect (a refused segment would fill pg_wal and stop the database), unless the
 //    configuration says otherwise.
-// 3. In each repository it is created only if absent. If it exists, the content tag decides: equal is success once what
-//    is there is durable; other content is a conflict, and nothing is changed.
+// 3. In each repository it is created only if absent. If it exists, all of it is read and the content tag decides: equal
+//    is success once what is there is durable; other content is a conflict, and nothing is changed. A stored copy that
+//    is damaged is no success: PostgreSQL would recycle the last good one.
 // 4. Success is reported when every repository has it durably, and not before.
 // 5. Then come the next segments that wait, several at once (PushAhead.swift), each with a note in the spool.
 
@@ -333,7 +334,20 @@ package struct ArchivePush: Sendable {
             outcome: outcome,
             copy: PushNote.Copy(
                 repository: repository.name, repositoryID: repository.identity.id,
-                object: archive.cluster.name(object.name).text))
+                object: archive.cluster.name(object.name).text, sizeBytes: notedSize(of: object, in: archive)))
+    }
+
+    /// The size of an object for a note of it; nil where no note of it is held against the store, or where it is not
+    /// known, so that no note of it counts.
+    private func notedSize(of object: ArchivedFile, in archive: WALArchive) -> UInt64? {
+        let repository = archive.cluster.repository
+        let place = options.destination?.places.first { $0.repository == repository.name }
+        guard place?.openStore != nil else { return nil }
+        do throws(KedgeError) {
+            return try repository.store.status(of: archive.cluster.name(object.name))?.sizeBytes
+        } catch {
+            return nil
+        }
     }
 
     /// Whether the local segment is empty from where its timeline was left on, and equal to the stored one before that:
@@ -350,19 +364,22 @@ package struct ArchivePush: Sendable {
         }
     }
 
-    /// What is there under the name is the same WAL, or the push fails and says where the two part and who wrote which.
+    /// What is there under the name is the same WAL, read from the first byte to the last, or the push fails and says
+    /// where the two part and who wrote which. Throws `damaged` and its like for a copy that nothing can be restored
+    /// from. Memory is that of the object and of one frame.
     private func check(
         _ archived: ArchivedFile, in archive: WALArchive, _ local: LocalFile, _ facts: WALFileFacts
     ) throws(KedgeError) {
         // Partial segments of different content lie beside each other.
         if let tag = archived.tag, tag != facts.tag, case .partial = local.file { return }
-        let stored = try archive.facts(of: archived)
+        let name = archive.cluster.name(archived.name)
+        let status = try archive.cluster.repository.store.status(of: name)
+        let stored = try archive.stream(archived, storedBytes: status?.sizeBytes ?? 0) { _ in }
         guard stored.tag != facts.tag else { return }
         let bytes = try archive.read(archived, threads: options.threads).bytes
         let position = zip(bytes, local.bytes).enumerated().first { $0.element.0 != $0.element.1 }?.offset
         let difference = position ?? min(bytes.count, local.bytes.count)
         guard try !isFilledToTheSwitch(local, upTo: difference, in: archive) else { return }
-        let status = try archive.cluster.repository.store.status(of: archive.cluster.name(archived.name))
         let first = WALConflict.Copy(stored, storedAt: status?.modified)
         let second = WALConflict.Copy(facts, storedAt: nil)
         let conflict = WALConflict(

@@ -62,6 +62,8 @@ struct PushNote: Sendable {
         let repositoryID: RandomID
         /// With its cluster's directory.
         let object: String
+        /// The object's size, where the store is looked at before the note is believed.
+        let sizeBytes: UInt64?
     }
 
     let file: String
@@ -87,7 +89,7 @@ struct PushNote: Sendable {
                 copies.map {
                     [
                         "repository": .string($0.repository), "id": .string($0.repositoryID.hex),
-                        "object": .string($0.object),
+                        "object": .string($0.object), "bytes": $0.sizeBytes.map { JSONValue.int($0) } ?? .null,
                     ]
                 }),
             "notedAt": .string(notedAt.description),
@@ -115,7 +117,7 @@ struct PushNote: Sendable {
         copies = try record.map("copies") { (copy) throws(KedgeError) in
             Copy(
                 repository: try copy.string("repository"), repositoryID: try copy.parsed("id") { RandomID(hex: $0) },
-                object: try copy.string("object"))
+                object: try copy.string("object"), sizeBytes: try copy.optionalInteger("bytes"))
         }
         notedAt = try record.parsed("notedAt") { Timestamp(record: $0) }
     }

@@ -135,6 +135,14 @@ import Testing
         _ = try store.remove([object])
         #expect(harness.acknowledged(names[1]) == nil)
         #expect(harness.acknowledged(names[2]) != nil)
+        // Cut behind its head, or emptied.
+        for size in [1000, 0] {
+            let cut = try #require(store.contents.keys.first { $0.text.contains(names[3]) })
+            store.damage(cut) { $0 = Array($0.prefix(size)) }
+            #expect(harness.acknowledged(names[3]) == nil)
+            let refused = failure { _ = try harness.push(names[3]) }
+            #expect([.damaged, .formatUnknown].contains(refused?.code), "\(text(refused))")
+        }
         store.setReachable(false)
         #expect(harness.acknowledged(names[2]) == nil)
         // Above archive-queue-limit nobody is asked: a mount that hangs would hold up what needs none.
