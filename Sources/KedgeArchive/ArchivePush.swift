@@ -4,9 +4,9 @@
 // 2. Its records are walked. What fails its CRC, or is not understood, is read again; if it stays, the file is stored
 //    all the same and marked suspect (a refused segment would fill pg_wal and stop the database), unless the
 //    configuration says otherwise.
-// 3. In each repository it is created only if absent. If it exists, all of it is read and the content tag decides: equal
-//    is success once what is there is durable; other content is a conflict, and nothing is changed. A stored copy that
-//    is damaged is no success: PostgreSQL would recycle the last good one.
+// 3. In each repository it is created only if absent. If it exists, all of it is read and the content tag decides:
+//    equal is success once what is there is durable; other content is a conflict, and nothing is changed. A stored copy
+//    that is damaged is no success: PostgreSQL would recycle the last good one.
 // 4. Success is reported when every repository has it durably, and not before.
 // 5. Then come the next segments that wait, several at once (PushAhead.swift), each with a note in the spool.
 
@@ -35,6 +35,10 @@ package struct ArchivePush: Sendable {
         /// What the notes are about.
         package var destination: PushDestination?
         package var ahead = PushAheadLimits(segments: 0, inFlight: 1)
+        /// Whether the cluster has repositories besides `repositories`: what is stored is not acknowledged then.
+        package var leavesOut = false
+        /// Whether the spool learns which repositories are away.
+        package var notesAway = false
 
         package init(
             path: RawPath, clusterName: String, dataDirectory: RawPath, repositories: [RepositorySource],
@@ -82,6 +86,23 @@ package struct ArchivePush: Sendable {
     /// `archive-conflict`, and what opening, reading and storing throw. Where several repositories fail, all
     /// were tried, and the error names each. What is pushed ahead never throws.
     package func run() throws(KedgeError) -> Outcome {
+        let attempt = try attempt()
+        if let failure = attempt.failure { throw failure }
+        return attempt.outcome
+    }
+
+    /// What came of trying every repository.
+    package struct Attempt: Sendable {
+        /// `stored` names the repositories that have the file.
+        package let outcome: Outcome
+        /// What `run` throws.
+        package let failure: KedgeError?
+        /// Whether no repository of the cluster lacks the file.
+        package let isEverywhere: Bool
+    }
+
+    /// The same for whoever makes do with the repositories that work. Throws what is no repository's fault.
+    package func attempt() throws(KedgeError) -> Attempt {
         // A secret that was being read when somebody stopped us is no repository's fault.
         try interruption.checkpoint()
         let file = try fileName()
@@ -92,41 +113,47 @@ package struct ArchivePush: Sendable {
         var archives: [WALArchive] = []
         var failures = RepositoryFailures()
         for source in options.repositories {
+            if options.notesAway { options.spool?.noteAway(source.settings.name, at: time.now()) }
             do throws(KedgeError) {
                 let archive = try archive(of: local, in: source, for: .write)
                 for other in first { try storeFirst(other, in: archive) }
                 stored.append(try store(local, in: archive, threads: options.threads))
                 archives.append(archive)
+                if options.notesAway { options.spool?.noteAnswer(of: source.settings.name) }
             } catch {
                 guard error.code != .interrupted else { throw error }
+                let isAnswer = [.archiveConflict, .damaged, .walForeign, .walInvalid].contains(error.code)
+                if options.notesAway, isAnswer { options.spool?.noteAnswer(of: source.settings.name) }
                 failures.add(error, of: source.settings.name)
             }
         }
         let others = stored.map { "\"\($0.copy.repository)\"" }.joined(separator: ", ")
         let note = others.isEmpty ? nil : "It is durable in \(others); success takes all repositories."
-        if let failure = failures.error("could not archive WAL file \"\(file.text)\"", note: note) {
-            throw failure.hinting(
-                ifDamaged:
-                    "Nothing was changed there.  If it is the stored copy of this very WAL file, move that object "
-                    + "out of the repository: the next push stores the file again.  Otherwise put a good copy back, "
-                    + "from a mirror of the repository or an older version in its store.  \"kedge verify --full\" "
-                    + "tells what else is damaged.")
-        }
+        let failure = failures.error("could not archive WAL file \"\(file.text)\"", note: note)?.hinting(
+            ifDamaged:
+                "Nothing was changed there.  If it is the stored copy of this very WAL file, move that object "
+                + "out of the repository: the next push stores the file again.  Otherwise put a good copy back, "
+                + "from a mirror of the repository or an older version in its store.  \"kedge verify --full\" "
+                + "tells what else is damaged.")
+        let isEverywhere = failure == nil && !options.leavesOut
         var outcome = Outcome(
             file: file, stored: stored.map { ($0.copy.repository, $0.outcome) }, suspect: local.facts?.suspect)
-        if let spool = options.spool {
-            outcome.leftBehind = spool.tellGivenUp(to: archives) + storePutOff(in: spool, besides: local, archives)
+        if let spool = options.spool, !archives.isEmpty {
+            if isEverywhere { outcome.leftBehind = spool.tellGivenUp(to: archives) }
+            let putOff = storePutOff(in: spool, besides: local, archives, isEverywhere: isEverywhere)
+            outcome.leftBehind += putOff.failures
+            // The repositories that took the file go on, whichever of the others is away.
+            outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives, behind: putOff.waiting)
         }
-        outcome.ahead = pushAhead(of: local, stored.map(\.copy), to: archives)
-        return outcome
+        return Attempt(outcome: outcome, failure: failure, isEverywhere: isEverywhere)
     }
 
-    /// What was put off and must be in a repository before `own` is: the history of its timeline, since a twin's segments
-    /// would else continue another server's timeline and nobody would see it; and another file of the very same name,
-    /// which was acknowledged before. Throws what reading them throws.
-    private func putOffBefore(_ own: LocalFile) throws(KedgeError) -> [LocalFile] {
+    /// What was put off and must be in a repository before `own` is: the history of its timeline, since a twin's
+    /// segments would else continue another server's timeline and nobody would see it; and another file of the very
+    /// same name, which was acknowledged before. Throws what reading them throws.
+    private func putOffBefore(_ own: LocalWALFile) throws(KedgeError) -> [LocalWALFile] {
         guard let spool = options.spool else { return [] }
-        var files: [LocalFile] = []
+        var files: [LocalWALFile] = []
         for copy in spool.putOff where copy.file == own.file || copy.file == .history(own.file.timeline) {
             do throws(KedgeError) {
                 if let local = try read(copy, in: spool, besides: own) { files.append(local) }
@@ -139,7 +166,7 @@ package struct ArchivePush: Sendable {
         return files
     }
 
-    private func storeFirst(_ local: LocalFile, in archive: WALArchive) throws(KedgeError) {
+    private func storeFirst(_ local: LocalWALFile, in archive: WALArchive) throws(KedgeError) {
         do throws(KedgeError) {
             _ = try store(local, in: archive, threads: options.threads)
         } catch {
@@ -155,28 +182,34 @@ package struct ArchivePush: Sendable {
             detail: error.detail, hint: error.hint, cause: error.cause)
     }
 
-    /// Stores what was put off while too much waited, in all repositories. Returns what failed: that is left to the next
-    /// push, and keeps no other file waiting.
-    private func storePutOff(in spool: Spool, besides own: LocalFile, _ archives: [WALArchive]) -> [KedgeError] {
+    /// Stores what was put off while too much waited, and removes it here once every repository has it. Returns what
+    /// failed, which is left to the next push and keeps no other file waiting, and which files these archives lack.
+    private func storePutOff(
+        in spool: Spool, besides own: LocalWALFile, _ archives: [WALArchive], isEverywhere: Bool
+    ) -> (failures: [KedgeError], waiting: Set<WALFileName>) {
         var failures: [KedgeError] = []
-        for copy in spool.putOff {
+        let system = own.control.systemIdentifier
+        let copies = spool.putOff.filter { $0.system ?? system == system }
+        var waiting = Set(copies.map(\.file))
+        for copy in copies {
             do throws(KedgeError) {
                 guard let local = try read(copy, in: spool, besides: own) else { continue }
                 for archive in archives { _ = try store(local, in: archive, threads: options.threads) }
-                spool.remove([copy.spoolName], in: .putOff)
+                waiting.remove(copy.file)
+                if isEverywhere { spool.remove([copy.spoolName], in: .putOff) }
             } catch {
                 guard error.code != .interrupted else { break }
                 failures.append(error.wrapped("could not store WAL file \"\(copy.file.text)\", which was put off"))
                 if error.code.isRetryable { break }
             }
         }
-        return failures
+        return (failures, waiting)
     }
 
     /// A file that was put off, read and checked; nil where it is of another database system than `own`.
     private func read(
-        _ copy: PutOffCopy, in spool: Spool, besides own: LocalFile
-    ) throws(KedgeError) -> LocalFile? {
+        _ copy: PutOffCopy, in spool: Spool, besides own: LocalWALFile
+    ) throws(KedgeError) -> LocalWALFile? {
         let system = own.control.systemIdentifier
         if let known = copy.system, known != system { return nil }
         let local = try readChecked(copy.file, at: spool.path(of: copy))
@@ -218,70 +251,8 @@ package struct ArchivePush: Sendable {
             hint: "Use archive_command = 'kedge archive-push %p'.")
     }
 
-    // MARK: - The local file
-
-    /// The local file, read and checked.
-    private struct LocalFile: Sendable {
-        let file: WALFileName
-        let path: RawPath
-        let control: ControlFile
-        let bytes: [UInt8]
-        /// What the walk learned; nil for history files.
-        let facts: WALFacts?
-        /// Nil where a note would not be safe: the file was changed just before, or while, it was read.
-        var identity: FileIdentity?
-    }
-
-    private func readChecked(_ file: WALFileName, at path: RawPath) throws(KedgeError) -> LocalFile {
-        let control = try ControlFile.read(dataDirectory: options.dataDirectory, time: time)
-        switch file {
-        case .history(let timeline):
-            let bytes = try readFile(path, limit: TimelineHistory.maximumFileSize)
-            _ = try TimelineHistory(parsing: bytes, timeline: timeline)
-            return LocalFile(file: file, path: path, control: control, bytes: bytes, facts: nil)
-        case .backup:
-            let bytes = try readFile(path, limit: 1 << 20)
-            return LocalFile(file: file, path: path, control: control, bytes: bytes, facts: nil)
-        case .segment, .partial:
-            var local = try readSegment(file, at: path, control)
-            // A page may have been read while it was written, by a disk or file system that is not quite coherent.
-            if local.facts?.suspect != nil { local = try readSegment(file, at: path, control) }
-            return local
-        }
-    }
-
-    private func readFile(_ path: RawPath, limit: Int) throws(KedgeError) -> [UInt8] {
-        try FileDescriptor.openWALFile(path).readAll(limit: limit)
-    }
-
-    private func readSegment(
-        _ file: WALFileName, at path: RawPath, _ control: ControlFile
-    ) throws(KedgeError) -> LocalFile {
-        let descriptor = try FileDescriptor.openWALFile(path)
-        let begin = time.now()
-        let identity = FileIdentity(try descriptor.status())
-        let size = identity.sizeBytes
-        let format = control.walFormat
-        let firstPage = try descriptor.read(count: Int(min(size, UInt64(format.walBlockSize))), at: 0)
-        let segment = try firstPage.withBytes { (page) throws(KedgeError) in
-            try WALFileCheck.check(name: file, firstPage: page, sizeBytes: size, format: format)
-        }
-        let bytes = try descriptor.read(count: Int(size), at: 0)
-        guard bytes.count == Int(size) else {
-            throw KedgeError(
-                .walInvalid, "cannot archive WAL file \"\(file.text)\": it became shorter while it was read",
-                detail: "It had \(size) bytes, and then \(bytes.count).",
-                hint: "Find out what else writes to pg_wal.  PostgreSQL itself never shortens a finished segment.")
-        }
-        let isPartial = if case .partial = file { true } else { false }
-        let facts = try bytes.withBytes { (bytes) throws(KedgeError) in
-            try WALFacts(of: bytes, segment: segment, isPartial: isPartial, format: format)
-        }
-        var local = LocalFile(file: file, path: path, control: control, bytes: bytes, facts: facts)
-        if identity.isSettled(at: begin), FileIdentity(try descriptor.status()) == identity {
-            local.identity = identity
-        }
-        return local
+    private func readChecked(_ file: WALFileName, at path: RawPath) throws(KedgeError) -> LocalWALFile {
+        try LocalWALFile.read(file, at: path, dataDirectory: options.dataDirectory, time: time)
     }
 
     private func refusal(_ file: WALFileName, _ suspect: WALWalk.Defect) -> KedgeError {
@@ -296,13 +267,13 @@ package struct ArchivePush: Sendable {
     // MARK: - One repository
 
     private func archive(
-        of local: LocalFile, in source: RepositorySource, for use: RepositoryUse
+        of local: LocalWALFile, in source: RepositorySource, for use: RepositoryUse
     ) throws(KedgeError) -> WALArchive {
         let cluster = try source.openCluster(options.clusterName, for: use, random: random)
         return WALArchive(cluster, try cluster.registration(of: local.control.systemIdentifier))
     }
 
-    private func facts(of local: LocalFile, in cluster: ClusterRepository) -> WALFileFacts {
+    private func facts(of local: LocalWALFile, in cluster: ClusterRepository) -> WALFileFacts {
         WALFileFacts(
             file: local.file, length: UInt64(local.bytes.count),
             tag: local.bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: cluster.clusterID) },
@@ -316,7 +287,7 @@ package struct ArchivePush: Sendable {
     }
 
     private func store(
-        _ local: LocalFile, in archive: WALArchive, threads: Int, gate: WorkGate? = nil
+        _ local: LocalWALFile, in archive: WALArchive, threads: Int, gate: WorkGate? = nil
     ) throws(KedgeError) -> Stored {
         let facts = facts(of: local, in: archive.cluster)
         var object = archive.target(of: facts)
@@ -354,7 +325,7 @@ package struct ArchivePush: Sendable {
     /// it holds nothing that the stored one lacks. With `archive_mode = always` a standby archives such a segment, and
     /// the old primary may have archived its own first, which goes on behind the switch point.
     private func isFilledToTheSwitch(
-        _ local: LocalFile, upTo difference: Int, in archive: WALArchive
+        _ local: LocalWALFile, upTo difference: Int, in archive: WALArchive
     ) throws(KedgeError) -> Bool {
         guard case .segment = local.file, let start = local.facts?.startLSN else { return false }
         return try archive.histories().read.values.contains { history in
@@ -368,7 +339,7 @@ package struct ArchivePush: Sendable {
     /// where the two part and who wrote which. Throws `damaged` and its like for a copy that nothing can be restored
     /// from. Memory is that of the object and of one frame.
     private func check(
-        _ archived: ArchivedFile, in archive: WALArchive, _ local: LocalFile, _ facts: WALFileFacts
+        _ archived: ArchivedFile, in archive: WALArchive, _ local: LocalWALFile, _ facts: WALFileFacts
     ) throws(KedgeError) {
         // Partial segments of different content lie beside each other.
         if let tag = archived.tag, tag != facts.tag, case .partial = local.file { return }
@@ -419,51 +390,31 @@ extension KedgeError {
     }
 }
 
-extension FileDescriptor {
-    /// Opens a file that is to be archived. Throws `wal-invalid` for what is no regular file, without waiting for the
-    /// other end of a pipe.
-    static func openWALFile(_ path: RawPath) throws(KedgeError) -> FileDescriptor {
-        // Looked at before, since opening a device may do something, and after, since it could be another one by then.
-        try refuseOther(path, FileStatus(at: path, followLinks: true).kind)
-        let file = try open(path, [.read, .nonBlocking])
-        try refuseOther(path, file.status().kind)
-        return file
-    }
-
-    private static func refuseOther(_ path: RawPath, _ kind: FileKind) throws(KedgeError) {
-        guard kind != .regular else { return }
-        throw KedgeError(
-            .walInvalid, "cannot archive \"\(path)\": it is not a regular file",
-            detail: kind == .directory ? "It is a directory." : "It is a device, a pipe or a socket.",
-            hint: "Use archive_command = 'kedge archive-push %p', and find out what lies there in place of WAL.")
-    }
-}
-
 // MARK: - Ahead
 
 extension ArchivePush {
-    /// Stores the next segments that wait, and makes notes of them and of the own one. `archives` are those of all
-    /// repositories, in which the own file is durable.
+    /// Stores the next segments that wait, and makes notes of them and of the own one. `archives` are those
+    /// in which the own file is durable; a note of some of the repositories acknowledges nothing. Segments of a
+    /// timeline whose history is among `waiting` are left to their own call, which stores that first or tells why it
+    /// can't.
     private func pushAhead(
-        of own: LocalFile, _ copies: [PushNote.Copy], to archives: [WALArchive]
+        of own: LocalWALFile, _ copies: [PushNote.Copy], to archives: [WALArchive], behind waiting: Set<WALFileName>
     ) -> PushedAhead {
         guard let spool = options.spool, let destination = options.destination, case .segment(let name) = own.file
         else {
             return PushedAhead()
         }
-        let system = own.control.systemIdentifier
         note(own, copies, spool, destination)
         let ready = ReadyFiles(beside: options.path)
         let noted = spool.names(in: .durable)
         // A segment that waits no more is not asked for again.
-        let waiting = Set(ready.names)
-        spool.remove(noted.filter { $0 != name && !waiting.contains($0) }, in: .durable)
-        // Its own call stores the history first, or tells why it can't be stored.
-        let behind = Set(spool.putOff.filter { $0.system ?? system == system }.map(\.file))
-        let blocked = ready.names.filter { name in
-            WALFileName(name).map { behind.contains(.history($0.timeline)) } ?? false
+        let isReady = Set(ready.names)
+        spool.remove(noted.filter { $0 != name && !isReady.contains($0) }, in: .durable)
+        let (isNoted, repositories) = (Set(noted), Set(copies.map(\.repository)))
+        let next = ready.next(after: name, limit: options.ahead.segments) { other in
+            guard let file = WALFileName(other), !waiting.contains(.history(file.timeline)) else { return false }
+            return !(isNoted.contains(other) && spool.hasNote(of: other, in: repositories))
         }
-        let next = ready.next(after: name, unless: Set(noted + blocked), limit: options.ahead.segments)
         guard !next.isEmpty else { return PushedAhead() }
         let progress = Monitor(PushedAhead())
         let inFlight = min(
@@ -521,7 +472,7 @@ extension ArchivePush {
 
     /// Makes a note that a file is durable. Without one the file is looked up again, so a failure costs time alone.
     private func note(
-        _ local: LocalFile, _ copies: [PushNote.Copy], _ spool: Spool, _ destination: PushDestination
+        _ local: LocalWALFile, _ copies: [PushNote.Copy], _ spool: Spool, _ destination: PushDestination
     ) {
         guard let identity = local.identity else { return }
         do throws(KedgeError) {

@@ -4,7 +4,8 @@
 // segment the long way has opened the repositories; it goes on with the segments that wait behind it and leaves a note
 // for each. The calls that PostgreSQL makes for them then only acknowledge.
 //
-// 1. It begins once the own segment is durable, and is never the reason for failing: what could not be stored ahead is
+// 1. It begins once the own segment is durable, goes to the repositories that took it, so that one that is away keeps
+//    the others from nothing, and is never the reason for failing: what could not be stored ahead is
 //    stored, or fails, in its own call.
 // 2. It ends after the first failure, after a time, and when somebody asks to stop: whatever has begun is finished.
 // 3. Memory is bounded by the number of segments in flight, and processors by `process-max`.
@@ -50,12 +51,17 @@ struct ReadyFiles {
     }
 
     /// The segments to store ahead of the call for `own`: those behind it first, in the order in which PostgreSQL asks.
-    func next(after own: String, unless noted: Set<String>, limit: Int) -> [String] {
+    func next(after own: String, limit: Int, where isWanted: (String) -> Bool) -> [String] {
         let segments = names.filter { name in
-            guard name != own, !noted.contains(name), case .segment? = WALFileName(name) else { return false }
-            return true
+            if name != own, case .segment? = WALFileName(name) { true } else { false }
         }
-        return Array((segments.filter { $0 > own } + segments.filter { $0 < own }).prefix(limit))
+        let inOrder = segments.filter { $0 > own } + segments.filter { $0 < own }
+        var next: [String] = []
+        for name in inOrder {
+            guard next.count < limit else { break }
+            if isWanted(name) { next.append(name) }
+        }
+        return next
     }
 }
 

@@ -4,6 +4,9 @@
 // made anew (a restored or rewound data directory, another cluster, a promoted twin) is another file. It is about
 // places: what the configuration says of the repositories, and their ids. And it is not believed for long.
 //
+// It may be about some of the repositories: then nothing is acknowledged by it, and the segment is not stored ahead in
+// those once more.
+//
 // A change that comes within the resolution of a file's times could leave them as they were. So a file that was changed
 // only just before it was read gets no note.
 
@@ -50,6 +53,18 @@ struct FileIdentity: Hashable, Sendable {
         sizeBytes = try record.integer("size")
         modifiedNanoseconds = try record.integer("modified")
         changedNanoseconds = try record.integer("changed")
+    }
+}
+
+extension Spool {
+    /// Whether there is a note that a segment of this name is durable in all of these repositories.
+    func hasNote(of name: String, in repositories: Set<String>) -> Bool {
+        guard let record = read(name, in: .durable) else { return false }
+        do throws(KedgeError) {
+            return try repositories.isSubset(of: PushNote(record).copies.map(\.repository))
+        } catch {
+            return false
+        }
     }
 }
 

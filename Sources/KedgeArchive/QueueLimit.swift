@@ -4,6 +4,9 @@
 //   a later archive-push that could store its file ─▶ the same records in every repository ─▶ the local ones go
 //
 // 1. Without a durable record nothing is given up: the push goes on as ever.
+//    With several repositories the segment goes first to those that are not away (AwayRepositories.swift), and is given
+//    up for the others. What is 1 GiB and more beyond the limit is given up without asking any: the archive is too
+//    slow.
 // 2. All that waits counts, stored ahead or not (lesson 27), in segments of this cluster's size. What has to be asked
 //    of no repository works in an outage.
 // 3. Only segments that wait are given up, and never what somebody pushes by hand. A history, a backup history or a
@@ -28,6 +31,8 @@ package struct GivenUpSegment: Sendable {
     let segmentSize: UInt64
     let givenUpAt: Timestamp
     let hostName: String
+    /// The repositories that have it: it was given up for the others.
+    package let storedIn: [String]
     /// The name of its record in the spool. Those that name no system are of earlier versions.
     private(set) var recordName: String
 
@@ -36,12 +41,13 @@ package struct GivenUpSegment: Sendable {
             "kedge": "given-up", "file": .string(file), "systemIdentifier": .string(system.description),
             "segmentSize": .int(segmentSize), "waitingBytes": .int(waitingBytes), "limitBytes": .int(limitBytes),
             "givenUpAt": .string(givenUpAt.description), "hostName": .string(hostName),
+            "storedIn": .array(storedIn.map { .string($0) }),
         ]
     }
 
     init(
         file: String, waitingBytes: UInt64, limitBytes: UInt64, system: SystemIdentifier, segmentSize: UInt64,
-        givenUpAt: Timestamp, hostName: String
+        givenUpAt: Timestamp, hostName: String, storedIn: [String]
     ) {
         self.file = file
         self.waitingBytes = waitingBytes
@@ -50,6 +56,7 @@ package struct GivenUpSegment: Sendable {
         self.segmentSize = segmentSize
         self.givenUpAt = givenUpAt
         self.hostName = hostName
+        self.storedIn = storedIn
         recordName = "\(system)-\(file)"
     }
 
@@ -63,6 +70,9 @@ package struct GivenUpSegment: Sendable {
         segmentSize = try record.integer("segmentSize")
         givenUpAt = try record.parsed("givenUpAt") { Timestamp(record: $0) }
         hostName = try record.string("hostName")
+        // Earlier versions gave up for all repositories.
+        let stored = record.value("storedIn") == nil ? [] : try record.array("storedIn")
+        storedIn = stored.compactMap { if case .string(let name) = $0 { name } else { nil } }
         self.recordName = recordName
         guard recordName == "\(system)-\(file)" || recordName == file else {
             throw record.invalid("file", "is not that of the record's name")
@@ -117,6 +127,11 @@ package struct QueueLimit: Sendable {
         return tooMuch(ready, segmentSize: UInt64(control.walSegmentSize))
     }
 
+    /// Whether the repositories that are not away are asked first when so many bytes wait.
+    package func asksFirst(waitingBytes: UInt64) -> Bool {
+        waitingBytes <= limitBytes || waitingBytes - limitBytes < 1 << 30
+    }
+
     /// How many bytes wait, if these are more than may.
     private func tooMuch(_ ready: ReadyFiles, segmentSize: UInt64) -> UInt64? {
         let segments = ready.names.filter { if case .segment? = WALFileName($0) { true } else { false } }
@@ -124,9 +139,12 @@ package struct QueueLimit: Sendable {
         return overflow || waiting > limitBytes ? waiting : nil
     }
 
-    /// Gives the segment at `path` up if more waits than may, and returns it; nil where it is to be stored. Throws
-    /// where more waits and the record could not be made durable: the segment is not given up then.
-    package func giveUp(_ path: RawPath, dataDirectory: RawPath) throws(KedgeError) -> GivenUpSegment? {
+    /// Gives the segment at `path` up, but for the repositories `storedIn`, if more waits than may, and returns it; nil
+    /// where it is to be stored. Throws where more waits and the record could not be made durable: the segment is not
+    /// given up then.
+    package func giveUp(
+        _ path: RawPath, dataDirectory: RawPath, storedIn: [String] = []
+    ) throws(KedgeError) -> GivenUpSegment? {
         guard let name = path.lastComponent.text, case .segment? = WALFileName(name) else { return nil }
         let ready = ReadyFiles(beside: path)
         guard ready.names.contains(name) else { return nil }
@@ -136,7 +154,7 @@ package struct QueueLimit: Sendable {
         guard let waiting = tooMuch(ready, segmentSize: size) else { return nil }
         let segment = GivenUpSegment(
             file: name, waitingBytes: waiting, limitBytes: limitBytes, system: control.systemIdentifier,
-            segmentSize: size, givenUpAt: time.now(), hostName: hostName)
+            segmentSize: size, givenUpAt: time.now(), hostName: hostName, storedIn: storedIn)
         try spool.writeDurably(segment.jsonValue, as: segment.recordName, in: .givenUp)
         return segment
     }

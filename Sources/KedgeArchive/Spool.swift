@@ -3,6 +3,7 @@
 //   durable/<segment>           a note that this very file is durable in these repositories (PushNote.swift)
 //   fetched/<server>/<segment>  a segment that was fetched ahead for a recovering server (FetchedCopies.swift)
 //   given-up/<system>-<segment> why a segment is missing, until every repository knows (QueueLimit.swift)
+//   away/<hash of a name>       a repository that failed or hung when it was last asked (AwayRepositories.swift)
 //   put-off/<system>-<file>     a history or its like that waits for the repositories here (PutOffCopy.swift)
 //
 // 1. It is a cache and never the truth: every file of it may vanish at any moment, and is checked before it is used.
@@ -40,7 +41,7 @@ package struct Spool: Sendable {
 
     /// A directory of the spool.
     enum Part: String {
-        case durable, fetched
+        case durable, fetched, away
         case givenUp = "given-up"
         case putOff = "put-off"
     }
@@ -121,7 +122,7 @@ package struct Spool: Sendable {
     /// or put off stays until it is told.
     package func removeAll() throws(KedgeError) {
         guard try isSafe() else { return }
-        for part in [Part.durable, .fetched] {
+        for part in [Part.durable, .fetched, .away] {
             do throws(KedgeError) {
                 try Directory.removeTree(at: path(part))
             } catch  where error.code == .notFound {

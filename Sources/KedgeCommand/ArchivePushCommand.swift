@@ -54,48 +54,110 @@ enum ArchivePushCommand {
         // From here on something may hang: a mount that does not answer, a store that answers a byte now and then.
         let hangs = limit.flatMap { watch($0, path, dataDirectory: dataDirectory, context) }
         defer { hangs?.stop() }
+        let excess = excess(limit, path, dataDirectory)
         // Before any secret is read: PostgreSQL asks for one segment after the other that is stored already.
         if let spool,
             let outcome = AcknowledgedPush(
                 path: path, dataDirectory: dataDirectory, spool: spool,
-                destination: isAbove(limit, path, dataDirectory) ? destination.unasked : destination,
-                time: context.surroundings.time
+                destination: excess == nil ? destination : destination.unasked, time: context.surroundings.time
             ).run()
         {
             return result(outcome, context)
         }
-        if let limit {
-            do throws(KedgeError) {
-                if let given = try limit.giveUp(path, dataDirectory: dataDirectory) { return result(given, context) }
-                if let put = try limit.putOff(path, dataDirectory: dataDirectory) { return result(put, context) }
-            } catch {
-                // Another content of that name was acknowledged: no repository may get this one first.
-                if error.code == .archiveConflict { throw error }
-                context.log.warn(
-                    "more WAL waits than archive-queue-limit allows, and it could not be noted what would be given up: "
-                        + "\(error.message)")
-            }
+        let all = configuration.repositories(of: cluster)
+        let notesAway = limit != nil && all.count > 1
+        func push(to repositories: [RepositoryConfiguration], isHasty: Bool) -> ArchivePush {
+            let sources = repositories.map { source(of: $0, notesAway ? spool : nil, context) }
+            var options = ArchivePush.Options(
+                path: path, clusterName: cluster.name, dataDirectory: dataDirectory,
+                repositories: isHasty ? sources.map(\.hasty) : sources, threads: cluster.processMax,
+                refusesDamagedWAL: cluster.refusesDamagedWAL, hostName: context.surroundings.host.name)
+            options.spool = spool
+            options.destination = destination
+            options.ahead = context.pushAhead(of: cluster, in: configuration)
+            options.leavesOut = repositories.count < all.count
+            options.notesAway = notesAway
+            return ArchivePush(
+                options, random: context.surroundings.random, time: context.surroundings.time,
+                interruption: context.surroundings.interruption)
         }
-        var options = ArchivePush.Options(
-            path: path, clusterName: cluster.name, dataDirectory: dataDirectory,
-            repositories: context.sources(of: cluster, in: configuration, retries: .brief),
-            threads: cluster.processMax, refusesDamagedWAL: cluster.refusesDamagedWAL,
-            hostName: context.surroundings.host.name)
-        options.spool = spool
-        options.destination = destination
-        options.ahead = context.pushAhead(of: cluster, in: configuration)
-        let push = ArchivePush(
-            options, random: context.surroundings.random, time: context.surroundings.time,
-            interruption: context.surroundings.interruption)
-        return result(try push.run(), context)
+        if let limit {
+            var storedIn: [String] = []
+            // With one repository it is the one that all waits for.
+            if let spool, let excess, all.count > 1, limit.asksFirst(waitingBytes: excess), isSegment(path) {
+                let now = context.surroundings.time.now()
+                let asked = all.filter { !spool.isAway($0.name, at: now) }
+                if !asked.isEmpty, let attempt = try attempt(push(to: asked, isHasty: true), context) {
+                    if attempt.isEverywhere { return result(attempt.outcome, context) }
+                    storedIn = attempt.outcome.stored.map(\.repository)
+                }
+            }
+            if let result = try spare(path, dataDirectory, limit, storedIn: storedIn, context) { return result }
+        }
+        return result(try push(to: all, isHasty: false).run(), context)
     }
 
-    /// Whether more waits than may: then what is looked at first must need no repository.
-    private static func isAbove(_ limit: QueueLimit?, _ path: RawPath, _ dataDirectory: RawPath) -> Bool {
+    /// Gives a segment up, or puts another file off, where more waits than may; nil where it is to be stored.
+    private static func spare(
+        _ path: RawPath, _ dataDirectory: RawPath, _ limit: QueueLimit, storedIn: [String], _ context: CommandContext
+    ) throws(KedgeError) -> CommandResult? {
         do throws(KedgeError) {
-            return try limit?.excess(beside: path, dataDirectory: dataDirectory) != nil
+            if let given = try limit.giveUp(path, dataDirectory: dataDirectory, storedIn: storedIn) {
+                return result(given, context)
+            }
+            return try limit.putOff(path, dataDirectory: dataDirectory).map { result($0, context) }
         } catch {
-            return false
+            // Another content of that name was acknowledged: no repository may get this one first.
+            if error.code == .archiveConflict { throw error }
+            context.log.warn(
+                "more WAL waits than archive-queue-limit allows, and it could not be noted what would be given up: "
+                    + "\(error.message)")
+            return nil
+        }
+    }
+
+    private static func isSegment(_ path: RawPath) -> Bool {
+        guard let name = path.lastComponent.text, case .segment? = WALFileName(name) else { return false }
+        return true
+    }
+
+    /// Stores a segment where it can be stored, before it is given up for the other repositories; nil where the segment
+    /// itself is why it can't be stored anywhere. Throws only where it was interrupted.
+    private static func attempt(
+        _ push: ArchivePush, _ context: CommandContext
+    ) throws(KedgeError) -> ArchivePush.Attempt? {
+        do throws(KedgeError) {
+            let attempt = try push.attempt()
+            if let failure = attempt.failure { context.log.warn(RepositoryFailures.text(failure)) }
+            return attempt
+        } catch {
+            guard error.code != .interrupted else { throw error }
+            context.log.warn(RepositoryFailures.text(error))
+            return nil
+        }
+    }
+
+    /// A repository, opened later; with a spool it counts as away while its secret is read, which may hang.
+    private static func source(
+        of repository: RepositoryConfiguration, _ spool: Spool?, _ context: CommandContext
+    ) -> RepositorySource {
+        let now = context.surroundings.time.now()
+        let wasAway = spool?.isAway(repository.name, at: now) ?? true
+        spool?.noteAway(repository.name, at: now)
+        switch context.sourceOrFailure(of: repository, retries: .brief) {
+        case .success(let source):
+            if !wasAway { spool?.noteAnswer(of: repository.name) }
+            return source
+        case .failure(let error): return .unusable(repository.name, error)
+        }
+    }
+
+    /// How many bytes wait where these are more than may: then what is looked at first must need no repository.
+    private static func excess(_ limit: QueueLimit?, _ path: RawPath, _ dataDirectory: RawPath) -> UInt64? {
+        do throws(KedgeError) {
+            return try limit?.excess(beside: path, dataDirectory: dataDirectory)
+        } catch {
+            return nil
         }
     }
 
@@ -125,15 +187,22 @@ enum ArchivePushCommand {
     }
 
     private static func result(_ given: GivenUpSegment, _ context: CommandContext) -> CommandResult {
+        let lack =
+            given.storedIn.isEmpty
+            ? "it is NOT archived, and nothing from there to the next backup can be recovered"
+            : "it is archived in \(given.storedIn.joined(separator: ", ")) alone, and from no other repository can "
+                + "anything from there to the next backup be recovered"
         context.log.warn(
-            "GAVE UP WAL file \"\(given.file)\": it is NOT archived, and nothing from there to the next backup can be "
-                + "recovered; \(HumanText.size(given.waitingBytes)) wait, and archive-queue-limit allows "
-                + "\(HumanText.size(given.limitBytes)); find out why WAL is not archived, and take a new backup")
+            "GAVE UP WAL file \"\(given.file)\": \(lack); \(HumanText.size(given.waitingBytes)) wait, and "
+                + "archive-queue-limit allows \(HumanText.size(given.limitBytes)); find out why WAL is not archived, "
+                + "and take a new backup")
         return CommandResult(
             lines: [],
             json: [
-                "file": .string(given.file), "repositories": .array([]), "fromSpool": .bool(false),
-                "givenUp": .bool(true), "waitingBytes": .int(given.waitingBytes),
+                "file": .string(given.file),
+                "repositories": .array(
+                    given.storedIn.map { ["repository": .string($0), "outcome": "stored"] }),
+                "fromSpool": .bool(false), "givenUp": .bool(true), "waitingBytes": .int(given.waitingBytes),
             ])
     }
 

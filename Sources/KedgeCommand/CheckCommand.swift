@@ -63,10 +63,12 @@ enum CheckCommand {
 
     private static func givenUp(_ segments: [GivenUpSegment]) -> KedgeError? {
         guard let first = segments.first, let last = segments.last else { return nil }
+        let partly = segments.filter { !$0.storedIn.isEmpty }.count
         return KedgeError(
             .walGap, "\(segments.count) WAL segment(s) were given up, and not every repository knows of it yet",
             detail: "They are \(first.file) to \(last.file): more waited to be archived than archive-queue-limit "
-                + "allows.  No moment from there to the next backup can be reached.",
+                + "allows.  No moment from there to the next backup can be reached"
+                + (partly == 0 ? "." : ", but with the repositories that were not away: \(partly) of them are there."),
             hint: "Find out why WAL is not archived, and take a new backup when it is.")
     }
 

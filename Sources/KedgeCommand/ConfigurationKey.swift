@@ -92,8 +92,8 @@ package struct ConfigurationKey: Sendable {
             "archive-queue-limit", .cluster, .size(1 << 20...1 << 50), note: "no limit",
             "How much WAL may wait to be archived. What waits beyond that is given up: archive-push says that it is "
                 + "archived, so that pg_wal does not fill, and info says that it is not. No moment from there to the "
-                + "next backup can be reached then. Histories and the like wait in work-directory, which is needed, "
-                + "until they can be stored."),
+                + "next backup can be reached then. Of several repositories, those that work still get it. Histories "
+                + "and the like wait in work-directory, which is needed, until they can be stored."),
         ConfigurationKey(
             "wal-damage", .cluster, .choice(["store", "refuse"]), default: "store",
             "What archive-push does with a segment whose records are damaged: store it and mark it as suspect, or "

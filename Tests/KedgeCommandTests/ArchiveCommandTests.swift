@@ -191,4 +191,64 @@ import Testing
                     + "MB wait, which is more than archive-queue-limit allows; find out what hangs\n"), "\(run.errors)")
         #expect(run.errors.contains("code: interrupted"), "\(run.errors)")
     }
+
+    @Test("above archive-queue-limit a segment goes where it can, and a repository that hung is not asked again first")
+    func healthyRepositoryFirst() throws {
+        let fixture = try ArchiveFixture()
+        let repository = fixture.path("repository").description
+        try LocalStore.createRoot(at: repository)
+        let store = try LocalStore(at: repository, marker: nil, random: SystemRandomSource())
+        _ = try fixture.makeRepository(in: store)
+        let names = try fixture.writeSegments(count: 5)
+        _ = try Directory.create(at: fixture.path("pg_wal/archive_status"))
+        for name in names { try fixture.write("pg_wal/archive_status/\(name).ready", []) }
+        let file = """
+            [repository offsite]
+            path = \(fixture.path("offsite"))
+            encryption = aes-256-gcm
+            passphrase-command = hang
+            [repository main]
+            path = \(repository)
+            encryption = none
+            [cluster main]
+            pgdata = \(fixture.directory.path)
+            repositories = offsite, main
+            work-directory = \(fixture.path("work"))
+            archive-queue-limit = 3MB
+            archive-push-ahead = 0
+            """
+        let calls = Monitor(0)
+        func push(hangs: Bool) -> ToolRun {
+            let (ended, interruption) = (Monitor(false), Interruption())
+            return ToolRun(
+                ["archive-push", fixture.path("pg_wal/" + names[0]).description],
+                files: ["/etc/kedge/kedge.conf": file], interruption: interruption,
+                runShell: { (_: String) throws(KedgeError) in
+                    calls.update { $0 += 1 }
+                    _ = ended.wait(atMost: .seconds(60)) { $0 ? true : nil }
+                    try interruption.checkpoint()
+                    throw KedgeError(.defect, "it was not interrupted")
+                },
+                changing: { surroundings in
+                    surroundings.host = HostFacts(processors: 4, userID: getuid())
+                    surroundings.queueWatch.patience = hangs ? .zero : .seconds(600)
+                    surroundings.queueWatch.interval = .milliseconds(2)
+                    surroundings.queueWatch.end = {
+                        interruption.request(signal: 15)
+                        ended.update { $0 = true }
+                    }
+                })
+        }
+        let hung = push(hangs: true)
+        #expect(hung.ending == .exit(1) && hung.errors.contains("code: interrupted"), "\(hung.errors)")
+        let next = push(hangs: false)
+        #expect(next.ending == .exit(0), "\(next.errors)")
+        #expect(calls.update { $0 } == 1)
+        let told = "GAVE UP WAL file \"\(names[0])\": it is archived in main alone, "
+        #expect(next.errors.contains(told), "\(next.errors)")
+        var stored: [String] = []
+        try store.forEachObject(below: nil) { stored.append(String($0.name.lastComponent)) }
+        #expect(stored.contains(names[0]))
+        #expect(try FileSystem.exists(fixture.path("work/spool/main/given-up/\(fixture.system)-\(names[0])")))
+    }
 }
