@@ -4,6 +4,7 @@
 #   bench.sh            2 GB, every case, several codecs: about 25 minutes, and 20 GB below $TMPDIR (default /tmp)
 #   bench.sh --quick    less of everything: some minutes (six on a busy machine of two cores)
 #   bench.sh --smoke    hardly anything, with every variant: shows that it works
+#   bench.sh --instructions   counts instructions with callgrind instead, of 60 MB: minutes, on a busy machine too
 #   bench.sh --json     the figures as one JSON document on standard output, the rest on standard error
 #   bench.sh --pgbackrest PATH   another pgBackRest than Debian's; "none" leaves it out
 # Other options go to testing/bench, which does the measuring (--help lists them).
@@ -15,17 +16,21 @@ scripts/install-dependencies.sh >&2
 bin=$(scripts/testing/install-postgres.sh 15 | cut -f2)
 scripts/build.sh --bench | grep -vE '^\[[0-9]+/[0-9]+\]' >&2
 
+add_package() { # add_package PACKAGE HINT
+    echo "bench.sh: installing $1" >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2 || {
+        echo "bench.sh: could not install it: $2" >&2
+        exit 1
+    }
+}
+case " $* " in
+*" --instructions"*) command -v valgrind >/dev/null || add_package valgrind "nothing else counts instructions" ;;
+esac
 given=()
 case " $* " in
 *" --pgbackrest"*) ;;
 *)
-    if ! command -v pgbackrest >/dev/null; then
-        echo "bench.sh: installing pgbackrest" >&2
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbackrest >&2 || {
-            echo "bench.sh: could not install it: give one with --pgbackrest PATH, or --pgbackrest none" >&2
-            exit 1
-        }
-    fi
+    command -v pgbackrest >/dev/null || add_package pgbackrest "give one with --pgbackrest PATH, or --pgbackrest none"
     given=(--pgbackrest "$(command -v pgbackrest)")
     ;;
 esac

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 
+import instructions
 import report
 from cases import Bench
 from running import say, size_of
@@ -25,6 +26,7 @@ class Sizes:
 
     def __init__(self, options):
         quick, smoke = options.quick, options.smoke
+        smoke = smoke or options.instructions
         self.megabytes = options.size or (60 if smoke else 700 if quick else 2000)
         self.rounds = options.rounds or (1 if smoke else 3 if quick else 5)
         self.other_rounds = 1 if smoke else 0 if quick else max(1, self.rounds - 2)
@@ -66,6 +68,8 @@ def main():
     parser = argparse.ArgumentParser(prog="bench.sh", description="Holds kedge against pgBackRest on the same cluster.")
     parser.add_argument("--quick", action="store_true", help="less of everything: under five minutes on two cores")
     parser.add_argument("--smoke", action="store_true", help="hardly anything: only shows that this program works")
+    parser.add_argument("--instructions", action="store_true",
+                        help="count instructions with callgrind, of little data, instead of measuring time")
     parser.add_argument("--json", action="store_true", help="print one JSON document, with every sample")
     parser.add_argument("--size", type=int, help="MB of data (default 2000)")
     parser.add_argument("--rounds", type=int, help="how often each program runs (default 5)")
@@ -87,6 +91,9 @@ def main():
     bench.cluster.make(sizes.megabytes, options.relations)
     bench.facts["data_bytes"] = size_of(f"{bench.cluster.data}/base")
     bench.install_archive_command()
+    if options.instructions:
+        instructions.show(instructions.measure(bench), options.json)
+        return
     tools = measure(bench, MAIN, sizes.rounds, sizes.segments, True)
     bench.start_up(MAIN, tools)
     if sizes.other_rounds:

@@ -36,6 +36,12 @@ class Tool:
     def run(self, *words, directory=None, statuses=(0,)):
         return Run(self.words(*words), directory or self.bench.dir, self.bench.output, statuses)
 
+    def backup(self, is_full):
+        return Run(self.backup_words(is_full), self.bench.dir, self.bench.output)
+
+    def verify(self):
+        return Run(self.verify_words(), self.bench.dir, self.bench.output)
+
     def remove(self):
         for path in (self.repository, self.base):
             shutil.rmtree(path, ignore_errors=True)
@@ -79,8 +85,8 @@ class Kedge(Tool):
         """The same where many segments wait, with all that helps then."""
         return self.words_at(data, command, *words)
 
-    def backup(self, is_full):
-        return self.run("backup", "--type", "full" if is_full else "delta")
+    def backup_words(self, is_full):
+        return self.words("backup", "--type", "full" if is_full else "delta")
 
     def restore(self, target, latest=False):
         return self.run("restore", "--pgdata", target, *([] if latest else ["--target-immediate"]))
@@ -93,8 +99,8 @@ class Kedge(Tool):
     def repair(self, target):
         return self.run("restore", "--pgdata", target, "--delta", "--target-immediate")
 
-    def verify(self):
-        return self.run("verify", "--full")
+    def verify_words(self):
+        return self.words("verify", "--full")
 
     def pushed(self):
         """The WAL objects that it has."""
@@ -140,8 +146,8 @@ class PgBackRest(Tool):
     def queue_words(self, command, *words, data):
         return self.words("--archive-async", f"--pg1-path={data}", command, *words)
 
-    def backup(self, is_full):
-        return self.run(f"--type={'full' if is_full else 'incr'}", "backup")
+    def backup_words(self, is_full):
+        return self.words(f"--type={'full' if is_full else 'incr'}", "backup")
 
     def restore(self, target, latest=False):
         os.makedirs(target, mode=0o700, exist_ok=True)
@@ -152,8 +158,8 @@ class PgBackRest(Tool):
     def repair(self, target):
         return self.run(f"--pg1-path={target}", "--delta", "--type=immediate", "--archive-mode=off", "restore")
 
-    def verify(self):
-        return self.run("verify")
+    def verify_words(self):
+        return self.words("verify")
 
     @property
     def version(self):
