@@ -90,6 +90,7 @@ package struct FetchedCopies: Sendable {
     ) throws(KedgeError) {
         let directory = try FileDescriptor.open(self.directory, [.read, .directory, .noFollow])
         let file = try DurableFile(in: directory, mode: 0o600, random: spool.random)
+        try file.file.allocate(server.segmentSize + UInt64(FetchedCopy.recordBytes))
         let hasher = ContentHasher()
         var offset: UInt64 = 0
         try fill { (piece) throws(KedgeError) in
@@ -105,8 +106,6 @@ package struct FetchedCopies: Sendable {
         guard text.count < FetchedCopy.recordBytes else { return }
         let padding = [UInt8](repeating: 0, count: FetchedCopy.recordBytes - text.count)
         try file.file.write(text + padding, at: offset)
-        // The server syncs it before it replays it (xlogarchive.c, KeepFileRestoredFromArchive): the kernel begins now.
-        file.file.startWriteback(offset: 0, length: offset, wait: false)
         try file.publishWithoutSync(as: RawPath(name))
     }
 

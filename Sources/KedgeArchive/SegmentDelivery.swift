@@ -58,6 +58,7 @@ struct SegmentDelivery {
             // pg_wal may have thousands of files: of 16 MiB segments each 16th looks.
             if file.hasSuffix("0") { removeLeftovers(in: directory) }
             let copy = try DurableFile(in: directory, mode: 0o600, random: random)
+            try copy.file.allocate(UInt64(bytes.count))
             try copy.file.write(bytes, at: 0)
             // A crash of the machine makes the server ask again, so nothing is synced here.
             try copy.publishWithoutSync(as: destination.lastComponent)

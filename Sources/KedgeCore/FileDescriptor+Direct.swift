@@ -12,7 +12,7 @@ import Glibc
 
 extension FileDescriptor {
     /// Makes an empty file `length` zeros long, and reserves the room where the file system can. Several threads that
-    /// write into it need not wait for each other to make it longer then.
+    /// write into it need not wait for each other to make it longer then, and ext4 has less to do for each page.
     package func allocate(_ length: UInt64) throws(KedgeError) {
         guard let count = off_t(exactly: length), count > 0 else { return try truncate(to: length) }
         while csystem_allocate(number, count) != 0 {

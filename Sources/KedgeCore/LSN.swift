@@ -5,7 +5,12 @@ package struct LSN: Hashable, Comparable, Sendable {
     /// The position in bytes since the start of the log.
     package let position: UInt64
 
+    // What the walk over a segment's records does for each of them is compiled into it.
+    @inlinable
     package init(_ position: UInt64) { self.position = position }
+
+    @inlinable
+    package static func == (left: LSN, right: LSN) -> Bool { left.position == right.position }
 
     /// PostgreSQL's InvalidXLogRecPtr.
     package static let invalid = LSN(0)
@@ -27,6 +32,7 @@ package struct LSN: Hashable, Comparable, Sendable {
         return UInt32(text, radix: 16)
     }
 
+    @inlinable
     package static func < (left: LSN, right: LSN) -> Bool { left.position < right.position }
 
     /// The position `bytes` further on.

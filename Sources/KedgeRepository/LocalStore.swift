@@ -122,6 +122,9 @@ package final class LocalStore: ObjectStore {
 
     // MARK: Writing
 
+    /// From what size on making room before the first write is worth a system call.
+    private static let allocatedBytes = 1 << 20
+
     package func put(
         _ name: ObjectName, _ body: ObjectBody, _ condition: PutCondition
     ) throws(KedgeError) -> PutOutcome {
@@ -132,6 +135,7 @@ package final class LocalStore: ObjectStore {
         do throws(KedgeError) {
             let file = try beginFile(name)
             begun = file
+            if body.sizeBytes >= LocalStore.allocatedBytes { try file.file.allocate(UInt64(body.sizeBytes)) }
             var offset: UInt64 = 0
             for part in body.parts {
                 try file.file.write(part, at: offset)
