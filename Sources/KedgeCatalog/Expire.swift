@@ -48,7 +48,7 @@ package struct Expire: Sendable {
         package internal(set) var withdrawn: [(label: Label, why: String)] = []
         /// Gone for good.
         package internal(set) var removed: [Label] = []
-        /// Still to be removed, in so many seconds.
+        /// Still to be removed, in so many seconds; those that were newly marked among them.
         package internal(set) var pending: [(label: Label, seconds: Int64)] = []
         package internal(set) var swept = ExpireSweep.Result()
         /// What the plan would free; nil where it was carried out.
@@ -82,7 +82,7 @@ package struct Expire: Sendable {
             let survey = RetentionSurvey(cluster, interruption: interruption) { _ in now }
             let facts = try survey.facts()
             let plan = try plan(facts)
-            var outcome = forecast(facts, plan)
+            var outcome = try forecast(facts, plan, survey, cluster)
             outcome.forecast = try ExpireForecast(facts, plan, in: cluster, interruption)
             return outcome
         }
@@ -117,24 +117,32 @@ package struct Expire: Sendable {
             hint: "Run \"kedge unpin\" if it is pinned; take a new backup, or prove one, if it is the newest.")
     }
 
-    private func forecast(_ facts: RetentionFacts, _ plan: RetentionPlan) -> Outcome {
+    /// What carrying the plan out would come to.
+    private func forecast(
+        _ facts: RetentionFacts, _ plan: RetentionPlan, _ survey: RetentionSurvey, _ cluster: ClusterRepository
+    ) throws(KedgeError) -> Outcome {
         var outcome = Outcome(plan: plan, windows: RetentionWindows(facts, plan), isDryRun: true)
-        for item in plan.removed {
-            guard let mark = item.backup.mark else {
-                outcome.condemned.append(item.label)
-                continue
-            }
-            let left = secondsLeft(mark, facts.now)
-            if left > 0 { outcome.pending.append((item.label, left)) } else { outcome.removed.append(item.label) }
-        }
+        guard plan.blocks.isEmpty else { return outcome }
+        outcome.condemned = plan.removed.filter(needsMark).map(\.label)
         for item in plan.items where item.isKept && item.backup.mark?.mark != nil {
             outcome.withdrawn.append((item.label, item.text))
         }
+        outcome.removed = try due(plan.removed, facts.now, survey, &outcome).map(\.label)
+        outcome.removed += try unfinished(cluster)
+        let sweep = ExpireSweep(
+            cluster, rules: options.rules, hostName: options.process.hostName, isDryRun: true,
+            interruption: interruption)
+        (outcome.swept, _) = try sweep.run(survey, without: Set(outcome.removed))
         return outcome
     }
 
-    private func secondsLeft(_ mark: MarkSeen, _ now: Timestamp) -> Int64 {
-        options.rules.graceSeconds - (now.microseconds - mark.storedAt.microseconds) / 1_000_000
+    /// Whether a mark has yet to be written.
+    private func needsMark(_ item: RetentionPlan.Item) -> Bool { item.backup.mark == nil }
+
+    /// Of a mark that is yet to be written: the whole grace period.
+    private func secondsLeft(_ mark: MarkSeen?, _ now: Timestamp) -> Int64 {
+        guard let mark else { return options.rules.graceSeconds }
+        return options.rules.graceSeconds - (now.microseconds - mark.storedAt.microseconds) / 1_000_000
     }
 
     // MARK: - Doing
@@ -147,7 +155,7 @@ package struct Expire: Sendable {
         var outcome = Outcome(plan: plan, windows: RetentionWindows(facts, plan), isDryRun: false)
         guard plan.blocks.isEmpty else { return outcome }
 
-        let unmarked = plan.removed.filter { $0.backup.mark == nil }
+        let unmarked = plan.removed.filter(needsMark)
         for item in unmarked { try marks.put(mark(item, .pending)) }
         if !unmarked.isEmpty {
             facts = try survey.facts()
@@ -180,21 +188,9 @@ package struct Expire: Sendable {
         _ facts: RetentionFacts, _ plan: RetentionPlan, _ cluster: ClusterRepository, _ survey: RetentionSurvey,
         _ outcome: inout Outcome
     ) throws(KedgeError) {
+        // One whose mark is away by now was taken back.
+        let due = try due(plan.removed.filter { $0.backup.mark != nil }, facts.now, survey, &outcome)
         let marks = RetentionCatalog(cluster)
-        let leased = try survey.leasedLabels(facts.now)
-        var due: [RetentionPlan.Item] = []
-        for item in plan.removed {
-            guard let mark = item.backup.mark else { continue }
-            let left = secondsLeft(mark, facts.now)
-            if left > 0 {
-                outcome.pending.append((item.label, left))
-            } else if leased.contains(item.label.text) {
-                outcome.pending.append((item.label, 0))
-                outcome.warnings.append("Backup \(item.label) stays for now: somebody works on it.")
-            } else {
-                due.append(item)
-            }
-        }
         guard !due.isEmpty else { return }
         for item in due { try marks.put(mark(item, .removing)) }
         let last = try survey.facts()
@@ -211,6 +207,37 @@ package struct Expire: Sendable {
             try marks.removeCommitRecord(item.label)
             outcome.removed.append(item.label)
         }
+    }
+
+    /// Those whose grace period is over; of the others it is noted how long they stay.
+    private func due(
+        _ items: [RetentionPlan.Item], _ now: Timestamp, _ survey: RetentionSurvey, _ outcome: inout Outcome
+    ) throws(KedgeError) -> [RetentionPlan.Item] {
+        let leased = try survey.leasedLabels(now)
+        var due: [RetentionPlan.Item] = []
+        for item in items {
+            let left = secondsLeft(needsMark(item) ? nil : item.backup.mark, now)
+            if left > 0 {
+                outcome.pending.append((item.label, left))
+            } else if leased.contains(item.label.text) {
+                outcome.pending.append((item.label, 0))
+                outcome.warnings.append("Backup \(item.label) stays for now: somebody works on it.")
+            } else {
+                due.append(item)
+            }
+        }
+        return due
+    }
+
+    /// The backups whose commit record was removed by an expire that came no further.
+    private func unfinished(_ cluster: ClusterRepository) throws(KedgeError) -> [Label] {
+        let marks = RetentionCatalog(cluster)
+        var labels: [Label] = []
+        for label in Set(try marks.marks(.pending).keys).union(try marks.marks(.removing).keys).sorted()
+        where try !BackupCatalog(cluster).isCommitted(label) {
+            labels.append(label)
+        }
+        return labels
     }
 
     /// Takes away what is left of backups whose commit record is gone, and the marks of removals that were taken back.

@@ -26,7 +26,7 @@ package struct ExpireSweep {
         package var manifests = 0
         package var proofs = 0
         package var probes = 0
-        /// Pieces of writes that were never finished.
+        /// Pieces of writes that were never finished; a dry run does not look for them.
         package var writes = 0
 
         package init() {}
@@ -37,13 +37,19 @@ package struct ExpireSweep {
     private let cluster: ClusterRepository
     private let rules: RetentionRules
     private let hostName: String
+    /// Nothing is removed or written, and everything that would be is told.
+    private let isDryRun: Bool
     private let interruption: Interruption
     private static let day: Int64 = 86_400
     /// How many objects are removed with one call.
     private static let batch = 1000
 
-    init(_ cluster: ClusterRepository, rules: RetentionRules, hostName: String, interruption: Interruption) {
+    init(
+        _ cluster: ClusterRepository, rules: RetentionRules, hostName: String, isDryRun: Bool = false,
+        interruption: Interruption
+    ) {
         self.cluster = cluster
+        self.isDryRun = isDryRun
         self.hostName = hostName
         self.rules = rules
         self.interruption = interruption
@@ -51,13 +57,15 @@ package struct ExpireSweep {
 
     private typealias Found = (name: ObjectName, status: ObjectStatus)
 
-    /// Throws what looking throws. What could not be removed is returned.
-    func run(_ survey: RetentionSurvey) throws(KedgeError) -> (Result, [RemoveFailure]) {
+    /// Throws what looking throws. What could not be removed is returned. `gone`: backups that a dry run takes for
+    /// removed with their manifests.
+    func run(_ survey: RetentionSurvey, without gone: Set<Label> = []) throws(KedgeError) -> (Result, [RemoveFailure]) {
         var result = Result()
         var failures: [RemoveFailure] = []
         let packs = try list(ClusterLayout.packs)
         let manifests = try list(ClusterLayout.manifests)
-        let facts = try survey.facts()
+        var facts = try survey.facts()
+        facts.backups.removeAll { gone.contains($0.record.label) }
         let plan = RetentionPlan(facts, rules)
         guard plan.blocks.isEmpty else { return (result, failures) }
         let committed = Set(facts.backups.map(\.record.label))
@@ -82,7 +90,8 @@ package struct ExpireSweep {
         let underWay = Set(facts.running.map(\.label))
         let orphans = manifests.filter { manifest in
             guard let label = Self.manifestLabel(manifest.name) else { return false }
-            return !committed.contains(label) && !underWay.contains(label) && isOld(manifest.status, facts.now)
+            return !committed.contains(label) && !underWay.contains(label) && !gone.contains(label)
+                && isOld(manifest.status, facts.now)
         }
         result.manifests = try remove(orphans, &failures).count
         try sweepWAL(plan, facts, &result, &failures)
@@ -133,7 +142,9 @@ package struct ExpireSweep {
                 unused.append((file.name, status))
                 segments.insert(segment)
             }
-            try note(segments, in: system.archive.inventory.keeping(wal.keeps), wal, archive, facts.now)
+            if !isDryRun {
+                try note(segments, in: system.archive.inventory.keeping(wal.keeps), wal, archive, facts.now)
+            }
             let gone = try remove(unused, &failures)
             result.walFiles += gone.count
             result.walBytes = gone.reduce(result.walBytes) { $0 &+ $1.status.sizeBytes }
@@ -206,6 +217,7 @@ package struct ExpireSweep {
     ) throws(KedgeError) {
         let probes = try list(ClusterLayout.probes).filter { isOld($0.status, now, atLeast: Self.day) }
         result.probes = try remove(probes, &failures).count
+        guard !isDryRun else { return }
         let before = now.adding(seconds: -max(rules.graceSeconds, Self.day))
         result.writes = try cluster.repository.store.removeAbandonedWrites(before: before)
     }
@@ -230,6 +242,7 @@ package struct ExpireSweep {
     }
 
     private func remove(_ names: [ObjectName]) throws(KedgeError) -> [RemoveFailure] {
+        guard !isDryRun else { return [] }
         var failures: [RemoveFailure] = []
         for start in stride(from: 0, to: names.count, by: Self.batch) {
             try interruption.checkpoint()

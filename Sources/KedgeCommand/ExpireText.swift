@@ -54,7 +54,7 @@ enum ExpireText {
         let would = outcome.isDryRun ? "would be " : ""
         lines += outcome.condemned.map { "\(would)condemned: \($0)" }
         lines += outcome.withdrawn.map { "\(would)no longer condemned: \($0.label): \($0.why)" }
-        lines += outcome.pending.map { label, seconds in
+        lines += outcome.pending.filter { !outcome.condemned.contains($0.label) }.map { label, seconds in
             "condemned before: \(label), can be taken back for \(HumanText.duration(.seconds(max(0, seconds))))"
         }
         lines += outcome.removed.map { "\(would)removed: \($0)" }
@@ -72,8 +72,8 @@ enum ExpireText {
         if swept.proofs > 0 { counts.append("\(swept.proofs) proof(s)") }
         if swept.probes > 0 { counts.append("\(swept.probes) probe(s)") }
         if swept.writes > 0 { counts.append("\(swept.writes) unfinished write(s)") }
-        if !counts.isEmpty { lines.append("freed: " + counts.joined(separator: "; ")) }
-        lines += swept.intents.map { "given up: backup \($0), whose process died" }
+        if !counts.isEmpty { lines.append((outcome.isDryRun ? "would be freed now: " : "freed: ") + counts.joined(separator: "; ")) }
+        lines += swept.intents.map { "\(would)given up: backup \($0), whose process died" }
         lines += outcome.failures.prefix(10).map { "could not be removed: \($0.name): \($0.error.message)" }
         if outcome.failures.count > 10 { lines.append("and \(outcome.failures.count - 10) more") }
         return lines.isEmpty && !outcome.isDryRun ? ["nothing to do"] : lines
