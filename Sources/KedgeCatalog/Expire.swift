@@ -136,8 +136,11 @@ package struct Expire: Sendable {
         return outcome
     }
 
-    /// Whether a mark has yet to be written.
-    private func needsMark(_ item: RetentionPlan.Item) -> Bool { item.backup.mark == nil }
+    /// Whether a mark has yet to be written: there is none, or one of a rule's that later rules would take away, while
+    /// somebody asks for the removal now. The grace period then begins anew.
+    private func needsMark(_ item: RetentionPlan.Item) -> Bool {
+        item.backup.mark.map { item.isByHand && $0.mark?.isByHand == false } ?? true
+    }
 
     /// Of a mark that is yet to be written: the whole grace period.
     private func secondsLeft(_ mark: MarkSeen?, _ now: Timestamp) -> Int64 {
@@ -156,7 +159,10 @@ package struct Expire: Sendable {
         guard plan.blocks.isEmpty else { return outcome }
 
         let unmarked = plan.removed.filter(needsMark)
-        for item in unmarked { try marks.put(mark(item, .pending)) }
+        for item in unmarked {
+            if item.backup.mark != nil { try marks.removeMark(item.label, .pending) }
+            try marks.put(mark(item, .pending))
+        }
         if !unmarked.isEmpty {
             facts = try survey.facts()
             plan = RetentionPlan(facts, options.rules)

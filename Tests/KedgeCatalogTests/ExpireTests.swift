@@ -131,6 +131,30 @@ import Testing
         #expect(try harness.shown() == [label(1), label(3)])
     }
 
+    @Test("a backup that a rule has condemned before and that is named is not let off by later rules")
+    func byHandAfterRule() throws {
+        var harness = try ExpireHarness()
+        for number in UInt64(1)...3 { try harness.backup(number) }
+        #expect(try harness.expire().condemned == [label(1), label(2)])
+        harness.time.advance(seconds: 80_000)
+        harness.rules = RetentionRules(keepFull: 9)
+        let dry = try harness.expire(byHand: label(2), isDryRun: true)
+        let named = try harness.expire(byHand: label(2))
+        for outcome in [dry, named] {
+            #expect(outcome.condemned == [label(2)] && outcome.withdrawn.map(\.label) == [label(1)])
+            // Whoever asked has the whole grace period to change his mind.
+            #expect(outcome.pending.map(\.label) == [label(2)] && outcome.pending.map(\.seconds) == [86_400])
+        }
+        #expect(try harness.expire().withdrawn.isEmpty)
+        #expect(try harness.expire(byHand: label(2)).condemned == [], "asked for twice is asked for once")
+        #expect(try harness.pinning().unexpire(label(2)) == .done(endedRemoval: true))
+        #expect(try harness.expire().pending.isEmpty)
+        _ = try harness.expire(byHand: label(2))
+        harness.time.advance(seconds: 90_000)
+        #expect(try harness.expire().removed == [label(2)])
+        #expect(try harness.shown() == [label(1), label(3)])
+    }
+
     @Test("nothing of a running backup goes, however long it takes while its lease is renewed (lesson 24)")
     func runningBackup() throws {
         var harness = try ExpireHarness()
