@@ -5,7 +5,8 @@
 //   removing ──whoever was seen to need it in that last look: both marks go──▶ none
 //
 // `removing` is written before the last look, so that of an expire and an unexpire or pin at the same moment at least
-// one sees the other. While it is there nobody takes the removal back.
+// one sees the other. While it is there nobody knows whether the expire that wrote it goes on; if it does not, the next
+// one looks again, and what pin or unexpire did by then counts.
 
 package import KedgeCore
 import KedgeRepository

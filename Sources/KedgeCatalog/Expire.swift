@@ -50,6 +50,8 @@ package struct Expire: Sendable {
         package internal(set) var removed: [Label] = []
         /// Still to be removed, in so many seconds; those that were newly marked among them.
         package internal(set) var pending: [(label: Label, seconds: Int64)] = []
+        /// Those among them that an expire before has begun to remove: whether it goes on nobody knows.
+        package internal(set) var begun: Set<Label> = []
         package internal(set) var swept = ExpireSweep.Result()
         /// What the plan would free; nil where it was carried out.
         package internal(set) var forecast: ExpireForecast?
@@ -160,7 +162,12 @@ package struct Expire: Sendable {
 
         let unmarked = plan.removed.filter(needsMark)
         for item in unmarked {
-            if item.backup.mark != nil { try marks.removeMark(item.label, .pending) }
+            if item.backup.mark != nil {
+                try marks.removeMark(item.label, .pending)
+            } else if item.backup.removalHasBegun {
+                // Of a removal that was taken back: this is a new one.
+                try marks.removeMark(item.label, .removing)
+            }
             try marks.put(mark(item, .pending))
         }
         if !unmarked.isEmpty {
@@ -223,6 +230,7 @@ package struct Expire: Sendable {
         var due: [RetentionPlan.Item] = []
         for item in items {
             let left = secondsLeft(needsMark(item) ? nil : item.backup.mark, now)
+            if item.backup.removalHasBegun, item.backup.mark != nil { outcome.begun.insert(item.label) }
             if left > 0 {
                 outcome.pending.append((item.label, left))
             } else if leased.contains(item.label.text) {
@@ -252,6 +260,7 @@ package struct Expire: Sendable {
         // Marks first: a backup has its commit record before it can be marked.
         let pending = Set(try marks.marks(.pending).keys)
         let removing = Set(try marks.marks(.removing).keys)
+        let pins = try marks.pins()
         for label in pending.union(removing).sorted() {
             guard let name = ClusterLayout.commitRecord(label: label.text) else { continue }
             if try cluster.repository.store.contains(cluster.name(name)) {
@@ -259,6 +268,8 @@ package struct Expire: Sendable {
                 continue
             }
             try marks.removeManifest(label)
+            // One that came too late.
+            if pins.contains(label) { try marks.removePin(label) }
             try marks.removeMark(label, .pending)
             try marks.removeMark(label, .removing)
             if !outcome.removed.contains(label) { outcome.removed.append(label) }

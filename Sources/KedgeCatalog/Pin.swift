@@ -1,7 +1,9 @@
 // Pins: backups that retention leaves alone. `kedge pin` and `kedge unpin`.
 //
 // Order (docs/design.md section 4): the pin is written, then everything is looked at. An expire that marked the backup
-// before sees the pin when it looks again; one that has begun to remove it is seen by us, and the pin is withdrawn.
+// before sees the pin when it looks again; one that has begun to remove it is seen by us. That one may have had its
+// last look and go on, or be dead: nobody can tell. So what was written stays, since every later expire sees it, and we
+// do not say that the backup is safe. `unexpire` does likewise: it takes the mark away without which no expire removes.
 
 package import KedgeCore
 package import KedgeRepository
@@ -45,6 +47,9 @@ package struct Pinning: Sendable {
         case done(endedRemoval: Bool)
         /// It was so before.
         case nothingToDo
+        /// It was done, but the removal had begun before: an expire that is at work now may still remove the backup,
+        /// any later one sees what was done.
+        case removalHasBegun
     }
 
     private let cluster: ClusterRepository
@@ -59,20 +64,21 @@ package struct Pinning: Sendable {
         marks = RetentionCatalog(cluster)
     }
 
-    /// Pins a backup. Throws `not-found` where there is none of that label, or its removal has begun; then there is no
-    /// pin.
+    /// Pins a backup. Throws `not-found` where there is none of that label, or it was removed meanwhile; then there is
+    /// no pin.
     package func pin(_ label: Label) throws(KedgeError) -> Outcome {
         try requireBackup(label)
         let isNew = try marks.put(Pin(label: label, pinnedAt: time.now(), hostName: hostName))
+        // In this order: a removal that is not there now has not begun, and will see the pin, or is over, and then the
+        // commit record is gone.
+        let hasBegun = try marks.hasMark(label, .removing)
         do throws(KedgeError) {
-            // In this order: a removal that is not there now has not begun, and will see the pin, or is over, and then
-            // the commit record is gone.
-            try requireNoRemoval(label, "pin")
             try requireBackup(label)
         } catch {
             if isNew, error.code == .notFound { try marks.removePin(label) }
             throw error
         }
+        if hasBegun { return .removalHasBegun }
         // From here on every last look of an expire sees the pin.
         let wasPending = try marks.hasMark(label, .pending)
         if wasPending { try marks.removeMark(label, .pending) }
@@ -90,16 +96,16 @@ package struct Pinning: Sendable {
         try marks.removePin(label)
     }
 
-    /// Takes a pending removal back. Throws `not-found` where there is no such backup, or its removal has begun.
+    /// Takes a pending removal back. Throws `not-found` where there is no such backup, or it was removed meanwhile.
     package func unexpire(_ label: Label) throws(KedgeError) -> Outcome {
         try requireBackup(label)
-        try requireNoRemoval(label, "take back the removal of")
+        // The mark that lasts goes first: an expire whose mark appears after this has seen that the other is gone.
         let wasPending = try marks.hasMark(label, .pending)
         if wasPending { try marks.removeMark(label, .pending) }
-        // An expire that began in between has seen that the mark is gone, or its own mark is seen here, or it is over
-        // and the commit record is gone.
-        try requireNoRemoval(label, "take back the removal of")
+        // An expire that began before has its own mark there, or is over and the commit record is gone.
+        let hasBegun = try marks.hasMark(label, .removing)
         try requireBackup(label)
+        if hasBegun { return .removalHasBegun }
         return wasPending ? .done(endedRemoval: true) : .nothingToDo
     }
 
@@ -112,14 +118,5 @@ package struct Pinning: Sendable {
                 detail: "Repository \"\(cluster.repository.name)\" holds no commit record of that label.",
                 hint: "Run \"kedge info\" to see the backups that there are.")
         }
-    }
-
-    private func requireNoRemoval(_ label: Label, _ what: String) throws(KedgeError) {
-        guard try marks.hasMark(label, .removing) else { return }
-        throw KedgeError(
-            .notFound, "could not \(what) backup \"\(label)\": its removal has begun",
-            detail: "An expire wrote that it removes it now.  It may still find that something needs the backup.",
-            hint: "Run \"kedge info\" in a while to see whether it is there.  Restore it from another repository if "
-                + "you need it.")
     }
 }

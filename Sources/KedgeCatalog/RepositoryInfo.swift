@@ -53,6 +53,8 @@ package struct RepositoryInfo: Sendable {
         package let isPinned: Bool
         /// When it was condemned, by the store's clock; nil where it was not.
         package let condemnedAt: Timestamp?
+        /// Whether an expire has begun to remove it, and may be at it.
+        package let removalHasBegun: Bool
         /// The deltas that were taken from it, which keep it.
         package let bases: [Label]
         /// What its removal would free, without WAL.

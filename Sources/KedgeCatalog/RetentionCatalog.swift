@@ -69,6 +69,15 @@ package struct RetentionCatalog: Sendable {
         try store.contains(cluster.name(name(stage.directory, label)))
     }
 
+    /// The labels of all marks of one stage, readable or not.
+    package func labels(_ stage: CondemnedMark.Stage) throws(KedgeError) -> Set<Label> {
+        var labels: Set<Label> = []
+        try cluster.forEachObject(below: stage.directory) { (name, _) throws(KedgeError) in
+            if let label = Label(String(name.lastComponent)), name.components.count == 3 { labels.insert(label) }
+        }
+        return labels
+    }
+
     /// All marks of one stage.
     package func marks(_ stage: CondemnedMark.Stage) throws(KedgeError) -> [Label: MarkSeen] {
         var found: [(label: Label, name: ObjectName, storedAt: Timestamp)] = []

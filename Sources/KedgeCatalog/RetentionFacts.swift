@@ -14,16 +14,19 @@ package struct RetentionFacts: Sendable {
         package var isPinned: Bool
         /// Nil where it is not condemned.
         package var mark: MarkSeen?
+        /// Whether an expire has begun to remove it, and may be at it.
+        package var removalHasBegun: Bool
 
         package init(
             record: CommitRecord, canBecomeConsistent: Bool = true, proof: ProofStanding = ProofStanding(),
-            isPinned: Bool = false, mark: MarkSeen? = nil
+            isPinned: Bool = false, mark: MarkSeen? = nil, removalHasBegun: Bool = false
         ) {
             self.record = record
             self.canBecomeConsistent = canBecomeConsistent
             self.proof = proof
             self.isPinned = isPinned
             self.mark = mark
+            self.removalHasBegun = removalHasBegun
         }
     }
 

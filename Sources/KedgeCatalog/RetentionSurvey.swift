@@ -35,6 +35,7 @@ package final class RetentionSurvey {
         let marks = RetentionCatalog(cluster)
         let pins = try marks.pins()
         let condemned = try marks.marks(.pending)
+        let removing = try marks.labels(.removing)
         let listing = try BackupCatalog(cluster).list()
         try interruption.checkpoint()
         let systems = try archived().map { system in
@@ -56,7 +57,7 @@ package final class RetentionSurvey {
                 RetentionFacts.Backup(
                     record: record, canBecomeConsistent: isConsistent ?? false,
                     proof: try standing(of: record, proofs[record.label] ?? []), isPinned: pins.contains(record.label),
-                    mark: condemned[record.label]))
+                    mark: condemned[record.label], removalHasBegun: removing.contains(record.label)))
         }
         return RetentionFacts(
             now: now, systems: systems, backups: backups, running: running, unreadable: listing.unreadable)

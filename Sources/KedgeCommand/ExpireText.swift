@@ -55,7 +55,12 @@ enum ExpireText {
         lines += outcome.condemned.map { "\(would)condemned: \($0)" }
         lines += outcome.withdrawn.map { "\(would)no longer condemned: \($0.label): \($0.why)" }
         lines += outcome.pending.filter { !outcome.condemned.contains($0.label) }.map { label, seconds in
-            "condemned before: \(label), can be taken back for \(HumanText.duration(.seconds(max(0, seconds))))"
+            let left = HumanText.duration(.seconds(max(0, seconds)))
+            guard outcome.begun.contains(label) else {
+                return "condemned before: \(label), can be taken back for \(left)"
+            }
+            return "condemned before: \(label), its removal has begun and goes on in \(left); \"kedge pin\" may still "
+                + "save it"
         }
         lines += outcome.removed.map { "\(would)removed: \($0)" }
         if let forecast = outcome.forecast, !outcome.plan.removed.isEmpty {
@@ -72,7 +77,9 @@ enum ExpireText {
         if swept.proofs > 0 { counts.append("\(swept.proofs) proof(s)") }
         if swept.probes > 0 { counts.append("\(swept.probes) probe(s)") }
         if swept.writes > 0 { counts.append("\(swept.writes) unfinished write(s)") }
-        if !counts.isEmpty { lines.append((outcome.isDryRun ? "would be freed now: " : "freed: ") + counts.joined(separator: "; ")) }
+        if !counts.isEmpty {
+            lines.append((outcome.isDryRun ? "would be freed now: " : "freed: ") + counts.joined(separator: "; "))
+        }
         lines += swept.intents.map { "\(would)given up: backup \($0), whose process died" }
         lines += outcome.failures.prefix(10).map { "could not be removed: \($0.name): \($0.error.message)" }
         if outcome.failures.count > 10 { lines.append("and \(outcome.failures.count - 10) more") }

@@ -82,6 +82,7 @@ enum InfoJSON {
             "damagedPageCount": .int(record.health.damagedPageCount),
             "postgresVersion": .int(record.server.postgresVersion), "host": .string(record.hostName),
             "condemnedAt": .optional(backup.condemnedAt?.description),
+            "removalHasBegun": .bool(backup.removalHasBegun),
             "deltas": .array(backup.bases.map { .string($0.text) }), "ownBytes": .int(backup.share.ownBytes),
             "dependents": .array(backup.share.dependents.map { .string($0.text) }),
             "freedBytes": .int(backup.share.bytes),

@@ -51,6 +51,7 @@ enum InfoText {
             if let proof = proof(backup.standing, now) { remarks.append(proof) }
             if backup.isPinned { remarks.append("pinned") }
             if let time = backup.condemnedAt { remarks.append("condemned \(seconds(time))") }
+            if backup.removalHasBegun { remarks.append("removal has begun") }
             if !backup.bases.isEmpty { remarks.append(base(backup)) }
             if record.health.damagedPageCount > 0 {
                 remarks.append("\(record.health.damagedPageCount) damaged page(s)")

@@ -166,43 +166,94 @@ private final class Turns: Sendable {
         }
     }
 
-    @Test("a pin and an expire that meet at any two steps: a pin that was acknowledged holds")
-    func meetPin() throws {
-        let harness = try prepared()
-        let pinned = ExpireHarness.label(1)
-        try meet(harness, sample: 30) { store in
-            do throws(KedgeError) {
-                _ = try harness.pinning(store).pin(pinned)
-                return nil
-            } catch {
-                return error
-            }
-        } check: { store, error, place in
-            for _ in 1...2 { try harness.expire(store) }
-            let shown = try harness.shown(in: store)
-            if error == nil {
-                #expect(shown.contains(pinned), "\(place)")
-            } else {
-                #expect(error?.code == .notFound, "\(place): \(String(describing: error))")
-            }
+    /// What a rescue came to; `notFound` where the backup is gone.
+    private enum Rescue: Equatable {
+        case certain, uncertain, notFound
+    }
+
+    private func rescue(
+        _ harness: ExpireHarness, _ label: Label, byPin: Bool, _ store: any ObjectStore
+    ) throws(KedgeError) -> Rescue {
+        do throws(KedgeError) {
+            let pinning = try harness.pinning(store)
+            return try (byPin ? pinning.pin(label) : pinning.unexpire(label)) == .removalHasBegun
+                ? .uncertain : .certain
+        } catch  where error.code == .notFound {
+            return .notFound
         }
     }
 
-    @Test("an unexpire and an expire that meet at any two steps: what was said to be taken back is there")
-    func meetUnexpire() throws {
+    @Test(
+        "a pin or unexpire and an expire that meet at any two steps: what was acknowledged holds",
+        arguments: [true, false])
+    func meetRescue(byPin: Bool) throws {
         let harness = try prepared()
-        let label = ExpireHarness.label(2)
+        let label = ExpireHarness.label(byPin ? 1 : 2)
+        let told = Monitor<Rescue?>(nil)
         try meet(harness, sample: 30) { store in
             do throws(KedgeError) {
-                _ = try harness.pinning(store).unexpire(label)
+                let rescue = try self.rescue(harness, label, byPin: byPin, store)
+                told.update { $0 = rescue }
                 return nil
             } catch {
                 return error
             }
         } check: { store, error, place in
-            let shown = try harness.shown(in: store)
-            if error == nil { #expect(shown.contains(label), "\(place)") }
+            #expect(error == nil, "\(place)")
+            if byPin { for _ in 1...2 { try harness.expire(store) } }
+            let isThere = try harness.shown(in: store).contains(label)
+            let answer = told.update { told in
+                defer { told = nil }
+                return told
+            }
+            switch answer {
+            case .certain?: #expect(isThere, "\(place)")
+            case .uncertain?: break
+            case .notFound?, nil: #expect(!isThere, "\(place)")
+            }
+            // A pin that came too late does not stay either.
+            #expect(harness.names("catalog/pin", in: store).isEmpty == !(byPin && isThere), "\(place)")
         }
+    }
+
+    @Test("after an expire that died anywhere, a pin and an unexpire rescue every backup that has its commit record")
+    func rescueAfterDeath() throws {
+        let harness = try prepared()
+        let original = harness.memory.store.copy()
+        var uncertain = 0
+        let step = PostgresInstallation.soakIsEnabled ? 1 : 4
+        for number in stride(from: 1 + Int(testSeed()) % step, to: .max, by: step) {
+            let store = original.copy()
+            let faulty = FaultyStore(store, .crashBefore, atOperation: number)
+            do throws(KedgeError) { try harness.expire(faulty) } catch {}
+            guard faulty.faultCount > 0 else { break }
+            for name in store.names where name.text.hasPrefix("main/lease/") { _ = try store.remove([name]) }
+            for byPin in [true, false] {
+                for label in [ExpireHarness.label(1), ExpireHarness.label(2)] {
+                    let store = store.copy()
+                    let place = "\(byPin ? "pin" : "unexpire") \(label) after \(number)"
+                    let isThere = try harness.shown(in: store).contains(label)
+                    let answer = try rescue(harness, label, byPin: byPin, store)
+                    #expect((answer == .notFound) == !isThere, "\(place)")
+                    uncertain += answer == .uncertain ? 1 : 0
+                    let info = try RepositorySurvey(cluster: harness.cluster(store), interruption: Interruption()).run()
+                    let shown = info.backups.first { $0.record.label == label }
+                    #expect(shown?.removalHasBegun == (isThere ? answer == .uncertain : nil), "\(place)")
+                    // The next run is under other rules, or a day later: it has been taken back for a whole grace
+                    // period, or for good.
+                    try harness.expire(store)
+                    #expect(try harness.shown(in: store).contains(label) == isThere, "\(place)")
+                    #expect(
+                        !harness.names("catalog/removing", in: store).contains { $0.hasSuffix(label.text) }, "\(place)")
+                    if byPin {
+                        harness.time.advance(seconds: 90_000)
+                        try harness.expire(store)
+                        #expect(try harness.shown(in: store).contains(label) == isThere, "\(place)")
+                    }
+                }
+            }
+        }
+        #expect(uncertain > 0)
     }
 
     @Test("a delta and an expire that meet at any two steps: a delta that was committed restores (lesson 24)")

@@ -101,7 +101,7 @@ import Testing
                 ],
                 "walFrom": "000000010000000000000002", "walTo": "000000010000000000000003", "hasItsWAL": true,
                 "systemIdentifier": "7", "damagedPageCount": 0, "postgresVersion": 15, "host": "db1",
-                "condemnedAt": .null, "deltas": [], "ownBytes": 1, "dependents": [],
+                "condemnedAt": .null, "removalHasBegun": false, "deltas": [], "ownBytes": 1, "dependents": [],
                 "freedBytes": 1,
             ])
         #expect(
