@@ -32,6 +32,8 @@ package protocol ChangedPages: Sendable {
 /// disk and moves the LSN (MarkBufferDirtyHint, visibilitymap_set; XLogHintBitIsNeeded). Without them VACUUM marks
 /// a page all-visible and leaves its LSN alone; with the visibility map of now, the page of then would be corruption.
 ///
+/// One page changes without WAL: the first of an SP-GiST index, which is never taken for unchanged.
+///
 /// It knows no limit blocks and needs none: a page of a relation that was truncated and grew again is all zero, was
 /// logged since, or has an LSN that no log ever had.
 package struct PageScan: ChangedPages {
@@ -49,7 +51,7 @@ package struct PageScan: ChangedPages {
 
     package func isUnchanged(_ page: DataPage, block: UInt32, of path: ManifestPath, isValid: Bool) -> Bool {
         let lsn = page.lsn
-        guard !page.isNew, lsn >= logBegin, lsn < parentStart else { return false }
+        guard !page.isNew, lsn >= logBegin, lsn < parentStart, !page.isSPGiSTMetaPage else { return false }
         // The LSN of a damaged page may be damaged.
         return isValid || page.verdict(block: block) == .valid
     }

@@ -38,6 +38,15 @@ package struct DataPage {
     /// Whether PostgreSQL takes the page for a new one (PageIsNew). Such a page has no checksum.
     package var isNew: Bool { upper == 0 }
 
+    /// Whether this is the first page of an SP-GiST index. Every insertion notes there, without WAL and without a new
+    /// LSN, which pages had room (src/backend/access/spgist/spgutils.c, SpGistUpdateMetaPage).
+    package var isSPGiSTMetaPage: Bool {
+        // SpGistPageOpaqueData: flags, two counts, and an identifier at the very end of the page.
+        guard special == UInt16(truncatingIfNeeded: bytes.count - 8) else { return false }
+        let (isMeta, identifier): (UInt16, UInt16) = (1 << 0, 0xFF82)
+        return half(bytes.count - 2) == identifier && half(bytes.count - 8) & isMeta != 0
+    }
+
     /// Whether every byte is zero: how a relation is extended before its pages are used.
     package var isAllZero: Bool {
         // Eight bytes a step; nearly every page differs in the first.
