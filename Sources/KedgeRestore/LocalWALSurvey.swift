@@ -15,8 +15,6 @@ struct LocalWALSurvey {
     let archives: [WALArchive]
     let format: WALFormat
     let threads: Int
-    /// Whether a backup holds all that a segment's WAL has done.
-    let isInBackup: (WALSegment) -> Bool
     let interruption: Interruption
 
     private var segmentSize: UInt64 { UInt64(format.segmentSize) }
@@ -65,7 +63,7 @@ struct LocalWALSurvey {
         case .backup: return nil
         case .history:
             let bytes = try file.read(count: TimelineHistory.maximumFileSize + 1, at: 0)
-            return LocalWALFile(name: name, content: .data, isArchived: try isArchived(bytes, as: [name], nil))
+            return LocalWALFile(name: name, content: .data, copy: try copy(of: bytes, as: [name], nil))
         case .segment(let text), .partial(let text):
             guard let segment = WALSegment(fileName: text.prefix(24), segmentSize: segmentSize) else { return nil }
             return try look(at: file, name, segment)
@@ -76,7 +74,7 @@ struct LocalWALSurvey {
         at file: borrowing FileDescriptor, _ name: WALFileName, _ segment: WALSegment
     ) throws(KedgeError) -> LocalWALFile? {
         let first = try file.read(count: WALPageHeader.longSize, at: 0)
-        var local = LocalWALFile(name: name, content: .nothing, isInBackup: isInBackup(segment))
+        var local = LocalWALFile(name: name, segment: segment, content: .nothing)
         switch first.withBytes({ WALRemains.origin($0, of: segment, format: format) }) {
         // Whoever lets another system's directory be overwritten has said so.
         case .foreign: return nil
@@ -91,34 +89,37 @@ struct LocalWALSurvey {
         }
         local.end = remains.end
         if remains.isBookkeeping { local.content = .bookkeeping }
-        if local.isInBackup { return local }
         let text = segment.fileName(segmentSize: segmentSize)
         let used = Int(remains.end - segment.startLSN(segmentSize: segmentSize))
-        local.isArchived = try isArchived(
-            bytes, as: [.segment(text), .partial(text + ".partial")], remains.endsCleanly ? used : nil)
+        local.copy = try copy(
+            of: bytes, as: [.segment(text), .partial(text + ".partial")], remains.endsCleanly ? used : nil)
         return local
     }
 
-    /// Whether a repository has this content by one of `names`, or by one that begins with the first `used` bytes.
-    private func isArchived(
-        _ bytes: [UInt8], as names: [WALFileName], _ used: Int?
-    ) throws(KedgeError) -> Bool {
+    /// What the repositories have by `names`: this content, or what begins with the first `used` bytes of it, is the
+    /// same. Of a partial segment any other content says nothing of this one.
+    private func copy(
+        of bytes: [UInt8], as names: [WALFileName], _ used: Int?
+    ) throws(KedgeError) -> LocalWALFile.Copy {
+        var copy = LocalWALFile.Copy.none
         for archive in archives {
             do throws(KedgeError) {
                 let tag = bytes.withBytes { WALFileFacts.tag(of: $0, clusterID: archive.cluster.clusterID) }
                 for name in names {
                     for archived in try archive.find(name) {
-                        if try archive.facts(of: archived).tag == tag { return true }
+                        if try archive.facts(of: archived).tag == tag { return .same }
+                        if case .partial = name {} else { copy = .other }
                         guard let used else { continue }
                         let stored = try archive.read(archived, threads: threads).bytes
-                        if stored.count >= used, stored[..<used].elementsEqual(bytes[..<used]) { return true }
+                        if stored.count >= used, stored[..<used].elementsEqual(bytes[..<used]) { return .same }
                     }
                 }
             } catch {
                 // What cannot be read is not known to have it.
                 guard error.code != .interrupted else { throw error }
+                copy = .other
             }
         }
-        return false
+        return copy
     }
 }

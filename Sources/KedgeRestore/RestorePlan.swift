@@ -67,6 +67,8 @@ package struct RestorePlanner {
     /// In how many segments a second restore point of the target's name is looked for, behind the stop and before the
     /// backup each: these are one short read each, which a restore in the middle of the night has no hours for.
     package var namesakeLimit = 2_000
+    /// Where a server may still have WAL that is not archived; empty where nobody has looked.
+    package var serverWAL: [ServerWAL] = []
 
     package init(
         _ request: RestoreRequest, backups: [CommitRecord], archive: ArchivedWAL, knowledge: any WALKnowledge

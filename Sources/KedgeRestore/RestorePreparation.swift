@@ -50,7 +50,7 @@ struct RestorePreparation {
         (recoveryReads, awayRepositories) = (options.request.standby ? nil : wal.readable, wal.unreadableRepositories)
         let made: RestorePlan
         do throws(KedgeError) {
-            made = try RestorePreparation.makePlan(options, backups, wal)
+            made = try RestorePreparation.makePlan(options, backups, wal, archive)
         } catch {
             guard wanted == nil else { throw error }
             throw SystemChoice.naming(listing.backups.filter { $0.server.systemIdentifier != system }, in: error)
@@ -80,7 +80,7 @@ struct RestorePreparation {
         ).run()
         try options.requireNothingKept(placements, created: made.tablespaces, versionDirectory: versionDirectory)
         let check = UnarchivedWALCheck(
-            options: options, plan: made, archives: wal.archives, histories: wal.histories, backups: backups,
+            options: options, plan: made, archives: wal.archives, coverage: WALCoverage(wal.archived, backups: backups),
             unreadable: wal.unreadableRepositories, interruption: interruption)
         unarchived = grant == nil ? nil : try check.run()
         plan = unarchived?.isReplayed == true ? made.goingOn() : made
@@ -119,11 +119,12 @@ struct RestorePreparation {
     }
 
     private static func makePlan(
-        _ options: Restore.Options, _ backups: [CommitRecord], _ wal: ReachableWAL
+        _ options: Restore.Options, _ backups: [CommitRecord], _ wal: ReachableWAL, _ archive: WALArchive
     ) throws(KedgeError) -> RestorePlan {
         let knowledge = try ArchiveKnowledge(wal.archives, histories: wal.histories, threads: options.processMax)
-        let planner = RestorePlanner(
+        var planner = RestorePlanner(
             options.request, backups: backups, archive: wal.archived, knowledge: knowledge)
+        planner.serverWAL = try options.serverWAL(archive)
         return try planner.plan()
     }
 

@@ -61,10 +61,13 @@ extension RestorePlanner {
 
     /// The WAL that a backup needs to become consistent is not there.
     func backupWithoutWAL(_ backup: CommitRecord, _ search: ReplaySearch) -> KedgeError {
-        KedgeError(
+        let remedy = self.remedy(search)
+        return KedgeError(
             .targetUnreachable, "\(attempt): backup \"\(backup.label)\" cannot become consistent",
-            detail: "It needs the WAL up to LSN \(backup.span.stopLSN), and \(why(search, for: backup)).",
-            hint: "Look for the missing file in pg_wal of the server or in another repository and archive it with "
+            detail: "It needs the WAL up to LSN \(backup.span.stopLSN), and \(why(search, for: backup))."
+                + remedy.detail,
+            hint: remedy.hint.map { $0 + "Or choose another backup." }
+                ?? "Look for the missing file in pg_wal of the server or in another repository and archive it with "
                 + "\"kedge archive-push\", or choose another backup.")
     }
 
@@ -115,6 +118,9 @@ extension RestorePlanner {
             hint = "Check the number.  Or give the moment that you want with \"--target-time\"."
         case .latest, .immediate, .time, .lsn: break
         }
+        let remedy = self.remedy(search)
+        detail += remedy.detail
+        hint = (remedy.hint ?? "") + hint
         if let ended = endedBefore(backup) { (detail, hint) = ended }
         return KedgeError(.targetUnreachable, "\(attempt): recovery would not get there", detail: detail, hint: hint)
     }
@@ -146,11 +152,13 @@ extension RestorePlanner {
     /// "Latest" across a hole would silently leave out what lies behind it.
     func latestHasHole(_ search: ReplaySearch) -> KedgeError {
         let nearest = search.lastRecord.map { "To recover up to there, give \"--target-lsn \($0)\"." } ?? ""
+        let remedy = self.remedy(search)
         return KedgeError(
             .targetUnreachable, "\(attempt): the archived WAL has a hole",
-            detail: "Recovery would end before it: \(why(search)).",
-            hint: "Look for the missing file in pg_wal of the server or in another repository and archive it with "
-                + "\"kedge archive-push\". " + nearest)
+            detail: "Recovery would end before it: \(why(search))." + remedy.detail,
+            hint: (remedy.hint
+                ?? "Look for the missing file in pg_wal of the server or in another repository and archive it with "
+                + "\"kedge archive-push\". ") + nearest)
     }
 
     /// Why replay cannot go on, as a clause. `backup`: the one that is told to end behind it already.

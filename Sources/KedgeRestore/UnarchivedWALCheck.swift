@@ -23,9 +23,7 @@ struct UnarchivedWALCheck {
     let options: Restore.Options
     let plan: RestorePlan
     let archives: [WALArchive]
-    let histories: [TimelineID: TimelineHistory]
-    /// The committed backups of the system.
-    let backups: [CommitRecord]
+    let coverage: WALCoverage
     /// Names of repositories that could not be read.
     let unreadable: [String]
     let interruption: Interruption
@@ -46,16 +44,16 @@ struct UnarchivedWALCheck {
         guard let archive = archives.first else { return nil }
         let survey = LocalWALSurvey(
             archives: archives, format: try archive.segmentFormat(), threads: options.processMax,
-            isInBackup: isInBackup, interruption: interruption)
+            interruption: interruption)
         let stays = options.walDirectory ?? options.pgdata.appending("pg_wal")
         var found: [LocalWALFile] = []
         var leaves = false
         for place in try places {
             let files = try survey.files(in: place)
             found += files
-            if place != stays { leaves = leaves || !UnarchivedWAL(files).files.isEmpty }
+            if place != stays { leaves = leaves || !UnarchivedWAL(files, coverage).files.isEmpty }
         }
-        let wal = UnarchivedWAL(found)
+        let wal = UnarchivedWAL(found, coverage)
         guard !wal.files.isEmpty else { return nil }
         guard let choice = options.unarchivedWAL else { throw refusal(wal) }
         guard choice == .keep else { return UnarchivedWALOutcome(wal: wal, choice: choice, isReplayed: false) }
@@ -66,17 +64,6 @@ struct UnarchivedWALCheck {
         }
         try requireNoPartial(wal)
         return UnarchivedWALOutcome(wal: wal, choice: choice, isReplayed: try isReplayed(wal))
-    }
-
-    /// Whether the WAL up to the segment's end is behind a backup, which so holds what it did.
-    private func isInBackup(_ segment: WALSegment) -> Bool {
-        let end = LSN((segment.number + 1) * plan.chain.segmentSize)
-        return backups.contains { backup in
-            guard backup.span.startLSN >= end else { return false }
-            let timeline = backup.span.timeline
-            if timeline == segment.timeline { return true }
-            return histories[timeline]?.contains(segment.timeline, upTo: end) ?? false
-        }
     }
 
     private func isReplayed(_ wal: UnarchivedWAL) throws(KedgeError) -> Bool {
@@ -115,11 +102,25 @@ struct UnarchivedWALCheck {
     private func refusal(_ wal: UnarchivedWAL) -> KedgeError {
         let names = unreadable.map { "\"\($0)\"" }.joined(separator: ", ")
         let away = names.isEmpty ? "" : "  What repository \(names) has is not known: it cannot be read."
+        var detail = "\(wal.summary): the last commits may be there alone.\(away)"
+        var hint =
+            "Add \"--unarchived-wal keep\": the files stay in pg_wal, and recovery goes on in them where the archive "
+            + "ends.  Only if what is in them may be lost: \"--unarchived-wal discard\"."
+        if !wal.conflicts.isEmpty {
+            detail +=
+                "  A repository has other WAL, or what cannot be compared, under the name of "
+                + "\(UnarchivedWAL.list(wal.conflicts)): two servers may have written the same timeline."
+        }
+        if let first = wal.holes.first {
+            detail += "  The archive has a hole that is closed by \(UnarchivedWAL.list(wal.holes))."
+            hint =
+                "Archive what closes the hole: \"kedge archive-push "
+                + "\(options.pgdata.appending("pg_wal").appending(first.name.text))\""
+                + (wal.holes.count > 1 ? ", and so each of the others.  " : ".  ") + hint
+        }
         return KedgeError(
             .unarchivedWAL, "cannot restore into directory \"\(options.pgdata)\": it holds WAL that no repository has",
-            detail: "\(wal.summary): the last commits may be there alone.\(away)",
-            hint: "Add \"--unarchived-wal keep\": the files stay in pg_wal, and recovery goes on in them where the "
-                + "archive ends.  Only if what is in them may be lost: \"--unarchived-wal discard\".")
+            detail: detail, hint: hint)
     }
 }
 

@@ -145,9 +145,10 @@ import Testing
         try world.write("000000010000000000000009", Self.archived(5))
         try world.write("00000001000000000000000A", [UInt8](repeating: 0, count: 1 << 20))
         try world.write("000000010000000000000008", Self.shutdown(8).bytes)
-        // From before archiving began: all that it did is in the backup.
+        // From before archiving began: all that it did is in the backup, and the server's WAL goes on to that.
         let old = Self.segment(4)
-        try world.write(old.name, old.bytes, ready: true)
+        try world.write(old.name, old.bytes)
+        try world.write("000000010000000000000005", Self.archived(5))
         var foreign = WALBuilder(system: SystemIdentifier(8), firstSegment: 11)
         foreign.appendEnd(commit: true, xid: 9, time: Timestamp(secondsSince1970: 1_795_000_100))
         try world.write("00000001000000000000000B", foreign.segments[0].bytes, ready: true)
@@ -173,8 +174,11 @@ import Testing
         damaged[60] ^= 1
         let kinds: [(String, [UInt8], Bool)] = [
             (unready.name, unready.bytes, false),
-            // The name is archived, the content is another's.
-            (other.name, other.bytes, false), (unready.name + ".partial", unready.bytes, false),
+            // The name is archived, the content is another's; also before or in the backup.
+            (other.name, other.bytes, false), (Self.segment(5).name, Self.segment(5).bytes, false),
+            // Before the backup: it waits for the archive, or nothing shows that this server went on to the backup.
+            (Self.segment(4).name, Self.segment(4).bytes, true), (Self.segment(4).name, Self.segment(4).bytes, false),
+            (unready.name + ".partial", unready.bytes, false),
             ("00000002.history", Array("1\t0/800000\tx\n".utf8), false),
             ("000000020000000000000008", Self.segment(8, timeline: 2).bytes, false),
             ("000000010000000000000008", cut, false), ("000000010000000000000008", damaged, false),
@@ -188,6 +192,81 @@ import Testing
             #expect(error?.detail?.contains(name) == true, "\(name)")
             try world.clear()
         }
+        #expect(try world.refusal(RestoreRequest(target: .immediate)) == nil)
+    }
+
+    @Test("WAL that another server wrote on the same timeline is refused, and why, wherever backups start")
+    func twin() throws {
+        let world = try World()
+        let paper = PaperBackup(try world.place.repository.cluster())
+        try paper.archive(8...9)
+        try Self.commitLater(paper)
+        for number in UInt64(6)...8 {
+            let segment = Self.segment(number, xid: 950, switched: true)
+            try world.write(segment.name, segment.bytes)
+        }
+        #expect(
+            try world.refusal(RestoreRequest(target: .immediate))?.detail == """
+                3 WAL files, 000000010000000000000006 to 000000010000000000000008, up to LSN 0/900000: the last \
+                commits may be there alone.  A repository has other WAL, or what cannot be compared, under the name \
+                of 3 WAL files, 000000010000000000000006 to 000000010000000000000008: two servers may have written the \
+                same timeline.
+                """)
+    }
+
+    /// A backup in segment 9, with the tablespace that every restore of the place maps.
+    static func commitLater(_ paper: PaperBackup) throws {
+        let start = LSN(9 << 20 | 40)
+        var record = CommitRecord.sample(
+            try #require(Label("20261122T020000Z-full-late")), start: start, stop: start + 400)
+        record.tablespaces = [.init(oid: 16384, path: "/nowhere/else", inPlace: false)]
+        let entries =
+            PaperEntry.minimal() + [
+                PaperEntry("pg_tblspc/16384", .link(Array("/nowhere/else".utf8))),
+                PaperEntry("pg_tblspc/16384/\(DeltaPlace.version)", .directory, mode: 0o700),
+            ]
+        try paper.commit(HostileManifestTests.sorted(entries), as: record, number: 2)
+    }
+
+    @Test("what closes a hole in the archive is never removed unasked, and refusals say that pg_wal has it")
+    func hole() throws {
+        let world = try World()
+        let paper = PaperBackup(try world.place.repository.cluster())
+        try paper.archive(9...10)
+        try Self.commitLater(paper)
+        try world.write("000000010000000000000009", Self.archived(9))
+        let first = RestoreRequest(
+            backup: Label(HostileManifestTests.label), target: .lsn(LSN(10 << 20), exclusive: false))
+        func text(_ request: RestoreRequest) throws -> String? {
+            try world.refusal(request).map { "\($0.detail ?? "")\n\($0.hint ?? "")" }
+        }
+        let directory = world.place.target + "/pg_wal"
+        #expect(try text(first)?.contains("It is not in \"\(directory)\".") == true)
+        let lost = Self.segment(8, switched: true)
+        try world.write(lost.name, lost.bytes)
+        #expect(
+            try text(first) == """
+                It is not in the WAL from backup \(HostileManifestTests.label) on: WAL file \(lost.name) is missing, \
+                while 000000010000000000000009 is archived. The latest transaction in it ended at \
+                \(MemoryRepository.commitTime(7)).  "\(directory)" has it.
+                Archive it: "kedge archive-push \(directory)/\(lost.name)".  The nearest moment that can be reached \
+                is "--target-lsn 0/700050".
+                """)
+        // That nearest moment, or the later backup: nothing is missed there, and all the same it is the last copy.
+        for request in [
+            RestoreRequest(backup: Label(HostileManifestTests.label), target: .immediate),
+            RestoreRequest(target: .immediate),
+        ] {
+            #expect(
+                try text(request) == """
+                    WAL file \(lost.name), up to LSN 0/900000: the last commits may be there alone.  The archive has a \
+                    hole that is closed by WAL file \(lost.name).
+                    Archive what closes the hole: "kedge archive-push \(directory)/\(lost.name)".  Add \
+                    "--unarchived-wal keep": the files stay in pg_wal, and recovery goes on in them where the archive \
+                    ends.  Only if what is in them may be lost: "--unarchived-wal discard".
+                    """)
+        }
+        try paper.archive(.segment(lost.name), lost.bytes)
         #expect(try world.refusal(RestoreRequest(target: .immediate)) == nil)
     }
 
