@@ -7,7 +7,8 @@
 //                             ──▶ none has it, but a later one of its timeline is there, or another timeline
 //                                 branched off behind it, or a backup was taken there or later: a hole. Parallel
 //                                 pushes finish out of order, so it is looked up again until the
-//                                 timeout, and then is an error (`wal-gap`)
+//                                 timeout, and then is an error (`wal-gap`). So is a history that is missing while
+//                                 anything of its timeline is there: the server would take the number again
 //   one could not be read     ──▶ an error, unless another one has the file
 //   one is known to be an older state of itself ──▶ the same
 //
@@ -226,6 +227,7 @@ package struct ArchiveGet: Sendable {
     /// What shows that a segment existed that is not archived. Looked up only after the file was found absent, and
     /// the file once more by the caller's next round: it may have come in between.
     private func hole(at file: WALFileName, in archive: WALArchive) throws(KedgeError) -> String? {
+        if case .history(let timeline) = file { return try hole(atHistoryOf: timeline, in: archive) }
         guard case .segment(let name) = file else { return nil }
         let segmentSize = archive.registration.walSegmentSize
         guard let segment = WALSegment(fileName: name, segmentSize: segmentSize) else { return nil }
@@ -238,8 +240,27 @@ package struct ArchiveGet: Sendable {
         return try archive.evidence(of: segment, countsBackups: isFollowed)?.clause
     }
 
+    /// What shows that a timeline exists whose history is not archived, where that matters to the server: not where it
+    /// has the file itself, nor where it knows its way to a later timeline (it asks for all that lie between, and goes
+    /// on without those that it does not get: timeline.c, restoreTimeLineHistoryFiles).
+    private func hole(atHistoryOf timeline: TimelineID, in archive: WALArchive) throws(KedgeError) -> String? {
+        if let followed = options.followed, timeline < followed.timeline { return nil }
+        let own = options.dataDirectory.appending("pg_wal").appending(WALFileName.history(timeline).text)
+        guard try !FileSystem.exists(own) else { return nil }
+        return try archive.evidence(of: timeline)
+    }
+
     private func gap(_ file: WALFileName, _ hole: String) -> KedgeError {
-        KedgeError(
+        if case .history(let timeline) = file {
+            return KedgeError(
+                .walGap,
+                "could not fetch timeline history file \"\(file.text)\": it is missing, but its timeline is not",
+                detail: "It is not archived, but \(hole).  A server that is told that there is no such history would "
+                    + "take the number \(timeline) for a timeline of its own.",
+                hint: "Archive it with \"kedge archive-push\" from the pg_wal of a server on that timeline.  If nobody "
+                    + "has it any more, its WAL is of no use: move it out of the repository, then \(timeline) is free.")
+        }
+        return KedgeError(
             .walGap, "could not fetch WAL file \"\(file.text)\": it is missing in the middle of the archived WAL",
             detail: "It is not archived, but \(hole); it was looked for during "
                 + "\(options.timeoutNanoseconds / 1_000_000_000) s.",

@@ -91,7 +91,7 @@ package struct InfoMessage: Sendable {
                     .walSuspect, "not every segment after the newest backup was looked at for damage",
                     detail: "There are more than this command reads.", hint: "Take backups more often."))
         }
-        messages += givenUp(info)
+        messages += givenUp(info) + withoutHistory(info)
         for timeline in info.inventory.timelines {
             messages += gaps(timeline, info) + missingEnd(timeline, info)
         }
@@ -136,6 +136,17 @@ package struct InfoMessage: Sendable {
                     hint: "Take a new backup now, and find out why WAL was not archived.  \"kedge info "
                         + "--acknowledge-gap\" with one of these names ends this warning.")
             }
+        }
+    }
+
+    /// Timelines that no server follows, since it does not learn where they began.
+    private static func withoutHistory(_ info: RepositoryInfo) -> [KedgeError] {
+        info.inventory.timelines.map(\.id).filter { $0 > TimelineID(1) && !info.inventory.histories.contains($0) }.map {
+            KedgeError(
+                .walGap, "the history file of timeline \($0) is missing, but WAL of it is there",
+                detail: "Without \"\($0.hex).history\" no server follows that timeline, and nothing on it can be "
+                    + "recovered.",
+                hint: "Archive it with \"kedge archive-push\" from the pg_wal of a server on that timeline.")
         }
     }
 

@@ -10,6 +10,9 @@
 //
 // Expire removes WAL only before what a kept backup needs, so what was removed on purpose lies before one of these as
 // well: it is a hole for whoever asks for it, and a recovery that stops within its backup does not ask.
+//
+// A timeline shows itself by anything of it: WAL, `.backup` files, a backup, a timeline that descends from it. A server
+// that is told "no such history" takes the timeline's number for its own.
 
 package import KedgeCore
 import KedgePostgres
@@ -70,12 +73,43 @@ extension WALArchive {
             if history.passes(behind: segment, segmentSize: segmentSize) { branch = .branch(timeline) }
         }
         if let found = branch ?? backup { return found }
-        return countsBackups ? try newBackup(reaching: segment) : nil
+        guard countsBackups else { return nil }
+        return try newBackup { $0.reaches(segment, segmentSize: segmentSize) }.map(WALEvidence.backup)
     }
 
-    /// One of the two newest backups, if its WAL reached that segment. A commit record that can't be read is no
-    /// evidence, and no reason to call the segment missing either.
-    private func newBackup(reaching segment: WALSegment) throws(KedgeError) -> WALEvidence? {
+    /// What shows that `timeline`, whose history is not archived, has been written all the same, as a clause; nil where
+    /// nothing does. Throws what reading throws.
+    package func evidence(of timeline: TimelineID) throws(KedgeError) -> String? {
+        var found: String?
+        let directory = ClusterLayout.walDirectory(registration.systemIdentifier, timeline: timeline)
+        try cluster.repository.store.visitObjects(
+            below: cluster.name(directory), pageSize: 1
+        ) { (entry) throws(KedgeError) in
+            found = "WAL of its timeline is archived, such as \"\(entry.name.lastComponent)\""
+            return false
+        }
+        if let found { return found }
+        let histories = ClusterLayout.historyDirectory(registration.systemIdentifier)
+        try cluster.forEachObject(below: histories) { (name, _) throws(KedgeError) in
+            guard found == nil, let file = ClusterLayout.parseWALFile(name.lastComponent)?.file else { return }
+            switch file {
+            case .backup where file.timeline == timeline:
+                found = "a base backup was taken on its timeline, says \"\(file.text)\""
+            case .history(let later) where later > timeline:
+                let history = try history(ArchivedFile(file: file, name: name, tag: nil), later)
+                if history.contains(timeline) { found = "timeline \(later) descends from it, says \"\(file.text)\"" }
+            default: break
+            }
+        }
+        if let found { return found }
+        return try newBackup { span in
+            span.timeline == timeline || span.history.contains { $0.timeline == timeline }
+        }.map { "backup \"\($0)\" was taken on its timeline or on one that descends from it" }
+    }
+
+    /// One of the two newest backups, if its WAL is what is looked for. A commit record that can't be read is no
+    /// evidence, and no reason to call anything missing either.
+    private func newBackup(where isWanted: (CommitRecord.BackupSpan) -> Bool) throws(KedgeError) -> Label? {
         var labels: [Label] = []
         try cluster.forEachObject(below: ClusterLayout.commitRecords) { (name, _) throws(KedgeError) in
             if let label = Label(String(name.lastComponent)) { labels.append(label) }
@@ -84,10 +118,9 @@ extension WALArchive {
         for label in labels.sorted(by: { $0.text > $1.text }).prefix(2) {
             do throws(KedgeError) {
                 let record = try catalog.commitRecord(label)
-                guard record.server.systemIdentifier == registration.systemIdentifier,
-                    record.span.reaches(segment, segmentSize: registration.walSegmentSize)
+                guard record.server.systemIdentifier == registration.systemIdentifier, isWanted(record.span)
                 else { continue }
-                return .backup(label)
+                return label
             } catch  where error.code == .notFound || error.code.isAboutTheObject {
                 continue
             }

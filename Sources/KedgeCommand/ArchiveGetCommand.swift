@@ -15,7 +15,8 @@ enum ArchiveGetCommand {
             "Exit status 1 means that every repository was read, none has the file, and nothing shows that it ever "
                 + "existed: no later segment of its timeline, "
                 + "no timeline that branched off behind it, no backup that was taken "
-                + "there or later, and no newer state of the repository that this host has seen. When that "
+                + "there or later, nothing of the timeline whose history is asked for, "
+                + "and no newer state of the repository that this host has seen. When that "
                 + "cannot be known, the status is 126, which makes PostgreSQL stop rather than end recovery too early; "
                 + "on a standby, which asks again, it is 1. on-unavailable overrides this.",
             "A server never gets WAL from behind the point where the timeline that it follows left the older one.",
