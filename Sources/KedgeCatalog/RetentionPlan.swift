@@ -12,75 +12,6 @@
 package import KedgeCore
 import KedgePostgres
 
-/// Why a backup is kept.
-package enum KeepReason: Hashable, Sendable {
-    case newest
-    /// The newest by its time, where another is the newest by its place.
-    case newestByTime
-    /// The newest that is consistent, has no damaged pages and failed no proof.
-    case newestSound
-    case newestDrilled
-    case newestProven
-    /// `keep-full`: it is the full backup of this number, counted from the newest.
-    case full(number: Int)
-    /// `keep-full`: it follows one of these.
-    case afterFull
-    /// `keep-full`: there are not more full backups than that.
-    case tooFewFulls
-    /// `keep-full`: among those on the way to this timeline, which is in use, it is one of so many.
-    case onWay(TimelineID)
-    /// `keep-days`: it ended in these days.
-    case recent(days: Int)
-    /// `keep-days`: the first moments of these days are reached from it.
-    case reaches(days: Int)
-    case tier(RetentionPeriod, String)
-    case pinned
-    /// A kept delta goes back to it.
-    case base(of: Label)
-    /// A delta that is being taken goes back to it.
-    case baseOfRunning(Label)
-    /// Rules by time are not applied, for this reason.
-    case clock(String)
-    case noRules
-    case unknownSystem
-    case unreadableMark
-    /// Nothing is removed at all, for this reason.
-    case blocked(String)
-
-    /// Whether all WAL after it is kept as well, and not just what makes it consistent.
-    ///
-    /// Always, for now: from PostgreSQL 15 on recovery reads ahead (recovery_prefetch) and asks for the segment after
-    /// the last one that it needs. While that one is missing and later ones are there, `archive-get` calls it a gap,
-    /// and recovery ends (docs/decisions/0015).
-    package var keepsWALAfterIt: Bool { true }
-
-    /// Part of a sentence, after "kept: ".
-    package var text: String {
-        switch self {
-        case .newest: "the newest backup"
-        case .newestByTime: "the newest backup by its time"
-        case .newestSound: "the newest backup without a known defect"
-        case .newestDrilled: "the newest backup that passed a drill"
-        case .newestProven: "the newest proven backup"
-        case .full(let number): "full backup no. \(number) of keep-full"
-        case .afterFull: "after a full backup of keep-full"
-        case .tooFewFulls: "keep-full wants more full backups than there are"
-        case .onWay(let timeline): "keep-full wants so many on the way to timeline \(timeline)"
-        case .recent(let days): "within the last \(days) day(s)"
-        case .reaches(let days): "the last \(days) day(s) are recoverable from it on"
-        case .tier(let period, let name): "\(period.rawValue) \(name)"
-        case .pinned: "pinned"
-        case .base(let label): "base of \(label)"
-        case .baseOfRunning(let label): "base of \(label), which is being taken"
-        case .clock(let why): "rules by time are not applied: \(why)"
-        case .noRules: "no retention is configured"
-        case .unknownSystem: "its database system is not registered"
-        case .unreadableMark: "its condemned mark cannot be read"
-        case .blocked(let why): "nothing is removed: \(why)"
-        }
-    }
-}
-
 /// What retention wants of each backup.
 package struct RetentionPlan: Sendable {
     /// One backup.
@@ -237,8 +168,8 @@ package struct RetentionPlan: Sendable {
     }
 
     /// The way to every timeline on which there is a backup, or WAL and a history; the highest first.
-    private var lines: [Line] {
-        var lines: [Line] = []
+    private var lines: [TimelineWay] {
+        var lines: [TimelineWay] = []
         for system in facts.systems {
             for timeline in system.archive.timelines {
                 guard let last = system.lastStored[timeline], let history = system.archive.history(of: timeline) else {
@@ -248,7 +179,7 @@ package struct RetentionPlan: Sendable {
                     entry.end.map { CommitRecord.TimelineSwitch(timeline: entry.timeline, switchLSN: $0) }
                 }
                 lines.append(
-                    Line(system: system.identifier, timeline: timeline, switches: switches, lastUse: last))
+                    TimelineWay(system: system.identifier, timeline: timeline, switches: switches, lastUse: last))
             }
         }
         for index in ruled {
@@ -257,7 +188,7 @@ package struct RetentionPlan: Sendable {
                 lines[known].lastUse = max(lines[known].lastUse, stop(index))
             } else {
                 lines.append(
-                    Line(system: system, timeline: span.timeline, switches: span.history, lastUse: stop(index)))
+                    TimelineWay(system: system, timeline: span.timeline, switches: span.history, lastUse: stop(index)))
             }
         }
         return lines.sorted { ($0.timeline, $0.system.number) > ($1.timeline, $1.system.number) }
@@ -388,47 +319,5 @@ package struct RetentionPlan: Sendable {
         let (sum, sumOverflow) = moment.microseconds.addingReportingOverflow(microseconds)
         guard !overflow, !sumOverflow else { return Timestamp(microseconds: seconds < 0 ? .min : .max) }
         return Timestamp(microseconds: sum)
-    }
-}
-
-extension KeepReason {
-    fileprivate var isOfKeepFull: Bool {
-        switch self {
-        case .full, .afterFull, .tooFewFulls, .onWay: true
-        default: false
-        }
-    }
-}
-
-/// The way to a timeline.
-private struct Line {
-    let system: SystemIdentifier
-    let timeline: TimelineID
-    /// Where the timelines before it were left, oldest first.
-    let switches: [CommitRecord.TimelineSwitch]
-    /// When something was archived (by the store's clock) or backed up on the timeline itself for the last time.
-    var lastUse: Timestamp
-
-    /// Whether the backup ended on this way.
-    func isReached(from backup: CommitRecord) -> Bool {
-        guard backup.server.systemIdentifier == system else { return false }
-        let span = backup.span
-        if span.timeline == timeline { return true }
-        let left = switches.drop { $0.timeline != span.timeline }
-        return !left.isEmpty && left.allSatisfy { span.stopLSN <= $0.switchLSN }
-    }
-}
-
-extension CommitRecord {
-    /// Whether this backup ended on the way to the timeline of `other`, as the record of that one tells it.
-    fileprivate func leads(to other: CommitRecord) -> Bool {
-        let (system, span) = (other.server.systemIdentifier, other.span)
-        return Line(system: system, timeline: span.timeline, switches: span.history, lastUse: span.stopTime)
-            .isReached(from: self)
-    }
-
-    /// Whether both lie on one timeline of one database system.
-    fileprivate func isOfTheSameTimeline(as other: CommitRecord) -> Bool {
-        (server.systemIdentifier, span.timeline) == (other.server.systemIdentifier, other.span.timeline)
     }
 }

@@ -150,7 +150,7 @@ package final class LocalStore: ObjectStore {
     }
 
     /// An error of a full disk, told of an object that is still being written.
-    fileprivate func told(
+    func told(
         _ error: KedgeError, _ name: ObjectName, written: UInt64, needing bytes: UInt64
     ) -> KedgeError {
         guard error.code == .noSpace else { return error }
@@ -162,7 +162,7 @@ package final class LocalStore: ObjectStore {
     }
 
     /// The same after what was written of it was removed.
-    fileprivate func told(_ error: KedgeError, _ name: ObjectName, needing bytes: UInt64?) -> KedgeError {
+    func told(_ error: KedgeError, _ name: ObjectName, needing bytes: UInt64?) -> KedgeError {
         error.telling("could not store object \"\(name)\" in \(location)", needing: bytes, near: root.path)
     }
 
@@ -196,7 +196,7 @@ package final class LocalStore: ObjectStore {
         return try DurableFile(in: openDirectory(name.parent), mode: LocalStore.fileMode, random: random)
     }
 
-    fileprivate func publish(
+    func publish(
         _ file: DurableFile, as name: ObjectName, replacing: Bool, sizeBytes: UInt64
     ) throws(KedgeError) -> PutOutcome {
         switch try file.publish(as: RawPath(name.lastComponent), replacing: replacing) {
@@ -354,74 +354,6 @@ package final class LocalStore: ObjectStore {
     private static let maximumDirectoryAttempts = 16
     /// From this size on reads and writes leave nothing in the page cache.
     private static let bulkBytes = 64 << 10
-}
-
-/// A file that grows by appends and is published at the end.
-private final class LocalUpload: ObjectUpload {
-    private let file: DurableFile
-    private let name: ObjectName
-    private let store: LocalStore
-    private var sizeBytes: UInt64 = 0
-    /// What was appended and is not in the file yet; whole windows go past the page cache. Freed with the upload.
-    private let window = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
-    private var windowCount = 0
-    /// Up to here the disk has been asked to write.
-    private var startedBytes: UInt64 = 0
-    /// Up to here it has written, and the page cache is free.
-    private var settledBytes: UInt64 = 0
-
-    init(_ file: DurableFile, name: ObjectName, store: LocalStore) {
-        self.file = file
-        self.name = name
-        self.store = store
-    }
-
-    deinit { window.deallocate() }
-
-    func append(_ bytes: UnsafeRawBufferPointer) throws(KedgeError) {
-        var rest = bytes
-        while !rest.isEmpty {
-            let count = min(rest.count, window.count - windowCount)
-            UnsafeMutableRawBufferPointer(rebasing: window[windowCount..<windowCount + count])
-                .copyMemory(from: UnsafeRawBufferPointer(rebasing: rest[..<count]))
-            windowCount += count
-            rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-            if windowCount == window.count { try flush() }
-        }
-    }
-
-    /// Writes what is in the window.
-    private func flush() throws(KedgeError) {
-        do throws(KedgeError) {
-            try file.file.writeDirect(UnsafeRawBufferPointer(rebasing: window[..<windowCount]), at: sizeBytes)
-        } catch {
-            throw store.told(error, name, written: sizeBytes, needing: UInt64(windowCount))
-        }
-        sizeBytes += UInt64(windowCount)
-        windowCount = 0
-        if sizeBytes - startedBytes >= LocalUpload.windowBytes { writeBack() }
-    }
-
-    /// Starts writing the newest window and lets go of the one before: a pack never fills the cache with dirty pages,
-    /// and the fsync at the end has little left to do.
-    private func writeBack() {
-        file.file.startWriteback(offset: startedBytes, length: sizeBytes - startedBytes, wait: false)
-        if startedBytes > settledBytes {
-            file.file.startWriteback(offset: settledBytes, length: startedBytes - settledBytes, wait: true)
-            file.file.advise(.dontNeed, offset: settledBytes, length: startedBytes - settledBytes)
-            settledBytes = startedBytes
-        }
-        startedBytes = sizeBytes
-    }
-
-    func finish() throws(KedgeError) -> PutOutcome {
-        try flush()
-        return try store.publish(file, as: name, replacing: false, sizeBytes: sizeBytes)
-    }
-
-    func abort() { file.discard() }
-
-    private static let windowBytes: UInt64 = 8 << 20
 }
 
 extension ObjectName {
