@@ -7,16 +7,16 @@ import Testing
 
 @Suite(.serialized, .enabled(if: PostgresInstallation.serversAreEnabled, "needs PostgreSQL: scripts/test.sh"))
 struct DrillSabotageTests {
-    /// Drills, which must fail in exactly these checks. Returns what the first of them says.
+    /// Drills, which must fail in exactly these checks, and may in those of `others`. Returns what the first says.
     @discardableResult
     private func fails(
-        _ drills: DrillCluster, in checks: Set<String>, _ arguments: [String] = []
+        _ drills: DrillCluster, in checks: Set<String>, _ arguments: [String] = [], orAlso others: Set<String> = []
     ) throws -> String {
         let count = try drills.proofCount()
         let proof = try drills.proof(arguments, status: 3)
         #expect(try proof.string("result") == "failed")
         let failed = Set(try DrillCluster.checks(proof, "failed").map { $0.split(separator: " ")[0] }.map(String.init))
-        #expect(failed == checks, "\(proof)")
+        #expect(failed.subtracting(others) == checks, "\(proof)")
         #expect(try drills.proofCount() == count + 1)
         try drills.expectNothingLeft()
         return try DrillCluster.failure(proof)
@@ -118,7 +118,8 @@ struct DrillSabotageTests {
                 create or replace function f(int) returns int volatile language plpgsql as '\(crash)';
                 """)
         try drills.archive()
-        let detail = try fails(drills, in: ["amcheck"])
+        // The server of 13 is gone sooner, and has not answered the next question either.
+        let detail = try fails(drills, in: ["amcheck"], orAlso: ["connect", "checksums"])
         #expect(detail.contains("server closed the connection") || detail.contains("terminat"), "\(detail)")
     }
 
@@ -217,13 +218,14 @@ struct DrillSabotageTests {
         try cluster.kedge(["backup"])
         try drills.archive()
 
+        let major = cluster.server.installation.version
         let none = try refuses(drills, status: 2, binDirectory: "/nonexistent")
         #expect(
             none == """
-                kedge: error: cannot drill: there is no PostgreSQL 15 on this host
+                kedge: error: cannot drill: there is no PostgreSQL \(major) on this host
                 detail: There is no program "postgres" in "/nonexistent".
-                hint: Install the server's package, such as postgresql-15, or set bin-dir to the directory of its \
-                programs.
+                hint: Install the server's package, such as postgresql-\(major), or set bin-dir to the directory of \
+                its programs.
                 code: configuration
 
                 """)
@@ -232,7 +234,7 @@ struct DrillSabotageTests {
         try cluster.write(other + "/postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) 12.3'")
         try ServerUser.run(["chmod", "755", other + "/postgres"])
         let wrong = try refuses(drills, status: 2, binDirectory: other)
-        #expect(wrong.contains("detail: The backup is of PostgreSQL 15, and that program is of PostgreSQL 12.3."))
+        #expect(wrong.contains("detail: The backup is of PostgreSQL \(major), and that program is of PostgreSQL 12.3."))
 
         let library = try refuses(drills, status: 2)
         #expect(library.contains("cannot start the restored cluster: library \"no_such_library\" is not on this host"))

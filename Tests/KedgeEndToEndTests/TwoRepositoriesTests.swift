@@ -109,7 +109,9 @@ struct TwoRepositoriesTests {
             #expect(again.contains("from repository \"offsite\""))
         }
         // A proof is one of a repository, and says of which.
-        let drilled = try cluster.attempt(["drill", "--repository", "offsite"])
+        let drilled = try cluster.attempt([
+            "drill", "--repository", "offsite", "--bin-dir", cluster.server.installation.binDirectory,
+        ])
         #expect(drilled.status.isSuccess, "\(drilled.errorText)\(drilled.outputText)")
         #expect(drilled.outputText.contains("in repository \"offsite\": restored and proven"))
     }
