@@ -15,5 +15,9 @@ struct carithmetic_hash128 carithmetic_xxh3_avx2(const void *data, size_t length
     XXH128_hash_t hash = XXH3_128bits_withSeed(data, length, seed);
     return (struct carithmetic_hash128){hash.low64, hash.high64};
 }
+
+void carithmetic_xxh3_update_avx2(void *state, const void *data, size_t length) {
+    XXH3_128bits_update(state, data, length);
+}
 #pragma clang attribute pop
 #endif

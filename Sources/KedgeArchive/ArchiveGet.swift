@@ -64,7 +64,7 @@ package struct ArchiveGet: Sendable {
     package enum Outcome: Hashable, Sendable {
         /// The file is at its destination; it came from this repository.
         case fetched(repository: String)
-        /// The same, by way of the spool.
+        /// The same, by way of the spool, where it is noted that the server asked for it.
         case fetchedAhead(repository: String)
         /// Every repository was read; none has the file, and none shows that there was more of its timeline.
         case absent
@@ -145,10 +145,10 @@ package struct ArchiveGet: Sendable {
         try interruption.checkpoint()
         let bytes: [UInt8]
         do throws(KedgeError) {
-            if share == .whole {
-                // So that nobody fetches again what is not there any more.
-                try ahead.noteAsked(name)
-                if try delivery.take(copy, file, format) { return .fetchedAhead(repository: copy.repository) }
+            // Before it is moved: so that nobody fetches again what is not there any more.
+            try ahead.noteAsked(name)
+            if share == .whole, try delivery.take(copy, file, format) {
+                return .fetchedAhead(repository: copy.repository)
             }
             bytes = try copy.bytes()
             try SegmentDelivery.check(bytes, file, format)

@@ -113,7 +113,7 @@ package struct FetchAhead: Sendable {
         while isWanted, isCurrent(lock) {
             try interruption.checkpoint()
             if let failure = window.update({ $0.failure }) { throw failure }
-            guard let asked = copies.asked() else { return }
+            guard let asked = copies.asked() ?? last else { return }
             if asked != last {
                 last = asked
                 window.update { $0.absent = [] }
@@ -264,7 +264,10 @@ package struct FetchAhead: Sendable {
         _ name: String, _ archived: ArchivedFile, _ storedBytes: UInt64, of archive: WALArchive
     ) throws(KedgeError) {
         let format = copies.server.format
-        try copies.write(name, from: archive.cluster.repository.name) { (take) throws(KedgeError) in
+        let cluster = archive.cluster
+        try copies.write(
+            name, from: cluster.repository.name, clusterID: cluster.clusterID
+        ) { (take) throws(KedgeError) in
             var isFirst = true
             let facts = try archive.stream(archived, storedBytes: storedBytes) { (piece) throws(KedgeError) in
                 if isFirst { try SegmentDelivery.check(firstPage: piece, archived.file, format) }
@@ -277,6 +280,7 @@ package struct FetchAhead: Sendable {
                     detail: "The server's segments have \(copies.server.segmentSize).",
                     hint: "Leave it to archive-get, which tells what is wrong.")
             }
+            return facts.tag
         }
     }
 }

@@ -83,24 +83,24 @@ package struct FetchedCopies: Sendable {
     }
 
     /// Keeps a segment, whole as it is archived: what `fill` hands over, in order. Nothing appears where that throws.
-    /// Throws `not-found` where the directory is gone: then nobody is to be fetched for any more.
+    /// It returns the content tag of what it has handed over, with which the copy is checked when it is used;
+    /// `clusterID` is the tag's. Throws `not-found` where the directory is gone: then nobody is to be fetched for any
+    /// more.
     func write(
-        _ name: String, from repository: String,
-        _ fill: ((UnsafeRawBufferPointer) throws(KedgeError) -> Void) throws(KedgeError) -> Void
+        _ name: String, from repository: String, clusterID: RandomID,
+        _ fill: ((UnsafeRawBufferPointer) throws(KedgeError) -> Void) throws(KedgeError) -> ContentHash
     ) throws(KedgeError) {
         let directory = try FileDescriptor.open(self.directory, [.read, .directory, .noFollow])
         let file = try DurableFile(in: directory, mode: 0o600, random: spool.random)
         try file.file.allocate(server.segmentSize + UInt64(FetchedCopy.recordBytes))
-        let hasher = ContentHasher()
         var offset: UInt64 = 0
-        try fill { (piece) throws(KedgeError) in
+        let tag = try fill { (piece) throws(KedgeError) in
             try file.file.write(piece, at: offset)
-            hasher.update(piece)
             offset += UInt64(piece.count)
         }
         let record: JSONValue = [
             "kedge": "fetched", "file": .string(name), "server": .string(server.id), "repository": .string(repository),
-            "hash": .string(hasher.hash().hex), "fetchedAt": .string(time.now().description),
+            "clusterId": .string(clusterID.hex), "tag": .string(tag.hex), "fetchedAt": .string(time.now().description),
         ]
         let text = Spool.sealed(record)
         guard text.count < FetchedCopy.recordBytes else { return }
@@ -128,13 +128,15 @@ package struct FetchedCopies: Sendable {
     // MARK: - What the server asked for
 
     /// Makes note of the segment that the server got just now.
+    ///
+    /// In place, and not by a rename: ext4 writes a file to the disk at once that is renamed over another
+    /// (auto_da_alloc), and this happens for every segment. All these records have one length.
     package func noteAsked(_ name: String) throws(KedgeError) {
-        let file = try DurableFile(in: try open(), mode: 0o600, random: spool.random)
-        try file.file.write(Spool.sealed(["kedge": "asked", "file": .string(name)]), at: 0)
-        try file.publishWithoutSync(as: "asked")
+        let file = try FileDescriptor.open("asked", in: try open(), [.write, .create, .noFollow], mode: 0o600)
+        try file.write(Spool.sealed(["kedge": "asked", "file": .string(name)]), at: 0)
     }
 
-    /// The segment that the server got last; nil where that is not known.
+    /// The segment that the server got last; nil where that is not known, or is being written just now.
     func asked() -> WALSegment? {
         do throws(KedgeError) {
             let bytes = try FileDescriptor.open(directory.appending("asked"), [.read, .noFollow]).readAll(limit: 4096)

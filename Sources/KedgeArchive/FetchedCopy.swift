@@ -4,6 +4,7 @@
 // read and checked, the record behind the segment is cut off, and it is renamed. Else, and where the server may see
 // only a part of it, its bytes are written anew. Both ways end in the same file.
 
+import KedgeCatalog
 import KedgeCodec
 import KedgeCore
 
@@ -17,7 +18,8 @@ final class FetchedCopy {
     private let file: FileDescriptor
     private let directory: FileDescriptor
     private let segmentSize: Int
-    private let hash: ContentHash
+    private let tag: ContentHash
+    private let clusterID: RandomID
 
     /// Nil where the file is not what its name and its record promise, or is too old.
     init?(_ name: String, in copies: FetchedCopies, at now: Timestamp) throws(KedgeError) {
@@ -33,7 +35,8 @@ final class FetchedCopy {
         guard try record.string("file") == name, try record.string("server") == copies.server.id,
             fetchedAt <= now, now < fetchedAt.adding(seconds: FetchedCopies.validSeconds)
         else { return nil }
-        hash = try record.parsed("hash") { ContentHash(hex: $0) }
+        tag = try record.parsed("tag") { ContentHash(hex: $0) }
+        clusterID = try record.parsed("clusterId") { RandomID(hex: $0) }
         repository = try record.string("repository")
         self.name = name
         self.file = file
@@ -44,7 +47,9 @@ final class FetchedCopy {
     /// The whole segment, every byte as it was fetched. Throws `damaged` where it is not.
     func bytes() throws(KedgeError) -> [UInt8] {
         let bytes = try file.read(count: segmentSize, at: 0)
-        guard bytes.count == segmentSize, ContentHash(of: bytes) == hash else { throw damaged }
+        guard bytes.count == segmentSize,
+            bytes.withBytes({ WALFileFacts.tag(of: $0, clusterID: clusterID) }) == tag
+        else { throw damaged }
         return bytes
     }
 
@@ -57,7 +62,7 @@ final class FetchedCopy {
         check: (UnsafeRawBufferPointer) throws(KedgeError) -> Void
     ) throws(KedgeError) -> Bool {
         guard try file.status().device == target.status().device else { return false }
-        let hasher = ContentHasher()
+        let hasher = WALFileFacts.tagHasher(clusterID: clusterID)
         var piece = [UInt8](repeating: 0, count: 256 << 10)
         var offset = 0
         while offset < segmentSize {
@@ -70,7 +75,7 @@ final class FetchedCopy {
             }
             offset += wanted
         }
-        guard hasher.hash() == hash else { throw damaged }
+        guard hasher.hash() == tag else { throw damaged }
         try file.truncate(to: UInt64(segmentSize))
         do throws(KedgeError) {
             try FileSystem.rename(RawPath(name), in: directory, to: newName, in: target)

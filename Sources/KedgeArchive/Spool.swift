@@ -9,7 +9,8 @@
 // 1. It is a cache and never the truth: every file of it may vanish at any moment, and is checked before it is used.
 //    Removing it costs time. So nothing here is synced (but given-up and put-off), and no failure here is that of a
 //    command.
-// 2. A record is followed by its checksum and appears by a rename: one that is torn, or was touched, is no record.
+// 2. A record is followed by its checksum and appears by a rename, but for `asked`, which is written over: one that is
+//    torn, or was touched, is no record.
 // 3. It is bounded: what belongs to nothing that is still to be done is removed by whoever adds to it.
 // 4. Its directory belongs to the user that runs kedge, and nobody else can write to it: a forged note would lose WAL.
 

@@ -168,7 +168,7 @@ package struct WALArchive: Sendable {
         }
         let sealed = try store.read(cluster.name(archived.name), range: 0..<storedBytes)
         let index = try index(of: sealed, archived)
-        let hasher = ContentHasher(seed: cluster.clusterID.low)
+        let hasher = WALFileFacts.tagHasher(clusterID: cluster.clusterID)
         try sealed.withBytes { (sealed) throws(KedgeError) in
             let opener = try FrameOpener(index.seal)
             var piece = FrameBuffer()

@@ -1,6 +1,6 @@
 // What lies sealed ahead of the data of an archived WAL file.
 
-import KedgeCodec
+package import KedgeCodec
 package import KedgeCore
 package import KedgePostgres
 
@@ -53,4 +53,7 @@ package struct WALFileFacts: Hashable, Sendable {
     package static func tag(of bytes: UnsafeRawBufferPointer, clusterID: RandomID) -> ContentHash {
         ContentHash(of: bytes, seed: clusterID.low)
     }
+
+    /// Makes the same tag of bytes that come in pieces.
+    package static func tagHasher(clusterID: RandomID) -> ContentHasher { ContentHasher(seed: clusterID.low) }
 }

@@ -72,11 +72,11 @@ enum ArchiveGetCommand {
         switch outcome {
         case .fetched(let repository):
             context.log.info("fetched WAL file \"\(fileName)\" from repository \"\(repository)\"")
-            return fetched(fileName, from: repository, "fetched", copies, cluster, configuration, context)
+            return fetched(fileName, from: repository, fromSpool: false, copies, cluster, configuration, context)
         case .fetchedAhead(let repository):
             context.log.info(
                 "took WAL file \"\(fileName)\", fetched ahead from repository \"\(repository)\", from the spool")
-            return fetched(fileName, from: repository, "fetched-ahead", copies, cluster, configuration, context)
+            return fetched(fileName, from: repository, fromSpool: true, copies, cluster, configuration, context)
         case .absent:
             context.log.info("WAL file \"\(fileName)\" is in no repository")
             return CommandResult(
@@ -96,16 +96,18 @@ enum ArchiveGetCommand {
     }
 
     private static func fetched(
-        _ fileName: String, from repository: String, _ outcome: String, _ copies: FetchedCopies?,
+        _ fileName: String, from repository: String, fromSpool: Bool, _ copies: FetchedCopies?,
         _ cluster: ClusterConfiguration, _ configuration: Configuration, _ context: CommandContext
     ) -> CommandResult {
         if let copies, case .segment? = WALFileName(fileName) {
-            ArchivePrefetchCommand.follow(fileName, into: copies, cluster, configuration, context)
+            ArchivePrefetchCommand.follow(
+                fileName, isNoted: fromSpool, into: copies, cluster, configuration, context)
         }
         return CommandResult(
             lines: [],
             json: [
-                "file": .string(fileName), "outcome": .string(outcome), "repository": .string(repository),
+                "file": .string(fileName), "outcome": .string(fromSpool ? "fetched-ahead" : "fetched"),
+                "repository": .string(repository),
             ])
     }
 }

@@ -50,17 +50,17 @@ enum ArchivePrefetchCommand {
             interruption: surroundings.interruption)
     }
 
-    /// Sees to it that somebody fetches what the server asks for after `segment`, which it has got just now. What goes
-    /// wrong costs time alone, and is logged.
+    /// Sees to it that somebody fetches what the server asks for after `segment`, which it has got just now;
+    /// `isNoted` says that the spool knows that. What goes wrong costs time alone, and is logged.
     static func follow(
-        _ segment: String, into copies: FetchedCopies, _ cluster: ClusterConfiguration,
+        _ segment: String, isNoted: Bool, into copies: FetchedCopies, _ cluster: ClusterConfiguration,
         _ configuration: Configuration, _ context: CommandContext
     ) {
         do throws(KedgeError) {
             if copies.server.isFirstProcess {
                 return try fetchAhead(into: copies, cluster, configuration, context).runOnce(behind: segment)
             }
-            try copies.noteAsked(segment)
+            if !isNoted { try copies.noteAsked(segment) }
             guard !copies.isBeingFilled else { return }
             // The very options that we were called with (lesson 52).
             var words = [context.surroundings.host.executable, "--config=\(context.absolute(configuration.path))"]

@@ -4,12 +4,14 @@ package struct ContentHash: Hashable, Sendable {
     package let high: UInt64
     package let low: UInt64
 
+    @inlinable
     package init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
     }
 
     /// Parses exactly 32 lower-case hexadecimal digits.
+    @inlinable
     package init?(hex text: some StringProtocol) {
         guard let id = RandomID(hex: text) else { return nil }
         self.init(high: id.high, low: id.low)

@@ -5,6 +5,7 @@ package struct RandomID: Hashable, Comparable, Sendable {
     package let high: UInt64
     package let low: UInt64
 
+    @inlinable
     package init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
@@ -19,13 +20,21 @@ package struct RandomID: Hashable, Comparable, Sendable {
     package static let zero = RandomID(high: 0, low: 0)
 
     /// Parses exactly 32 lower-case hexadecimal digits.
+    ///
+    /// Inlinable: the runtime needs a tenth of a millisecond to make what it is generic over, once in every process.
+    @inlinable
     package init?(hex text: some StringProtocol) {
-        guard text.utf8.count == 32, text.utf8.allSatisfy({ $0.isHexDigit && !(0x41...0x46).contains($0) }) else {
-            return nil
-        }
-        let middle = text.index(text.startIndex, offsetBy: 16)
-        guard let high = UInt64(text[..<middle], radix: 16), let low = UInt64(text[middle...], radix: 16) else {
-            return nil
+        guard text.utf8.count == 32 else { return nil }
+        var (high, low) = (UInt64(0), UInt64(0))
+        for digit in text.utf8 {
+            let value: UInt8
+            switch digit {
+            case 0x30...0x39: value = digit - 0x30
+            case 0x61...0x66: value = digit - 0x57
+            default: return nil
+            }
+            high = high << 4 | low >> 60
+            low = low << 4 | UInt64(value)
         }
         self.init(high: high, low: low)
     }

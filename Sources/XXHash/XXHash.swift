@@ -1,7 +1,7 @@
 // XXH3-128, the checksum of content and of frames that no key seals.
 //
-// One piece is hashed with the widest instructions that the processor has (CArithmetic), pieces with what libxxhash was
-// built for.
+// Bytes are hashed with the widest instructions that the processor has (CArithmetic); the state of pieces is
+// libxxhash's.
 import CArithmetic
 import CXXHash
 package import KedgeCore
@@ -36,7 +36,7 @@ package struct XXH3State: ~Copyable {
 
     /// Adds `bytes` at the end of what it has seen.
     package borrowing func update(_ bytes: UnsafeRawBufferPointer) {
-        XXH3_128bits_update(state, bytes.baseAddress, bytes.count)
+        carithmetic_xxh3_update(UnsafeMutableRawPointer(state), bytes.baseAddress, bytes.count)
     }
 
     /// The hash of all that it has seen since the start or the last reset.

@@ -120,6 +120,33 @@ import Testing
         #expect(try FileSystem.exists(fixture.path("fetched")))
     }
 
+    @Test("the note of what the server asked for is written over, and one that is torn ends nothing")
+    func tornNote() throws {
+        let copies = try copies()
+        let path = copies.directory.appending("asked")
+        try copies.noteAsked(names[0])
+        let inode = try FileStatus(at: path).inode
+        let (names, position) = (names, Monitor(0))
+        time.onSleep {
+            let number = position.update { number in
+                number += 1
+                return number
+            }
+            #expect(throws: Never.self) {
+                if number == 1 {
+                    try FileDescriptor.open(path, .write).write(Array("{\"kedge\":\"asked\",\"file\":\"00".utf8), at: 0)
+                    try FileDescriptor.open(path, .write).truncate(to: 30)
+                    #expect(copies.asked() == nil)
+                } else if number == 2 {
+                    try copies.noteAsked(names[2])
+                    #expect(copies.asked()?.fileName(segmentSize: 1 << 20) == names[2])
+                    #expect(try FileStatus(at: path).inode == inode)
+                }
+            }
+        }
+        #expect(try fetchAhead(copies, segments: 2).run() == 4)
+    }
+
     @Test("no copy answers for another run of the server, another system or other repositories (lesson 28)")
     func otherRun() throws {
         let copies = try fill()

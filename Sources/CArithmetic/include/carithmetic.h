@@ -31,3 +31,8 @@ struct carithmetic_hash128 carithmetic_xxh3(const void *data, size_t length, uin
 struct carithmetic_hash128 carithmetic_xxh3_portable(const void *data, size_t length, uint64_t seed);
 struct carithmetic_hash128 carithmetic_xxh3_avx2(const void *data, size_t length, uint64_t seed);
 bool carithmetic_xxh3_has_avx2(void);
+
+// XXH3_128bits_update: adds `data` to what `state`, an XXH3_state_t of libxxhash, has seen.
+void carithmetic_xxh3_update(void *state, const void *data, size_t length);
+// Only where the processor has the instructions.
+void carithmetic_xxh3_update_avx2(void *state, const void *data, size_t length);
