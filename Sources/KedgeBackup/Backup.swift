@@ -70,6 +70,9 @@ package struct Backup: Sendable {
     private func run(_ session: Session, _ phases: inout Phases) throws(KedgeError) -> Outcome {
         session.connection.answerLimit = options.watching.answerLimit
         do throws(KedgeError) {
+            try ServerCheck.checkOwn(
+                ControlFile.read(dataDirectory: options.dataDirectory, time: tools.time), session.online.start,
+                options.dataDirectory)
             try putIntent(session)
             if let parent = session.parent?.record {
                 try parentSearch(session.cluster).check(parent, of: session.label, startedAt: session.online.start)

@@ -69,6 +69,27 @@ struct ServerCheck {
             hint: "Check pgdata, and host and port, in the cluster's section.")
     }
 
+    /// Holds the data directory's `pg_control`, as it is right after `start`, against the server that started.
+    ///
+    /// A standby has its primary's system identifier, and replays its checkpoints. But what the start has made durable
+    /// it has not: its files lack what it replayed and has not written yet, and no WAL behind the start brings that
+    /// back. Later its `pg_control` may look right, so that only now tells the two apart (lesson 39).
+    ///
+    /// Throws `configuration` where the directory is another server's, or nobody's.
+    static func checkOwn(
+        _ control: ControlFile, _ start: OnlineBackup.Start, _ dataDirectory: RawPath
+    ) throws(KedgeError) {
+        let expected: ControlFile.State = start.isFromStandby ? .inArchiveRecovery : .inProduction
+        guard control.state == expected, control.redo >= start.lsn else {
+            throw KedgeError(
+                .configuration, "cannot back up data directory \"\(dataDirectory)\": the server is another one",
+                detail: "The server, \(start.isFromStandby ? "a standby" : "a primary"), began the backup at LSN "
+                    + "\(start.lsn); pg_control there is in state \"\(control.state)\", and its checkpoint begins at "
+                    + "\(control.redo).  Both are of one database system, such as a primary and its standby.",
+                hint: "Check that host and port lead to the server of this pgdata, also after a failover.")
+        }
+    }
+
     static func check(_ registration: Registration, against control: ControlFile) throws(KedgeError) {
         guard registration.postgresVersion == control.version.major,
             registration.walSegmentSize == UInt64(control.walSegmentSize),

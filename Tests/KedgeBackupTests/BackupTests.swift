@@ -239,6 +239,34 @@ struct BackupTests {
         try expectNothingLeft(cluster)
     }
 
+    @Test(
+        "files of a standby or a copy are not backed up in the primary's session, whatever pg_control says at the end",
+        arguments: [true, false])
+    func filesOfAnotherServer(_ isRunning: Bool) throws {
+        let cluster = try BackupTestCluster()
+        let server = cluster.server
+        try server.psql("create table t as select i from generate_series(1, 1000) i; checkpoint")
+        if !isRunning { try server.stop() }
+        let copy = cluster.scratch("copy")
+        try ServerUser.run(["cp", "-a", server.dataDirectory, copy])
+        if !isRunning { try server.start() }
+        // A standby has the same WAL, so that this tells nothing.
+        try ServerUser.run(["sh", "-c", "rm \(copy)/pg_wal/0*"])
+        // Where the files belong to a standby it may make a restartpoint at any moment.
+        let live = RawPath(server.dataDirectory).appending("global/pg_control")
+        let files = ChangingFiles { (path, moment) throws(KedgeError) in
+            guard case .open = moment, path.lastComponent == "PG_VERSION" else { return }
+            let bytes = try FileDescriptor.open(live, .read).readAll(limit: ControlFile.fileSize)
+            try FileDescriptor.open(RawPath(copy).appending("global/pg_control"), .write).write(bytes, at: 0)
+        }
+        var options = cluster.options
+        options.dataDirectory = RawPath(copy)
+        let error = #expect(throws: KedgeError.self) { try Backup(options, cluster.tools(files: files)).run() }
+        #expect(error?.code == .configuration, "\(String(describing: error))")
+        #expect(error?.message.hasSuffix("the server is another one") == true)
+        try expectNothingLeft(cluster)
+    }
+
     @Test("a second backup on this host is refused while the first runs")
     func locked() throws {
         let cluster = try BackupTestCluster()
