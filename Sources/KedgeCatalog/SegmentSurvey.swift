@@ -14,7 +14,7 @@ struct SegmentExcerpt: Sendable, Equatable {
     var lastRecord: LSN?
     /// The latest commit or abort in it.
     var latestEnd: Timestamp?
-    /// Where its records stop being whole; nil where they are.
+    /// Where its records stop being of use to recovery; nil where they do not.
     var defect: WALWalk.Defect?
     /// Whether the records were understood at all.
     var isUnderstood = true
@@ -67,8 +67,10 @@ final class SegmentSurvey {
                 hint: "Check that nothing else removes files from the repository.")
         }
         guard let facts = try archive.facts(of: archived).segment else { return SegmentExcerpt(isUnderstood: false) }
+        let defects = [facts.suspect, try archive.minimalWAL(in: archived, facts)].compactMap { $0 }
         return SegmentExcerpt(
-            lastRecord: facts.walk.lastRecord, latestEnd: facts.events.latestTime, defect: facts.suspect)
+            lastRecord: facts.walk.lastRecord, latestEnd: facts.events.latestTime,
+            defect: defects.min { $0.lsn < $1.lsn })
     }
 }
 

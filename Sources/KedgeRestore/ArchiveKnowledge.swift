@@ -39,14 +39,19 @@ package final class ArchiveKnowledge: WALKnowledge {
         guard let facts = try known(link).facts else {
             return WALSummary(unknown: "it was not understood when it was archived")
         }
-        var summary = WALSummary(lastRecord: facts.walk.lastRecord, ending: ending(of: facts))
+        var summary = WALSummary(lastRecord: facts.walk.lastRecord, ending: try ending(of: facts, link))
         add(facts.events, to: &summary)
         guard let previous = try previous(of: link) else { return summary }
         if summary.lastRecord == nil, facts.walk.end != nil { summary.lastRecord = previous.open }
         guard let earlier = previous.facts else { return summary }
         switch WALFacts.straddling(earlier, facts, version: version) {
         case .nothing: break
-        case .events(let events): add(events, to: &summary)
+        case .events(let events):
+            add(events, to: &summary)
+            if events.hasMinimalWAL {
+                summary.ending = WALSummary.Ending(
+                    lsn: previous.open ?? facts.startLSN, isDamage: true, reason: WALFacts.minimalWALReason)
+            }
         case .unknown: summary.unknown = "the record that crosses its beginning is too large for its facts"
         case .mismatch:
             let lsn = previous.open ?? facts.startLSN
@@ -73,7 +78,14 @@ package final class ArchiveKnowledge: WALKnowledge {
 
     /// Where replay of the segment ends early. With `archive_mode = always` a standby archives the last segment of a
     /// timeline that was left under its full name, though it is filled only up to the switch: that is no damage.
-    private func ending(of facts: WALFacts) -> WALSummary.Ending? {
+    private func ending(of facts: WALFacts, _ link: WALLink) throws(KedgeError) -> WALSummary.Ending? {
+        if facts.events.hasMinimalWAL {
+            let minimal = try inFirstArchive { (archive) throws(KedgeError) in
+                try archive.minimalWAL(in: find(link, in: archive), facts)
+            }
+            // The walk has got there: what is damaged lies behind it.
+            if let minimal { return WALSummary.Ending(lsn: minimal.lsn, isDamage: true, reason: minimal.reason) }
+        }
         guard let defect = facts.walk.defect else { return nil }
         let isLeftThere = histories.values.contains { history in
             history.limit(of: facts.timeline).map { $0 >= facts.startLSN && $0 <= defect.lsn } ?? false

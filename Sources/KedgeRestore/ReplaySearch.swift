@@ -43,8 +43,8 @@ package struct ReplaySearch {
     package private(set) var lastRecord: LSN?
     /// No record that ends after this can be replayed: the end of the chain, or damage before it.
     package private(set) var end: LSN
-    /// Where a record cannot be read, and the file that it is in.
-    package private(set) var damage: (lsn: LSN, segment: WALSegment)?
+    /// Where a record cannot be read, or ends recovery for the reason that is given, and the file that it is in.
+    package private(set) var damage: (lsn: LSN, segment: WALSegment, reason: String?)?
     /// The earliest and the latest transaction end at or after `consistency`, as far as the pass went.
     package private(set) var times: ClosedRange<Timestamp>?
     /// The latest restore points that were passed; at most ten.
@@ -89,7 +89,7 @@ package struct ReplaySearch {
         let summary = try knowledge.summary(of: link)
         if let ending = summary.ending, ending.lsn < end {
             end = ending.lsn
-            if ending.isDamage { damage = (ending.lsn, link.segment) }
+            if ending.isDamage { damage = (ending.lsn, link.segment, ending.reason) }
             hasEnded = true
         }
         let isCut = end < link.segment.next.startLSN(segmentSize: chain.segmentSize)

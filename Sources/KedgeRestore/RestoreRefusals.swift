@@ -153,6 +153,12 @@ extension RestorePlanner {
     func latestHasHole(_ search: ReplaySearch) -> KedgeError {
         let nearest = search.lastRecord.map { "To recover up to there, give \"--target-lsn \($0)\"." } ?? ""
         let remedy = self.remedy(search)
+        if search.damage?.reason != nil {
+            return KedgeError(
+                .targetUnreachable, "\(attempt): recovery would end before it",
+                detail: "There is no backup behind it: \(why(search)).",
+                hint: nearest.isEmpty ? "Restore a backup that began later." : nearest)
+        }
         return KedgeError(
             .targetUnreachable, "\(attempt): the archived WAL has a hole",
             detail: "Recovery would end before it: \(why(search))." + remedy.detail,
@@ -163,7 +169,8 @@ extension RestorePlanner {
 
     /// Why replay cannot go on, as a clause. `backup`: the one that is told to end behind it already.
     private func why(_ search: ReplaySearch, for backup: CommitRecord? = nil) -> String {
-        if let (lsn, segment) = search.damage {
+        if let (lsn, segment, reason) = search.damage {
+            if let reason { return "recovery ends in WAL file \(fileName(segment)) at LSN \(lsn).  \(reason)" }
             return "WAL file \(fileName(segment)) has a record at LSN \(lsn) that cannot be read"
         }
         let file = fileName(search.chain.missing)

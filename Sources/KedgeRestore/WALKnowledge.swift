@@ -28,10 +28,14 @@ package struct WALSummary: Hashable, Sendable {
         package let lsn: LSN
         /// False where it is the natural end, as in a partial segment.
         package let isDamage: Bool
+        /// Why nothing behind it can be recovered, where that is not that the record cannot be read: a full sentence
+        /// without the full stop.
+        package let reason: String?
 
-        package init(lsn: LSN, isDamage: Bool) {
+        package init(lsn: LSN, isDamage: Bool, reason: String? = nil) {
             self.lsn = lsn
             self.isDamage = isDamage
+            self.reason = reason
         }
     }
 

@@ -16,10 +16,12 @@ struct WALVerdict: Sendable {
     var error: KedgeError?
     /// Where its records stop being whole.
     var defect: WALWalk.Defect?
+    /// Where it goes on with wal_level = minimal.
+    var minimal: WALWalk.Defect?
     /// Whether the records could be understood.
     var isUnderstood = true
 
-    var isSound: Bool { error == nil && defect == nil }
+    var isSound: Bool { error == nil && defect == nil && minimal == nil }
 
     init(link: WALLink) { self.link = link }
 }
@@ -84,6 +86,12 @@ struct WALCheck {
             return nil
         }
         let walked = try walk(bytes, verdict.link, file, format)
+        if walked.events.hasMinimalWAL {
+            let segment = verdict.link.segment
+            verdict.minimal = try bytes.withBytes { (bytes) throws(KedgeError) in
+                try WALFacts.minimalWAL(in: bytes, segment: segment, format: format)
+            }
+        }
         verdict.isUnderstood = facts.segment != nil
         if let stored = facts.segment, stored != walked {
             throw KedgeError(

@@ -263,7 +263,10 @@ struct WALPass {
             let segment = verdict.link.segment
             if let error = verdict.error {
                 give(up: verdict.link, verdict.object, error, survey, &result)
-            } else if let defect = verdict.defect {
+                continue
+            }
+            if let minimal = verdict.minimal { end(at: minimal, verdict, survey, &result) }
+            if let defect = verdict.defect {
                 add(defect.lsn, defect.reason, in: segment, verdict.object, survey, &result)
                 // How far the records of a partial segment go is left out of the reckoning.
                 if verdict.link.isPartial, let object = verdict.object.map(verifier.fullName) {
@@ -304,6 +307,27 @@ struct WALPass {
                 segment: link.segment, isPartial: link.isPartial, object: verifier.fullName(name),
                 isDamaged: kind.isDamage))
         findings.add(VerifyFinding(kind: kind, object: verifier.fullName(name), error: error))
+    }
+
+    /// Notes that no recovery goes beyond the place where a file goes on with wal_level = minimal. That is no damage of
+    /// what lies before, and told until there is a backup behind it.
+    private func end(
+        at minimal: WALWalk.Defect, _ verdict: WALVerdict, _ survey: WALSurvey, _ result: inout SystemResult
+    ) {
+        let segment = verdict.link.segment
+        result.damage[segment] = min(result.damage[segment] ?? minimal.lsn, minimal.lsn)
+        guard !survey.backups.contains(where: { $0.span.startLSN > minimal.lsn }) else { return }
+        let file = verdict.link.file(segmentSize: survey.archived.segmentSize)
+        let name =
+            verdict.object
+            ?? ClusterLayout.walFile(file, of: survey.archive.registration.systemIdentifier, tag: nil)
+        findings.add(
+            VerifyFinding(
+                kind: .recorded, object: verifier.fullName(name),
+                error: KedgeError(
+                    .walSuspect, "recovery ends in WAL segment \"\(file.text)\", at \(minimal.lsn)",
+                    detail: "\(minimal.reason).",
+                    hint: "Take a new backup now: no moment behind that can be reached from the present ones.")))
     }
 
     /// Notes that the records of a segment are whole only up to `lsn`.

@@ -50,6 +50,21 @@ import Testing
             ])
     }
 
+    @Test("WAL of wal_level = minimal ends the window, and says so until there is a backup behind it")
+    func minimalWAL() throws {
+        let memory = try repository(segments: 1...4)
+        try memory.archive(5...5, minimal: [5])
+        try memory.archive(6...7)
+        let info = try survey(memory, limit: 500).info
+        #expect(info.windows.map { $0.to.lsn < lsn(6) && $0.to.lsn > lsn(5) } == [true])
+        #expect(info.suspects.map(\.reason) == [WALFacts.minimalWALReason])
+        try BackupCatalog(memory.cluster()).commit(
+            CommitRecord.sample(
+                #require(Label("20261121T030000Z-full-7k3q")), start: lsn(6, 40), stop: lsn(6, 400),
+                stopTime: MemoryRepository.commitTime(6)))
+        #expect(try survey(memory, limit: 500).info.suspects.isEmpty)
+    }
+
     @Test("WAL behind the last segment is missing where a backup history file names a later one")
     func missingEnd() throws {
         let memory = try repository(segments: 1...4)

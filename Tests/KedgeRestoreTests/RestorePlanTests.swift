@@ -4,7 +4,9 @@
 import KedgeCatalog
 import KedgeCore
 import KedgePostgres
+import KedgeRepository
 import KedgeRestore
+import KedgeTestSupport
 import Testing
 
 @Suite struct RestorePlanTests {
@@ -50,6 +52,39 @@ import Testing
     private func refusal(_ model: HistoryModel, _ request: RestoreRequest) throws -> String {
         let error = #expect(throws: KedgeError.self) { _ = try plan(model, request) }
         return try #require(error).description
+    }
+
+    // MARK: wal_level = minimal
+
+    @Test("WAL of wal_level = minimal ends the plan where it begins, and what lies before stays within reach")
+    func minimalWAL() throws {
+        let memory = try MemoryRepository(walSegmentSize: 1 << 20)
+        try memory.archive(1...6, minimal: [5])
+        let label = try #require(Label("20261121T020000Z-full-7k3q"))
+        let backup = CommitRecord.sample(
+            label, start: LSN(2 << 20 + 40), stop: LSN(3 << 20 + 400), stopTime: MemoryRepository.commitTime(3))
+        let cluster = try memory.cluster()
+        let archive = WALArchive(cluster, cluster.newestRegistration)
+        let planner = { (target: RecoveryTarget, named: Label?) throws in
+            RestorePlanner(
+                RestoreRequest(backup: named, target: target), backups: [backup],
+                archive: ArchivedWAL(inventory: try archive.inventory(), histories: [:]),
+                knowledge: try ArchiveKnowledge([archive], histories: [:], threads: 1))
+        }
+        for (target, named) in [
+            (.latest, nil), (.latest, label), (.transaction(706, exclusive: false), label),
+            (.lsn(LSN(6 << 20 + 40), exclusive: false), nil),
+            (.time(MemoryRepository.commitTime(6), exclusive: true), nil),
+        ] as [(RecoveryTarget, Label?)] {
+            let error = #expect(throws: KedgeError.self) { _ = try planner(target, named).plan() }
+            #expect(error?.code == .targetUnreachable, "\(target)")
+            #expect(error?.detail?.contains("wal_level = minimal") == true, "\(error?.description ?? "")")
+        }
+        let last = try planner(.time(MemoryRepository.commitTime(5), exclusive: false), nil).plan()
+        guard case .lsn(let lsn, false) = last.target else { Issue.record("\(last.target)"); return }
+        #expect(lsn > LSN(5 << 20) && lsn < LSN(6 << 20) && last.lastRecord == lsn)
+        #expect(try planner(.transaction(705, exclusive: false), nil).plan().stop?.record == lsn)
+        #expect(try planner(.immediate, nil).plan().target == .immediate)
     }
 
     // MARK: Plans

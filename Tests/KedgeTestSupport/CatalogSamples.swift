@@ -39,13 +39,16 @@ extension MemoryRepository {
         Timestamp(secondsSince1970: 1_795_000_000 + Int64(number) * 60)
     }
 
-    /// Archives segments of 1 MiB, each with one commit. Those in `damaged` have a second record that is not whole.
+    /// Archives segments of 1 MiB, each with one commit. Those in `damaged` have a second record that is not whole;
+    /// those in `minimal` go on with wal_level = minimal after the commit.
     package func archive(
-        _ numbers: ClosedRange<UInt64>, timeline: UInt32 = 1, damaged: Set<UInt64> = [], isPartial: Bool = false
+        _ numbers: ClosedRange<UInt64>, timeline: UInt32 = 1, damaged: Set<UInt64> = [], minimal: Set<UInt64> = [],
+        isPartial: Bool = false
     ) throws {
         for number in numbers {
             var builder = WALBuilder(system: SystemIdentifier(7), timeline: timeline, firstSegment: number)
             builder.appendEnd(commit: true, xid: UInt32(700 + number), time: Self.commitTime(number))
+            if minimal.contains(number) { builder.appendParameterChange(walLevel: 0) }
             let second = builder.append(manager: 10, info: 0x20, xid: 700, data: [1, 2, 3])
             builder.appendSwitch()
             var (segment, bytes) = builder.segments[0]

@@ -212,6 +212,25 @@ import Testing
         #expect(verification.backups.first?.proof?.verified?.wal.map(\.last) == [8, 10])
     }
 
+    @Test("WAL of wal_level = minimal ends what can be reached, and is told until there is a backup behind it")
+    func minimalWAL() throws {
+        var harness = try VerifyHarness()
+        try harness.memory.archive(9...9, minimal: [9])
+        try harness.memory.archive(10...12)
+        try harness.backUp()
+        for _ in 0..<2 {
+            let verification = try harness.verify()
+            #expect(verification.findings.map(\.kind) == [.recorded])
+            #expect(verification.findings.first?.error.message.hasPrefix("recovery ends in WAL segment") == true)
+            #expect(verification.backups.first?.latest.map { $0.lsn > LSN(9 << 20) && $0.lsn < LSN(10 << 20) } == true)
+            #expect(verification.backups.first?.proof?.result == .passed)
+        }
+        try harness.backUp("bbbb", segment: 10)
+        let later = try harness.verify()
+        #expect(later.findings.isEmpty && !later.isDamaged)
+        #expect(later.backups.map { $0.latest.map { $0.lsn < LSN(10 << 20) } } == [true, false])
+    }
+
     @Test("pages: recorded damage is told and still restores, what replay repairs is none, all else is damage")
     func pages() throws {
         func findings(
