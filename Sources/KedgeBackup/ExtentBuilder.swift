@@ -7,6 +7,7 @@
 // 2. A share of the common frame has no place until that frame is stored: `place(at:)` gives it one.
 
 import KedgeCatalog
+import KedgeCodec
 import KedgeCore
 import KedgeRepository
 
@@ -20,6 +21,8 @@ struct ExtentBuilder {
 
     private let parent: FileContent?
     private let directories: PackDirectories?
+    /// The directory that was needed last: whoever looks one up waits for the other workers.
+    private var parentPack: (id: RandomID, directory: PackDirectory)?
     /// A run of the file that comes from the parent and is not among the extents yet.
     private var reused: Range<UInt64>?
     /// The parent's extent at which the last run ended, and where it begins in the file. Runs come in file order.
@@ -124,13 +127,22 @@ struct ExtentBuilder {
             case .pack(let pack, let frame, let offset):
                 var place = (frame: frame, offset: offset)
                 if position > cursor.start {
-                    place = try directories.place(
-                        after: position - cursor.start, in: pack, frame: frame, offset: offset)
+                    place = try directory(of: pack, in: directories).place(
+                        after: position - cursor.start, frame: frame, offset: offset)
                 }
                 extents.append(
                     Extent(length: length, source: .pack(pack, frame: place.frame, offset: place.offset)))
             }
             position += length
         }
+    }
+
+    private mutating func directory(
+        of pack: RandomID, in directories: PackDirectories
+    ) throws(KedgeError) -> PackDirectory {
+        if let parentPack, parentPack.id == pack { return parentPack.directory }
+        let directory = try directories.directory(of: pack)
+        parentPack = (pack, directory)
+        return directory
     }
 }

@@ -83,11 +83,13 @@ package struct BinaryReader {
 
 extension Array<UInt8> {
     /// Appends `number` as little-endian bytes.
+    @inlinable
     package mutating func append(littleEndian number: some FixedWidthInteger) {
         Swift.withUnsafeBytes(of: number.littleEndian) { append(contentsOf: $0) }
     }
 
     /// Appends `number` as unsigned LEB128.
+    @inlinable
     package mutating func append(varint number: some UnsignedInteger) {
         var rest = UInt64(number)
         while rest >= 0x80 {

@@ -54,10 +54,11 @@ package struct RandomID: Hashable, Comparable, Sendable {
     }
 
     /// The id whose `bytes` these are. Nil unless there are exactly 16.
-    package init?(bytes: some Collection<UInt8>) {
+    package init?(bytes: UnsafeRawBufferPointer) {
         guard bytes.count == 16 else { return nil }
-        let high = bytes.prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-        self.init(high: high, low: bytes.dropFirst(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+        self.init(
+            high: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 0, as: UInt64.self)),
+            low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
     }
 
     package static func < (left: RandomID, right: RandomID) -> Bool {

@@ -6,12 +6,14 @@
 package struct TimelineID: Hashable, Comparable, Sendable {
     package let number: UInt32
 
+    @inlinable
     package init(_ number: UInt32) { self.number = number }
 
     /// Parses exactly eight hexadecimal digits, upper case as PostgreSQL writes them. Nil for anything else and for 0.
+    @inlinable
     package init?(hex text: some StringProtocol) {
         guard let number = hexWord(text), number > 0 else { return nil }
-        self.number = number
+        self.init(number)
     }
 
     /// Eight upper-case hexadecimal digits, as in file names.
@@ -31,6 +33,7 @@ package struct WALSegment: Hashable, Comparable, Sendable {
     /// The segment's number on its timeline: its start LSN divided by the segment size.
     package let number: UInt64
 
+    @inlinable
     package init(timeline: TimelineID, number: UInt64) {
         self.timeline = timeline
         self.number = number
@@ -43,6 +46,7 @@ package struct WALSegment: Hashable, Comparable, Sendable {
 
     /// Parses the 24 digits of a segment's file name. Nil for anything else, where the low part is out of range for
     /// `segmentSize` (bytes, a power of two from 1 MiB to 1 GiB), and for a segment that lies beyond `LSN.bound`.
+    @inlinable
     package init?(fileName: some StringProtocol, segmentSize: UInt64) {
         guard fileName.utf8.count == 24 else { return nil }
         let middle = fileName.index(fileName.startIndex, offsetBy: 8)
@@ -124,11 +128,18 @@ private func isSegmentName(_ text: Substring) -> Bool {
 }
 
 /// Eight upper-case hexadecimal digits as a number.
-private func hexWord(_ text: some StringProtocol) -> UInt32? {
-    guard text.utf8.count == 8, text.utf8.allSatisfy({ $0.isHexDigit && !(0x61...0x66).contains($0) }) else {
-        return nil
+@inlinable
+package func hexWord(_ text: some StringProtocol) -> UInt32? {
+    guard text.utf8.count == 8 else { return nil }
+    var number: UInt32 = 0
+    for digit in text.utf8 {
+        switch digit {
+        case 0x30...0x39: number = number << 4 | UInt32(digit - 0x30)
+        case 0x41...0x46: number = number << 4 | UInt32(digit - 0x37)
+        default: return nil
+        }
     }
-    return UInt32(text, radix: 16)
+    return number
 }
 
 private func hexWordText(_ number: UInt32) -> String {

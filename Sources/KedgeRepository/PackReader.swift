@@ -37,29 +37,6 @@ package final class PackDirectories: Sendable {
         return directory
     }
 
-    /// The place in a pack's stream `length` bytes further on than byte `offset` of the raw data of frame `frame`.
-    ///
-    /// At the stream's very end the place stays in the last frame. Throws `damaged` for a place that the pack does not
-    /// have, and what reading its table throws.
-    package func place(
-        after length: UInt64, in pack: RandomID, frame: UInt32, offset: UInt32
-    ) throws(KedgeError) -> (frame: UInt32, offset: UInt32) {
-        let directory = try directory(of: pack)
-        var (place, rest) = (UInt64(frame), UInt64(offset).addingReportingOverflow(length).partialValue)
-        while place + 1 < UInt64(directory.frameCount) {
-            let size = UInt64(try directory.rawLength(ofFrame: place))
-            guard rest >= size else { break }
-            (place, rest) = (place + 1, rest - size)
-        }
-        guard rest <= UInt64(try directory.rawLength(ofFrame: place)) else {
-            throw KedgeError(
-                .damaged, "cannot read pack \"\(pack)\"", detail: "A manifest refers to a place beyond its end.",
-                hint: "Restore another backup, or this one from another repository.")
-        }
-        // A pack has at most 2^20 frames of at most 16 MiB.
-        return (UInt32(place), UInt32(rest))
-    }
-
     /// The directory of one pack with the sources of its frames. It is read each time, since sources take much memory.
     /// Throws as `directory(of:)`.
     package func directoryWithSources(of pack: RandomID) throws(KedgeError) -> PackDirectory {
@@ -80,6 +57,30 @@ package final class PackDirectories: Sendable {
             kind: .pack, name: cluster.scoped(relative), keyRing: cluster.repository.keyRing, length: status.sizeBytes
         ) { (range) throws(KedgeError) in try store.read(name, range: range) }
         return try reader.packDirectory(keepingSources: keepingSources)
+    }
+}
+
+extension PackDirectory {
+    /// The place in a pack's stream `length` bytes further on than byte `offset` of the raw data of frame `frame`.
+    ///
+    /// At the stream's very end the place stays in the last frame. Throws `damaged` for a place that the pack does not
+    /// have.
+    package func place(
+        after length: UInt64, frame: UInt32, offset: UInt32
+    ) throws(KedgeError) -> (frame: UInt32, offset: UInt32) {
+        var (place, rest) = (UInt64(frame), UInt64(offset).addingReportingOverflow(length).partialValue)
+        while place + 1 < UInt64(frameCount) {
+            let size = UInt64(try rawLength(ofFrame: place))
+            guard rest >= size else { break }
+            (place, rest) = (place + 1, rest - size)
+        }
+        guard rest <= UInt64(try rawLength(ofFrame: place)) else {
+            var error = seal.damaged("A manifest refers to a place beyond its end.")
+            error.hint = "Restore another backup, or this one from another repository."
+            throw error
+        }
+        // A pack has at most 2^20 frames of at most 16 MiB.
+        return (UInt32(place), UInt32(rest))
     }
 }
 
