@@ -91,9 +91,12 @@ struct ArchiveWatch {
     ///
     /// `history` is that of the backup's timeline. Throws `archiving-broken`, which says how to store a missing one.
     func checkHistories(_ history: TimelineHistory, pgWAL: RawPath) throws(KedgeError) {
-        // The first timeline of an ancestry has no ancestors, and so no file.
-        for entry in history.entries.dropFirst() {
-            let file = WALFileName.history(entry.timeline)
+        // The first timeline of an ancestry has no ancestors, and so no file. Where nothing is known of the ancestry of
+        // one above 1, that is because the file is gone: no server follows the timeline without it.
+        var timelines = history.entries.dropFirst().map(\.timeline)
+        if timelines.isEmpty, history.timeline.number > 1 { timelines = [history.timeline] }
+        for timeline in timelines {
+            let file = WALFileName.history(timeline)
             guard try archive.find(file).isEmpty else { continue }
             throw KedgeError(
                 .archivingBroken,

@@ -273,10 +273,11 @@ package struct Backup: Sendable {
         return NeededWAL(segments: segments, history: history, suspects: try watch.examine(segments))
     }
 
-    /// The ancestry of the backup's timeline. A standby may follow a timeline whose history it never kept.
+    /// The ancestry of the backup's timeline. A standby may follow a timeline whose history it never kept, and the
+    /// file of a primary may have been removed.
     private func history(_ session: Session, _ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
         let known = try TimelineHistory(ofServerIn: options.dataDirectory, timeline: timeline)
-        guard session.server.isStandby, timeline.number > 1, known.entries.count < 2 else { return known }
+        guard timeline.number > 1, known.entries.count < 2 else { return known }
         return try session.archive.histories().read[timeline] ?? known
     }
 

@@ -348,7 +348,12 @@ struct BackupTests {
         #expect(
             error?.message
                 == "could not find timeline history file \"00000002.history\" in repository \"main\"")
-        try ServerUser.run(["cp", server.dataDirectory + "/pg_wal/00000002.history", history])
+        // Nor does it help that the server does not know its own ancestry any more.
+        let kept = cluster.scratch("kept.history")
+        try ServerUser.run(["mv", server.dataDirectory + "/pg_wal/00000002.history", kept])
+        let second = #expect(throws: KedgeError.self) { try cluster.backUp() }
+        #expect(second?.message == error?.message)
+        try ServerUser.run(["cp", kept, history])
         let record = try cluster.backUp().record
         #expect(record.span.timeline == TimelineID(2))
         #expect(record.span.history.map(\.timeline) == [TimelineID(1)])
