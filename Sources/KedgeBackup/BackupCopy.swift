@@ -53,6 +53,7 @@ struct BackupCopy {
     let listing: FileListing
     let control: (index: UInt64, entry: ListedEntry)
     let walk: FileWalk.Outcome
+    private let walkOptions: FileWalk.Options
     let findings: PageFindings
     /// What a delta builds on; nil for a full backup.
     let parent: ParentBackup?
@@ -73,6 +74,7 @@ struct BackupCopy {
             dataDirectory: options.dataDirectory, policy: policy,
             relationSegmentBlocks: server.control.relationSegmentBlocks,
             configurationFiles: server.configurationFiles, ownDirectories: options.ownDirectories)
+        self.walkOptions = walkOptions
         listing = try FileListing(in: options.workDirectory, random: random)
         walk = try FileWalk.run(walkOptions, into: listing, unless: tools.interruption)
         control = try BackupCopy.findControlFile(listing)
@@ -120,6 +122,8 @@ struct BackupCopy {
     /// the parent only regions that are the same as a whole.
     func copyFiles() throws(KedgeError) {
         try copyOnce()
+        // Files that vanish are left out: not those of a whole tablespace.
+        try FileWalk.requireTablespaces(walk.tablespaces, of: walkOptions)
         guard let delta = context.delta, delta.mustStartOver else { return }
         try context.results.removeAll()
         context.takenOver?.startOver()

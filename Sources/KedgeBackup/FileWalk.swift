@@ -89,7 +89,30 @@ package final class FileWalk {
         try walk.listExtraFiles()
         walk.outcome.dataDirectoryMode = try FileStatus(at: options.dataDirectory, followLinks: true).mode
         try walk.enter(nil, at: options.dataDirectory, as: .dataDirectory)
+        try requireTablespaces(walk.outcome.tablespaces, of: options)
         return walk.outcome
+    }
+
+    /// Throws `not-found` where the directory of one of these tablespaces is not there.
+    ///
+    /// The server makes it before the link and removes the link with it (src/backend/commands/tablespace.c). Where it
+    /// is missing its file system is not mounted, and the server runs all the same: a backup would lack all that is in
+    /// the tablespace, and expire would remove those that have it. One that is dropped meanwhile has no link either.
+    package static func requireTablespaces(
+        _ tablespaces: [CommitRecord.Tablespace], of options: Options
+    ) throws(KedgeError) {
+        let version = options.policy.tablespaceVersionDirectory
+        for tablespace in tablespaces {
+            let link = options.dataDirectory.appending("pg_tblspc").appending(String(tablespace.oid))
+            guard try !isDirectory(link.appending(version)), try FileSystem.exists(link) else { continue }
+            throw KedgeError(
+                .notFound,
+                "cannot back up tablespace \(tablespace.oid): \"\(tablespace.path)\" holds no \"\(version)\"",
+                detail: "The server makes that directory with the tablespace.  Without it a backup would lack all that "
+                    + "is in the tablespace.",
+                hint: "Mount the file system that belongs there, or put the directory back.  Drop a tablespace that is "
+                    + "lost for good; for one of temporary files alone an empty directory of that name will do.")
+        }
     }
 
     // MARK: Extra files
@@ -166,7 +189,7 @@ package final class FileWalk {
                 let status = try FileStatus(at: directory, followLinks: true)
                 notEntered.insert(DirectoryIdentity(device: status.device, inode: status.inode))
             } catch  where error.code == .notFound {
-                // A dangling link, of which the walk will tell; or a directory that is still to be made.
+                // A dangling link, which is refused in the end; or a directory that is still to be made.
             }
         }
     }
@@ -231,10 +254,6 @@ package final class FileWalk {
             let target = try FileSystem.symbolicLinkTarget(at: source)
             try append(path, status, .symbolicLink(target.bytes))
             addTablespace(entry.name, path: target, inPlace: false)
-            if try !FileWalk.isDirectory(source) {
-                outcome.warn("Tablespace link \"\(source)\" was kept, but it leads to no directory.")
-                return
-            }
             try enter(path, at: source, as: .tablespace)
         case .copy(let content):
             let status = try FileStatus(of: entry.name, in: directory)

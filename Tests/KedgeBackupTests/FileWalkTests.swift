@@ -63,19 +63,51 @@ struct FileWalkTests {
         try tree.write("one/PG_14_202107181/5/16400")
         try tree.write("data/pg_tblspc/17000/PG_15_202209061/5/16401_vm")
         try tree.link("data/pg_tblspc/16500", to: tree.path("one").description)
-        try tree.link("data/pg_tblspc/16999", to: "/nonexistent/tablespace")
         let (_, entries, outcome) = try tree.walk()
         #expect(
             paths(entries).filter { $0.hasPrefix("pg_tblspc/") } == [
                 "pg_tblspc/16500", "pg_tblspc/16500/PG_15_202209061", "pg_tblspc/16500/PG_15_202209061/5",
-                "pg_tblspc/16500/PG_15_202209061/5/16400", "pg_tblspc/16999", "pg_tblspc/17000",
+                "pg_tblspc/16500/PG_15_202209061/5/16400", "pg_tblspc/17000",
                 "pg_tblspc/17000/PG_15_202209061", "pg_tblspc/17000/PG_15_202209061/5",
                 "pg_tblspc/17000/PG_15_202209061/5/16401_vm",
             ])
         let link = try #require(entries.first { $0.path.description == "pg_tblspc/16500" })
         #expect(link.kind == .symbolicLink(tree.path("one").bytes))
-        #expect(outcome.warningCount == 1)
-        #expect(outcome.warnings.first?.contains("leads to no directory") == true)
+        #expect(outcome.warningCount == 0)
+    }
+
+    @Test("a tablespace whose file system is not mounted is refused: its files would be missing, and nobody would know")
+    func unmountedTablespaces() throws {
+        for target in ["nowhere", "mountPoint"] {
+            let tree = try TestTree()
+            try tree.makeDirectory("mountPoint/PG_14_202107181")
+            try tree.link("data/pg_tblspc/16999", to: tree.path(target).description)
+            let error = #expect(throws: KedgeError.self) { try tree.walk() }
+            #expect(error?.code == .notFound, "\(target)")
+            #expect(error?.message.hasPrefix("cannot back up tablespace 16999") == true)
+            // What the server makes first.
+            try tree.makeDirectory("\(target)/PG_15_202209061")
+            _ = try tree.walk()
+        }
+        let inPlace = try TestTree()
+        try inPlace.makeDirectory("data/pg_tblspc/17000")
+        #expect(throws: KedgeError.self) { try inPlace.walk() }
+    }
+
+    @Test("a tablespace that is unmounted while its files are copied fails the backup; one that is dropped does not")
+    func unmountedMeanwhile() throws {
+        let tree = try TestTree()
+        try tree.makeDirectory("one/PG_15_202209061/5")
+        try tree.link("data/pg_tblspc/16500", to: tree.path("one").description)
+        let tablespaces = try tree.walk().outcome.tablespaces
+        let options = FileWalk.Options(
+            dataDirectory: tree.dataDirectory, policy: FilePolicy(majorVersion: 15, catalogVersion: 202_209_061),
+            relationSegmentBlocks: 2)
+        try FileWalk.requireTablespaces(tablespaces, of: options)
+        _ = try Subprocess(["mv", tree.path("one").description, tree.path("away").description]).run()
+        #expect(throws: KedgeError.self) { try FileWalk.requireTablespaces(tablespaces, of: options) }
+        try FileSystem.removeFile(at: tree.path("data/pg_tblspc/16500"))
+        try FileWalk.requireTablespaces(tablespaces, of: options)
     }
 
     @Test("a file that no restore would take is refused before anything is copied, and one byte less is not")
