@@ -127,26 +127,33 @@ package struct CommandLineTool: Sendable {
 /// Which rule of `ExitStatus` holds for a command line, even for one that cannot be parsed.
 private struct StatusRule {
     private let command: String?
+    /// For `archive-get`, and whatever else surely is a restore_command.
     private let archiveGet: ArchiveGetRule?
+    /// For what may be one, as long as the words were not understood: a slip must not end a recovery.
+    private var mistyped: ArchiveGetRule?
     private var onUnavailable: UnavailableAnswer?
     private let interruption: Interruption
 
     init(words: [String], surroundings: Surroundings) {
         command = words.first { $0 == "archive-get" || $0 == "archive-push" }
         let fileName = words.first { WALFileName($0) != nil }
-        archiveGet = command == "archive-get" ? ArchiveGetRule(fileName: fileName, surroundings) : nil
+        let rule = ArchiveGetRule(fileName: fileName, surroundings)
+        archiveGet = command == "archive-get" || ArchiveGetRule.isRestoreCommand(words) ? rule : nil
+        mistyped = command == nil && fileName != nil && rule.isRecovering ? rule : nil
         interruption = surroundings.interruption
         onUnavailable = surroundings.environment.first { $0.name == "KEDGE_ON_UNAVAILABLE" }
             .flatMap { UnavailableAnswer(rawValue: $0.value) }
     }
 
+    /// The words were understood.
     mutating func note(_ arguments: ParsedArguments) {
+        mistyped = nil
         guard let text = arguments.overrides.first(where: { $0.key == "on-unavailable" })?.value else { return }
         onUnavailable = UnavailableAnswer(rawValue: text) ?? onUnavailable
     }
 
     func status(of error: KedgeError) -> Int32 {
-        if let archiveGet { return archiveGet.status(of: error.code, onUnavailable: onUnavailable) }
+        if let rule = archiveGet ?? mistyped { return rule.status(of: error.code, onUnavailable: onUnavailable) }
         return command == "archive-push" ? ExitStatus.archivePush(error.code) : ExitStatus.other(error.code)
     }
 

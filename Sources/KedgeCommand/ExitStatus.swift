@@ -108,6 +108,15 @@ package struct ArchiveGetRule: Sendable {
         history = surroundings.listDirectory("pg_wal").map { LocalTimeline.look(up: timeline, in: $0) } ?? .exists
     }
 
+    /// Whether PostgreSQL runs these words as its `restore_command`, whichever command they name: %p is one of two
+    /// names then (xlogrecovery.c, XLogFileRead; timeline.c), which no other command has to do with.
+    package static func isRestoreCommand(_ words: [String]) -> Bool {
+        words.contains { $0.hasSuffix("RECOVERYXLOG") || $0.hasSuffix("RECOVERYHISTORY") }
+    }
+
+    /// Whether a server recovers in the working directory, or did when it last ran.
+    package var isRecovering: Bool { situation != .noSignalFile }
+
     /// Whether a standby asks.
     package var isStandby: Bool { situation == .standby }
 

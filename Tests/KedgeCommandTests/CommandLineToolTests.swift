@@ -140,6 +140,40 @@ private func working(
                 .ending == .exit(126))
     }
 
+    @Test("a restore_command with a slip is not taken for \"absent\", whichever command it names")
+    func mistypedRestoreCommand() {
+        let segment = "000000010000000000000001"
+        // %p tells, whatever the working directory is.
+        for words in [
+            ["archive-gett", segment, "pg_wal/RECOVERYXLOG"], ["--confg", "x", segment, "pg_wal/RECOVERYXLOG"],
+            [segment, "pg_wal/RECOVERYXLOG"], ["archive-push", "pg_wal/RECOVERYXLOG"],
+            ["archive-push", segment, "/data/pg_wal/RECOVERYXLOG"], ["info", segment, "pg_wal/RECOVERYXLOG"],
+            ["archive-gett", "00000002.history", "pg_wal/RECOVERYHISTORY"],
+        ] {
+            #expect(ToolRun(words).ending == .exit(126), "\(words)")
+            #expect(ToolRun(words, existing: ["recovery.signal"]).ending == .exit(126), "\(words)")
+        }
+        let standby = ["standby.signal", "pg_wal"]
+        let words = ["archive-gett", segment, "pg_wal/RECOVERYXLOG"]
+        #expect(ToolRun(words, existing: standby).ending == .exit(1))
+        #expect(ToolRun(words, environment: [EnvironmentVariable("KEDGE_ON_UNAVAILABLE", "absent")]).ending == .exit(1))
+        let history = ["archive-gett", "00000002.history", "pg_wal/RECOVERYHISTORY"]
+        #expect(ToolRun(history, existing: standby + ["pg_wal/000000020000000000000009"]).ending == .exit(126))
+        // A script may give it another path: then the signal file tells, for what is not understood.
+        for words in [["archive-gett", segment, "/tmp/x"], ["--cluster", "c", "--confg", segment, "x"]] {
+            #expect(ToolRun(words, existing: ["recovery.signal"]).ending == .exit(126), "\(words)")
+            #expect(ToolRun(words, existing: standby).ending == .exit(1), "\(words)")
+            #expect(ToolRun(words).ending == .exit(2), "\(words)")
+        }
+        // The archiver's own slips stay below 126, and so does what was understood.
+        for words in [["archive-psh", "pg_wal/" + segment], ["archive-push", "--nonsense", segment], ["inof"]] {
+            #expect(ToolRun(words, existing: ["recovery.signal"]).ending == .exit(2), "\(words)")
+        }
+        #expect(
+            ToolRun(["info", "--config", "/missing", "--cluster", segment], existing: ["recovery.signal"]).ending
+                == .exit(2))
+    }
+
     @Test("on a standby, archive-get asked for a history file looks into pg_wal")
     func archiveGetHistory() {
         let words = ["archive-get", "00000002.history", "x", "--config", "/missing"]
