@@ -78,6 +78,9 @@ package struct Surroundings: Sendable {
     package var queueWatch = QueueWatch.Rule(end: {})
     /// Makes what remembers the newest data keys, from the work-directories and a way to warn; nil: nothing does.
     package var keyMemory: (@Sendable ([String], @escaping @Sendable (String) -> Void) -> any KeyMemory)?
+    /// Makes what remembers the repository in a place, from the place, the work-directories and a way to warn; nil:
+    /// nothing does.
+    package var placeMemory: (@Sendable (String, [String], @escaping @Sendable (String) -> Void) -> any PlaceMemory)?
 
     package init(
         environment: [EnvironmentVariable], host: HostFacts, readFile: @escaping FileReader,

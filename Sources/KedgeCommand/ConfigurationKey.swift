@@ -70,8 +70,10 @@ package struct ConfigurationKey: Sendable {
             "How many threads compress, encrypt, read and write at the same time."),
         ConfigurationKey(
             "work-directory", .cluster, .path, note: "/tmp/kedge-UID",
-            "The directory for what must be sorted, and for notes that only save time. It is created when it is "
-                + "missing, must belong to the user that runs kedge, and may be emptied while kedge is not running."),
+            "The directory for what must be sorted, and for notes: of what is durable, to save time, and of the newest "
+                + "data key and the repository seen in each place, to notice another one. It is created when it is "
+                + "missing, must belong to the user that runs kedge, and may be emptied while kedge is not running; "
+                + "where it survives a restart, kedge notices that a disk is not mounted."),
         ConfigurationKey(
             "archive-timeout", .cluster, .duration(.seconds(1) ... .seconds(86_400)), default: "60s",
             "How long check, backup, verify and drill wait for a WAL segment to arrive in the repositories."),

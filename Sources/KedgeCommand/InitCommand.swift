@@ -18,11 +18,18 @@ enum InitCommand {
             "Where another database system is registered under the cluster's name it refuses, unless this one has a "
                 + "newer major version, as after pg_upgrade: two servers that share a name would expire and restore "
                 + "each other's backups. After initdb, --replace-system names the old system.",
+            "Where this host has seen another repository in the place it refuses too: its file system may just not be "
+                + "mounted. --replace-repository names the one that is no more.",
         ],
         options: [
             .value(
                 "generate-key", "FILE",
-                "Make a new key file first. One that exists is left alone. Keep a copy elsewhere."),
+                "Make a new key file along with the repository. One that exists is used and left as it is. Keep a copy "
+                    + "elsewhere."),
+            .value(
+                "replace-repository", "IDENTIFIER",
+                "The repository of this identifier, which this host has seen in the place, is no more: the one that is "
+                    + "there now, or a new one, takes its place."),
             .value(
                 "replace-system", "IDENTIFIER",
                 "The database system of this identifier, which is registered under the cluster's name, is no more: "
@@ -30,40 +37,45 @@ enum InitCommand {
         ])
 
     private static func run(_ context: CommandContext) throws(KedgeError) -> CommandResult {
-        let replaced = try context.arguments.value("replace-system").map {
-            (text) throws(KedgeError) -> SystemIdentifier in
-            guard let system = SystemIdentifier(text) else {
-                throw KedgeError(
-                    .usage, "cannot read \"--replace-system \(text)\"",
-                    hint: "Give the system identifier that is registered, as \"kedge init\" prints it.")
-            }
-            return system
-        }
+        let replacedSystem = try identifier(
+            "replace-system", context, hint: "Give the one that is registered, as \"kedge init\" prints it."
+        ) { SystemIdentifier($0) }
+        let replacedRepository = try identifier(
+            "replace-repository", context, hint: "Give the one that the error of \"kedge init\" without it names."
+        ) { RandomID(hex: $0) }
         let configuration = try context.loadConfiguration()
         let cluster = try configuration.cluster()
+        let repositories = configuration.repositories(of: cluster)
         var lines: [String] = []
-        if let path = context.arguments.value("generate-key") {
-            try refuseUnusedKey(path, of: configuration.repositories(of: cluster))
-            let outcome = try NewKeyFile.create(at: RawPath(path), random: context.surroundings.random)
+        var newKey: NewKeyFile?
+        let keyPath = context.arguments.value("generate-key")
+        if let keyPath {
+            try refuseUnusedKey(keyPath, of: repositories)
+            newKey = try NewKeyFile(at: RawPath(keyPath), random: context.surroundings.random)
             lines.append(
-                outcome == .created
-                    ? "created key file \"\(path)\": without a copy of it in another place, losing this host loses the "
-                        + "backups"
-                    : "left key file \"\(path)\" as it is")
+                newKey == nil
+                    ? "left key file \"\(keyPath)\" as it is"
+                    : "created key file \"\(keyPath)\": without a copy of it in another place, losing this host loses "
+                        + "the backups")
         }
         // A secret that can't be read ends it before anything is made.
         var sources: [RepositorySource] = []
-        for repository in configuration.repositories(of: cluster) {
-            sources.append(try context.source(of: repository))
+        for repository in repositories {
+            let usesNewKey = repository.keySource != nil && repository.keySource == keyPath.map(KeySource.keyFile)
+            var source = try context.source(of: repository, newSecret: usesNewKey ? newKey?.secret : nil)
+            source.settings.replacedRepository = replacedRepository
+            sources.append(source)
         }
         var options = Init.Options(clusterName: cluster.name, pgdata: RawPath(cluster.pgdata), repositories: sources)
         options.keptPaths = context.keptPaths(configuration)
-        options.replacedSystem = replaced
-        let initialization = Init(
-            options, random: context.surroundings.random, time: context.surroundings.time)
+        options.replacedSystem = replacedSystem
+        options.newKey = newKey
         // A note about an earlier repository in the same place would acknowledge what the new one does not hold.
-        try context.spool(of: cluster)?.removeAll()
-        let outcome = try initialization.run()
+        let spool = context.spool(of: cluster)
+        options.forgetNotes = { () throws(KedgeError) in try spool?.removeAll() }
+        let outcome = try Init(
+            options, random: context.surroundings.random, time: context.surroundings.time
+        ).run()
         for repository in outcome.repositories {
             lines.append(
                 "\(repository.created ? "created" : "found") repository \"\(repository.name)\" (\(repository.id))")
@@ -76,6 +88,17 @@ enum InitCommand {
         lines += settings.map { "    " + $0 }
         lines += ["", "Then run \"kedge check\"."]
         return CommandResult(lines: lines, json: json(outcome, settings))
+    }
+
+    /// What an option names; nil where it is not given. Throws `usage`.
+    private static func identifier<Value>(
+        _ option: String, _ context: CommandContext, hint: String, _ parse: (String) -> Value?
+    ) throws(KedgeError) -> Value? {
+        guard let text = context.arguments.value(option) else { return nil }
+        guard let value = parse(text) else {
+            throw KedgeError(.usage, "cannot read \"--\(option) \(text)\"", hint: hint)
+        }
+        return value
     }
 
     /// A new key that no repository uses would look like protection and be none.

@@ -35,7 +35,7 @@ extension CommandContext {
         if option == "generate-key" {
             // One that is there may be that of an attempt that was interrupted.
             if !surroundings.fileExists(value) { _ = try source.open(for: .write, random: surroundings.random) }
-            _ = try NewKeyFile.create(at: RawPath(value), random: surroundings.random)
+            try NewKeyFile(at: RawPath(value), random: surroundings.random)?.write(random: surroundings.random)
         }
         return (try namedSecret(key), key)
     }

@@ -32,6 +32,9 @@ extension Surroundings {
         surroundings.keyMemory = { directories, warn in
             KeyNotes(in: directories, user: geteuid(), random: SystemRandomSource(), warn: warn)
         }
+        surroundings.placeMemory = { place, directories, warn in
+            PlaceNotes(of: place, in: directories, user: geteuid(), random: SystemRandomSource(), warn: warn)
+        }
         // As if somebody else had asked: it stops at the next safe point, or is ended by force (Interruption.swift).
         surroundings.queueWatch.end = { _ = kill(getpid(), SIGTERM) }
         return surroundings

@@ -1,18 +1,19 @@
 // From a configured repository to what use cases open.
-import KedgeCodec
+package import KedgeCodec
 package import KedgeCore
 package import KedgePostgres
 package import KedgeRepository
 
 extension CommandContext {
-    /// Where a repository is and how it is read; its secret is read now. `retries` is for an object store. Throws as
-    /// `SecretReader.read`.
+    /// Where a repository is and how it is read; its secret is read now, unless a new one is given. `retries` is for an
+    /// object store. Throws as `SecretReader.read`.
     package func source(
-        of repository: RepositoryConfiguration, retries: RetryPolicy = RetryPolicy()
+        of repository: RepositoryConfiguration, retries: RetryPolicy = RetryPolicy(),
+        newSecret: KeyEncryptionSecret? = nil
     ) throws(KedgeError) -> RepositorySource {
         let secrets = SecretReader(readFile: surroundings.readFile, runShell: surroundings.runShell)
-        var secret: KeyEncryptionSecret?
-        if let source = repository.keySource { secret = try secrets.read(source) }
+        var secret = newSecret
+        if secret == nil, let source = repository.keySource { secret = try secrets.read(source) }
         var settings = RepositorySettings(
             name: repository.name, cipher: secret == nil ? .none : .aes256GCM, compression: repository.compression,
             secret: secret, registeredNames: repository.registeredNames)
@@ -20,6 +21,8 @@ extension CommandContext {
         let log = log
         settings.warn = { log.warn($0) }
         settings.keyMemory = surroundings.keyMemory?(repository.workDirectories) { log.warn($0) }
+        let place = repository.place.directory.map { "path \"\(absolute($0))\"" } ?? repository.place.description
+        settings.placeMemory = surroundings.placeMemory?(place, repository.workDirectories) { log.warn($0) }
         let path: String
         switch repository.place {
         case .local(let directory): path = directory

@@ -22,6 +22,10 @@ package struct RepositorySettings: Sendable {
     package var slotWork = UInt64(256) * KeySlot.standardScryptCost
     /// What this host remembers of the repository's keys; nil: nothing is remembered.
     package var keyMemory: (any KeyMemory)?
+    /// What this host remembers of the repository's place; nil: nothing is remembered.
+    package var placeMemory: (any PlaceMemory)?
+    /// One that may be remembered there and is no more: another one takes its place.
+    package var replacedRepository: RandomID?
     /// Takes what somebody should look at although the repository can be used.
     package var warn: (@Sendable (String) -> Void)?
     /// For clusters whose directories were renamed: the names that they were registered with, by their present ones.
@@ -50,8 +54,8 @@ package final class Repository: Sendable {
     /// What lies below `key/` and can't be used as a slot.
     package let unusableSlots: [UnusableSlot]
     package let random: any RandomSource
-    /// Why what is not there proves nothing: this host has seen a newer state. What is there may still be read. Nil for
-    /// a repository that is opened for anything but reading.
+    /// Why what is not there proves nothing: this host has seen a newer state, or another repository in this place.
+    /// What is there may still be read. Nil for a repository that is opened for anything but reading.
     package let outdated: KedgeError?
 
     /// The name of the configuration section.
@@ -75,12 +79,14 @@ package final class Repository: Sendable {
     ///
     /// Throws `not-found` if there is none yet, `format-unknown`, `feature-unknown`, `key-missing`, `key-wrong`,
     /// `configuration` where it is encrypted and the configuration says that it is not, or the reverse, `key-outdated`
-    /// for writing where this host has seen a newer data key than there is, `damaged`, or what the store throws.
+    /// for writing where this host has seen a newer data key than there is, `repository-unavailable` for writing where
+    /// it has seen another repository in this place, `damaged`, or what the store throws.
     package static func open(
         _ store: any ObjectStore, _ settings: RepositorySettings, for use: RepositoryUse,
         random: any RandomSource = SystemRandomSource()
     ) throws(KedgeError) -> Repository {
         let identity = try readIdentity(store, settings)
+        let place = try settings.checkPlace(of: identity, for: use)
         try store.forEachObject(below: RepositoryLayout.features) { (feature) throws(KedgeError) in
             let what = "feature \"\(feature.name.lastComponent)\" of repository \"\(settings.name)\""
             let bytes = try store.readAll(feature.name, limit: plainLimit)
@@ -88,15 +94,19 @@ package final class Repository: Sendable {
         }
         guard let secret = settings.secret else {
             try refuseKeys(store, settings, identity)
-            return Repository(settings: settings, identity: identity, store: store, keyRing: .plain, random: random)
+            if place.isNews { settings.placeMemory?.remember(identity.id) }
+            return Repository(
+                settings: settings, identity: identity, store: store, keyRing: .plain, outdated: place.stranger,
+                random: random)
         }
         // Asked before the slots are listed: a key that is made and remembered in between is no sign of an older state.
         let known = settings.keyMemory?.newestKey(of: identity.id)
         let (found, opened) = try unlock(store, settings, secret, identity)
         let outdated = try checkNewest(opened, found, known: known, store, settings, identity, for: use)
+        if place.isNews { settings.placeMemory?.remember(identity.id) }
         return Repository(
             settings: settings, identity: identity, store: store, keyRing: opened.ring, found: found,
-            outdated: outdated, random: random)
+            outdated: place.stranger ?? outdated, random: random)
     }
 
     /// Stores a key slot; slots are never replaced.

@@ -5,7 +5,7 @@ package import KedgeCore
 
 /// A configured repository that was not opened yet.
 package struct RepositorySource: Sendable {
-    package let settings: RepositorySettings
+    package var settings: RepositorySettings
     /// Opens the store. Throws `repository-unavailable` and its like.
     package let openStore: @Sendable () throws(KedgeError) -> any ObjectStore
     /// Makes the place for a new repository (a directory); does nothing where it exists.

@@ -25,7 +25,7 @@ package enum Fault: Hashable, Sendable, CaseIterable {
 
 /// A call of the protocol, as a fault plan sees it.
 package struct StoreOperation: Hashable, Sendable, CustomStringConvertible {
-    package enum Kind: String, Hashable, Sendable {
+    package enum Kind: String, Hashable, Sendable, CaseIterable {
         case status, read, readPrefix, put, beginUpload, append, finish, makeDurable, list, listDirectories, remove
         case removeAbandonedWrites
 
