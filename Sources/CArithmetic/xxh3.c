@@ -1,6 +1,7 @@
-// XXH3-128 of bytes in one piece, and the part of hashing pieces that takes the time. The algorithm is that of xxhash.h, which picks its instructions when it is compiled;
-// Debian's libxxhash has none beyond SSE2. Here it is compiled for AVX2 as well, and which one is used is decided at run
-// time. The hash is the same with both. AVX-512 was not faster where the data comes from beyond the first cache.
+// XXH3-128 of bytes in one piece, and the part of hashing pieces that takes the time. The algorithm is that of xxhash.h,
+// which picks its instructions when it is compiled; Debian's libxxhash has none beyond SSE2. Here it is compiled for AVX2
+// as well, and which one is used is decided at run time. The hash is the same with both. AVX-512 was not faster where the
+// data comes from beyond the first cache.
 #include "carithmetic.h"
 #define XXH_INLINE_ALL
 #include <xxhash.h>
