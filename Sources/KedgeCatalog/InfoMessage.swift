@@ -1,6 +1,7 @@
 // What `info` has to say about a repository beyond its contents: each thing that is wrong, and what to do. Pure.
 
 package import KedgeCore
+import KedgePostgres
 import KedgeRepository
 
 /// Something that somebody should know or do.
@@ -81,9 +82,8 @@ package struct InfoMessage: Sendable {
             KedgeError(
                 .walSuspect, "WAL segment \"\(suspect.file)\" is suspect: recovery may not get beyond \(suspect.lsn)",
                 detail: suspect.reason.isEmpty ? nil : "\(suspect.reason)\(suspect.reason.hasSuffix(".") ? "" : ".")",
-                hint:
-                    "Check the disk under pg_wal, and take a new backup now: it matters until there is one that began "
-                    + "after \(suspect.lsn).")
+                hint: (suspect.reason == WALFacts.minimalWALReason ? "T" : "Check the disk under pg_wal, and t")
+                    + "ake a new backup now: it matters until there is one that began after \(suspect.lsn).")
         }
         if info.hasUnseenSegments {
             messages.append(

@@ -45,6 +45,11 @@ struct RestoreReport {
                 ? "archiving: as configured; this is the original's place"
                 : "archiving: off (archive_mode in postgresql.auto.conf), so that a copy does not archive into the "
                     + "original's repository")
+        if outcome.settings.archiving == .off {
+            lines.append(
+                "subscriptions: off (max_logical_replication_workers in postgresql.auto.conf), so that a copy does not "
+                    + "take changes that the original waits for")
+        }
         lines.append("replication slots are not restored: create those that are needed again")
         lines += extraFileLines
         if outcome.isWritten { lines += ["", "Start the server: \(startCommand)"] }

@@ -13,7 +13,7 @@ package enum TargetAction: String, Sendable, CaseIterable {
     case shutdown
 }
 
-/// Whether the restored cluster archives its own WAL.
+/// Whether the restored cluster archives its own WAL, and its subscriptions take changes from their publishers.
 package enum Archiving: String, Sendable, CaseIterable {
     case keep
     case off
@@ -56,6 +56,9 @@ package struct RecoverySettings: Hashable, Sendable {
         "recovery_min_apply_delay", "recovery_prefetch",
     ]
 
+    /// The same, in a copy.
+    private static let replacedInCopies: Set<String> = ["archive_mode", "max_logical_replication_workers"]
+
     /// The lines to add to postgresql.auto.conf.
     package var lines: [String] {
         var lines = [RecoverySettings.line("restore_command", restoreCommand)]
@@ -77,6 +80,8 @@ package struct RecoverySettings: Hashable, Sendable {
         if archiving == .off {
             lines.append("# A copy must not archive into the original's repository: kedge restore --archiving off.")
             lines.append(RecoverySettings.line("archive_mode", "off"))
+            lines.append("# Its subscriptions would use up what the original has not received yet.")
+            lines.append(RecoverySettings.line("max_logical_replication_workers", "0"))
         }
         return lines
     }
@@ -104,7 +109,7 @@ package struct RecoverySettings: Hashable, Sendable {
         var result: [UInt8] = []
         for line in old.split(separator: 0x0A, omittingEmptySubsequences: false) {
             if RecoverySettings.replaced.contains(RecoverySettings.name(of: line))
-                || (archiving == .off && RecoverySettings.name(of: line) == "archive_mode")
+                || (archiving == .off && RecoverySettings.replacedInCopies.contains(RecoverySettings.name(of: line)))
             {
                 result += Array("# ".utf8)
             }

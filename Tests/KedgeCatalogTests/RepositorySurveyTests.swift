@@ -58,6 +58,7 @@ import Testing
         let info = try survey(memory, limit: 500).info
         #expect(info.windows.map { $0.to.lsn < lsn(6) && $0.to.lsn > lsn(5) } == [true])
         #expect(info.suspects.map(\.reason) == [WALFacts.minimalWALReason])
+        #expect(InfoMessage.about(info).first?.error.hint?.hasPrefix("Take a new backup now: ") == true)
         try BackupCatalog(memory.cluster()).commit(
             CommitRecord.sample(
                 #require(Label("20261121T030000Z-full-7k3q")), start: lsn(6, 40), stop: lsn(6, 400),

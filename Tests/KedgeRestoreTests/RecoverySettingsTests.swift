@@ -71,6 +71,7 @@ import Testing
               Recovery_Target_XID = '7'
             restore_command='old'
             archive_mode = 'on'
+            max_logical_replication_workers = 9
             primary_conninfo = 'host=a\u{7f}'
             """
         let text = String(decoding: settings(.immediate, archiving: .off).rewriting(Array(old.utf8)), as: UTF8.self)
@@ -82,14 +83,18 @@ import Testing
                 #   Recovery_Target_XID = '7'
                 # restore_command='old'
                 # archive_mode = 'on'
+                # max_logical_replication_workers = 9
                 primary_conninfo = 'host=a\u{7f}'
                 # Recovery, written by kedge restore
                 restore_command = 'kedge archive-get %f "%p"'
 
                 """))
-        #expect(text.hasSuffix("\narchive_mode = 'off'\n"))
+        #expect(text.contains("\narchive_mode = 'off'\n"))
+        // A copy takes no changes from the original's publishers either.
+        #expect(text.hasSuffix("\nmax_logical_replication_workers = '0'\n"))
         let kept = settings(.immediate).rewriting(Array("archive_mode = 'on'\n".utf8))
         #expect(String(decoding: kept, as: UTF8.self).hasPrefix("archive_mode = 'on'\n# Recovery"))
+        #expect(!String(decoding: kept, as: UTF8.self).contains("max_logical_replication_workers"))
         #expect(String(decoding: settings(.none).rewriting([]), as: UTF8.self).hasPrefix("# Recovery"))
     }
 
