@@ -206,7 +206,7 @@ private final class Transfer {
         bodyCount = body.reduce(0) { $0 + $1.count }
     }
 
-    var isStopped: Bool { interruption.signal != nil }
+    var isStopped: Bool { interruption.isRequested }
 
     func response(status: Int) -> HTTPResponse {
         HTTPResponse(

@@ -18,6 +18,42 @@ import Testing
         }
         #expect(store.memory.contents.count == 1)
     }
+
+    @Test("a listing that goes in a circle of several pages is an error (lesson 19)")
+    func circlesOfPages() throws {
+        // Pages lead from "a" to "b" to "c" and back to "a"; nobody asks for ever.
+        let paper = try PaperObjectStore { request, number in
+            guard number < 20 else { return .answer(403) }
+            let keys = ["continuation-token", "key-marker", "start-after"]
+            let old = ["a", "b", "c"].firstIndex { token in
+                keys.contains { request.target.contains("\($0)=\(token)") }
+            }
+            let next = ["a", "b", "c"][old.map { ($0 + 1) % 3 } ?? 0]
+            let (root, tokens) =
+                request.target.contains("uploads")
+                ? (
+                    "ListMultipartUploadsResult",
+                    "<NextKeyMarker>\(next)</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>"
+                )
+                : (
+                    "ListBucketResult",
+                    "<NextContinuationToken>\(next)</NextContinuationToken><Contents><Key>\(next)</Key></Contents>"
+                )
+            return .answer(
+                200, headers: [("content-type", "application/xml")],
+                body: Array("<\(root)><IsTruncated>true</IsTruncated>\(tokens)</\(root)>".utf8))
+        }
+        let store = S3Store(try paper.settings(prefix: "p"), conditionalPut: true)
+        for list in [
+            { _ = try store.listDirectories(below: nil, after: nil, limit: 5) },
+            { _ = try store.list(below: nil, after: nil, limit: 5) },
+            { _ = try store.removeAbandonedWrites(before: Timestamp(microseconds: 0)) },
+        ] as [() throws -> Void] {
+            let error = #expect(throws: KedgeError.self) { try list() }
+            #expect(error?.detail == "The store says that there are more but does not show them.")
+        }
+        #expect(paper.requests.count == 12)
+    }
 }
 
 /// Says of every page that there is another one after the same name.

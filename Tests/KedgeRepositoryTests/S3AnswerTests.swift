@@ -141,4 +141,18 @@ import Testing
         #expect(throws: KedgeError.self) { try store.confirmConditionalPut(random: SystemRandomSource()) }
         #expect(paper.requests.count > 2 && paper.objects.isEmpty)
     }
+
+    @Test("whatever asks to stop ends a transfer that is under way, a signal or a reason of our own")
+    func stopped() throws {
+        for reason in [nil, KedgeError(.databaseUnavailable, "the session is gone")] {
+            let interruption = Interruption(within: Interruption())
+            let paper = try PaperObjectStore { _, _ in
+                if let reason { interruption.stop(because: reason) } else { interruption.request(signal: 15) }
+                return .silence
+            }
+            let store = S3Store(try paper.settings(interruption: interruption), conditionalPut: true)
+            let error = #expect(throws: KedgeError.self) { try store.status(of: "a") }
+            #expect(error?.code == reason?.code ?? .interrupted)
+        }
+    }
 }

@@ -14,6 +14,7 @@ extension S3Store {
         precondition(limit > 0, "a page holds at least one object")
         var entries: [ListEntry] = []
         var position = after.map { client.location.key(of: $0) }
+        var seen = Set(position.map { [$0] } ?? [])
         while true {
             let page = try listPage(below: directory, after: position, limit: limit)
             for object in page.answer.children("Contents") {
@@ -27,7 +28,7 @@ extension S3Store {
             guard page.isTruncated else { return ListPage(entries: entries, next: nil) }
             if !entries.isEmpty { return ListPage(entries: entries, next: entries.last?.name) }
             // A page of strangers, or one that was there before.
-            guard let last = page.lastKey, last != position else { throw endlessListing() }
+            guard let last = page.lastKey, seen.insert(last).inserted else { throw endlessListing() }
             position = last
         }
     }
@@ -58,6 +59,7 @@ extension S3Store {
     private func allDirectories(below directory: ObjectName?) throws(KedgeError) -> Set<ObjectName> {
         var names: Set<ObjectName> = []
         var token: String?
+        var seen: Set<String> = []
         while true {
             let page = try listPage(below: directory, after: nil, limit: 1000, delimiter: "/", token: token)
             for element in page.answer.children("CommonPrefixes") {
@@ -68,7 +70,7 @@ extension S3Store {
             }
             guard page.isTruncated else { return names }
             let next = page.answer.text(of: "NextContinuationToken") ?? ""
-            guard !next.isEmpty, next != token else { throw endlessListing() }
+            guard !next.isEmpty, seen.insert(next).inserted else { throw endlessListing() }
             token = next
         }
     }
@@ -76,6 +78,7 @@ extension S3Store {
     package func removeAbandonedWrites(before moment: Timestamp) throws(KedgeError) -> Int {
         var removed = 0
         var marker: (key: String, upload: String)?
+        var seen: Set<[String]> = []
         while true {
             var query = [("uploads", ""), ("prefix", client.location.directoryKey(nil))]
             if let marker { query += [("key-marker", marker.key), ("upload-id-marker", marker.upload)] }
@@ -94,8 +97,9 @@ extension S3Store {
                 removed += 1
             }
             guard answer.text(of: "IsTruncated") == "true", let key = answer.text(of: "NextKeyMarker"),
-                let upload = answer.text(of: "NextUploadIdMarker"), marker.map({ $0 != (key, upload) }) ?? true
+                let upload = answer.text(of: "NextUploadIdMarker")
             else { return removed }
+            guard seen.insert([key, upload]).inserted else { throw endlessListing() }
             marker = (key, upload)
         }
     }
