@@ -82,8 +82,8 @@ package struct InfoMessage: Sendable {
             KedgeError(
                 .walSuspect, "WAL segment \"\(suspect.file)\" is suspect: recovery may not get beyond \(suspect.lsn)",
                 detail: suspect.reason.isEmpty ? nil : "\(suspect.reason)\(suspect.reason.hasSuffix(".") ? "" : ".")",
-                hint: (suspect.reason == WALFacts.minimalWALReason ? "T" : "Check the disk under pg_wal, and t")
-                    + "ake a new backup now: it matters until there is one that began after \(suspect.lsn).")
+                hint: (suspect.reason == WALFacts.minimalWALReason ? "" : "Check the disk under pg_wal.  ")
+                    + "Take a new backup now: it matters until there is one that began after \(suspect.lsn).")
         }
         if info.hasUnseenSegments {
             messages.append(

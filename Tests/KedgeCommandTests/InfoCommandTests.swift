@@ -229,7 +229,7 @@ import Testing
                          hint: Check the server's disk, and keep an older backup without them.
                 warning  main: WAL segment "000000010000000000000009" is suspect: recovery may not get beyond 0/900050
                          detail: The CRC of a record does not fit its content.
-                         hint: Check the disk under pg_wal, and take a new backup now: it matters until there is one \
+                         hint: Check the disk under pg_wal.  Take a new backup now: it matters until there is one \
                 that began after 0/900050.
                 warning  main: 1 WAL segment(s) are missing on timeline 1: 000000010000000000000005
                          detail: No moment from there to the next backup can be reached.
