@@ -28,10 +28,13 @@ package struct ProofCatalog: Sendable {
 
     /// Stores a proof. Returns it as stored: where another proof has its name, its end is put forward by a second.
     ///
+    /// `latest` is `latestEnd` as it was when the proof was made: a proof never ends before one that was there already,
+    /// or a host whose clock is wrong would tell of damage that an earlier proof seems to have answered.
     /// Throws `already-exists` where a minute of seconds is taken, and what storing throws.
     @discardableResult
-    package func put(_ proof: ProofRecord) throws(KedgeError) -> ProofRecord {
+    package func put(_ proof: ProofRecord, after latest: Timestamp?) throws(KedgeError) -> ProofRecord {
         var proof = proof
+        if let latest, latest > proof.name.time { proof.finished = latest.adding(seconds: 1) }
         for _ in 0..<Self.maximumShift {
             if try cluster.putRecord(proof.jsonValue, .proof, ClusterLayout.proof(proof.name)).outcome == .created {
                 return proof
@@ -42,6 +45,11 @@ package struct ProofCatalog: Sendable {
             .alreadyExists, "cannot store a proof of backup \"\(proof.label)\": there are others of that time",
             detail: "\(Self.maximumShift) names from \"\(proof.name.text)\" back are taken.",
             hint: "Check the clock of this host, and try again.")
+    }
+
+    /// The latest end, in whole seconds, of all proofs of all backups; nil where there is none.
+    package func latestEnd() throws(KedgeError) -> Timestamp? {
+        try names().proofs.values.lazy.flatMap { $0 }.map(\.time).max()
     }
 
     /// The names of all proofs, by label, each oldest first; and objects among them whose name is none.

@@ -6,6 +6,9 @@
 //  4. A failure stays open until a full proof of its own level passes after it.
 //  5. A drill may fail on what a verification called sound. While its failure is open, a verification counts only if
 //     all that it relies on was read after it.
+//
+// What is later is told by the ends of proofs, which `ProofCatalog.put` keeps in the order in which they were stored:
+// the hosts that verify and drill may have clocks of their own.
 
 package import KedgeCore
 

@@ -134,7 +134,8 @@ package struct Drill {
         let run = DrillRun(source, cluster, scratch, options, tools)
         do throws(KedgeError) {
             try run.recoverAndCheckUndisturbed()
-            let proof = try ProofCatalog(cluster).put(run.proof())
+            let proofs = ProofCatalog(cluster)
+            let proof = try proofs.put(run.proof(), after: proofs.latestEnd())
             let kept = try options.isKept ? run.keep() : nil
             if kept == nil { try run.remove() }
             return Outcome(proof: proof, plan: run.plan, warnings: run.warnings, kept: kept)

@@ -272,15 +272,17 @@ struct RepositoryVerifier {
     ) throws(KedgeError) -> (stored: [BackupVerification], error: KedgeError?) {
         let catalog = ProofCatalog(cluster)
         var stored = verified
-        for index in verified.indices {
-            guard let proof = verified[index].proof else { continue }
-            do throws(KedgeError) {
-                stored[index].proof = try catalog.put(proof)
-            } catch {
-                guard error.code != .interrupted else { throw error }
-                for rest in index..<stored.count { stored[rest].proof = nil }
-                return (stored, error)
+        for index in stored.indices { stored[index].proof = nil }
+        do throws(KedgeError) {
+            // Of all backups: they share packs and WAL.
+            let latest = try catalog.latestEnd()
+            for index in verified.indices {
+                guard let proof = verified[index].proof else { continue }
+                stored[index].proof = try catalog.put(proof, after: latest)
             }
+        } catch {
+            guard error.code != .interrupted else { throw error }
+            return (stored, error)
         }
         return (stored, nil)
     }

@@ -102,7 +102,8 @@ package struct VerifyMemory: Sendable {
     }
 
     private mutating func addDoubts(_ proof: ProofRecord) {
-        let time = proof.started
+        // Its end is behind that of every proof that was there; its start is by the clock of its host alone.
+        let time = proof.finished
         if proof.result == .failed { doubts.manifests[proof.manifest] = later(doubts.manifests[proof.manifest], time) }
         let subjects = proof.checks.filter { VerifyFinding.Kind(rawValue: $0.name) != nil }.compactMap(\.subject)
         if subjects.count >= BackupJudge.listedFindings { doubtAll(before: time) }

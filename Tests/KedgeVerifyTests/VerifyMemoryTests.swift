@@ -103,6 +103,40 @@ import Testing
         #expect(try standing(drilled).proof?.level == .drilled && standing(drilled).verified != nil)
     }
 
+    @Test("a host whose clock is wrong hides no damage: what is stored later counts as later", arguments: [-1, 1])
+    func wrongClock(_ sign: Int64) throws {
+        var harness = try VerifyHarness()
+        let record = try harness.backUp()
+        // Another one, whose proofs say nothing about the first but that what they share was read.
+        let twin = try harness.backUp("8zzz")
+        let week = Verify.Reading.notWithin(.seconds(7 * 86_400))
+        let right = harness.time.now()
+        let wrong = right.adding(seconds: sign * 3 * 86_400)
+        let catalog = ProofCatalog(try harness.memory.cluster())
+        func standing(_ record: CommitRecord) throws -> ProofStanding {
+            try catalog.standing(of: record, catalog.names(record.label)).standing
+        }
+        // Sound by the later of the two clocks, damaged by the earlier one.
+        harness.time.set(max(right, wrong))
+        _ = try harness.verify()
+        #expect(try standing(record).verified != nil)
+        let segment: ObjectName = "main/wal/7/00000001/00000000/000000010000000000000002"
+        harness.store.damage(segment) { $0[$0.count / 2] ^= 1 }
+        harness.time.set(min(right, wrong))
+        #expect(try harness.verify(labels: [record.label]).backups.first?.restores == false)
+        #expect(try standing(record).proof == nil && standing(record).failures.count == 1)
+        // By the right clock again it is not remembered as sound, by whatever backup's proof.
+        harness.time.set(max(right, wrong).adding(seconds: 3600))
+        for label in [record.label, twin.label] {
+            #expect(try harness.verify(week, labels: [label]).findings.map(\.object) == [segment.text])
+        }
+        // What was mended is seen to be, though the failure may be of a day that is to come.
+        harness.store.damage(segment) { $0[$0.count / 2] ^= 1 }
+        harness.time.set(min(right, wrong).adding(seconds: 7200))
+        _ = try harness.verify()
+        #expect(try standing(record).failures.isEmpty && standing(record).verified != nil)
+    }
+
     @Test("what a drill failed on that cannot be told any more may be anything", arguments: ProofResult.allCases)
     func unreadableDrill(_ result: ProofResult) throws {
         var harness = try VerifyHarness()

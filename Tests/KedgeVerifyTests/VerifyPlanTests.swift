@@ -119,7 +119,7 @@ import Testing
 
     /// When a proof last said that something is wrong with an object.
     private func doubt(_ proofs: [ProofRecord], _ suffix: String) -> Timestamp? {
-        proofs.filter { $0.checks.contains { $0.subject?.hasSuffix(suffix) == true } }.map(\.started).max()
+        proofs.filter { $0.checks.contains { $0.subject?.hasSuffix(suffix) == true } }.map(\.finished).max()
     }
 
     @Test("what a proof that does not name all leaves open is read again")
