@@ -12,7 +12,8 @@
 //    leads somewhere, and an object is never looked for behind a link.
 // 4. The page cache is left to the database: what was written or read in bulk is dropped from it.
 // 5. Directories that become empty are removed. A writer that loses its directory that way makes it again.
-// 6. Modes are 0640 and 0750 whatever the umask is.
+// 6. Modes are 0640 and 0750 whatever the umask is. What the superuser writes belongs to whom the root belongs: a pin
+//    or a key slot that an administrator stores must not keep out the server's own user, who archives there.
 
 package import KedgeCore
 
@@ -24,6 +25,8 @@ package final class LocalStore: ObjectStore {
     let root: FileDescriptor
     /// Of the root.
     private let device: UInt64
+    /// Who gets what this process writes; nil where it stays its own.
+    private let owner: (user: UInt32, group: UInt32)?
     private let marker: ObjectName?
     private let random: any RandomSource
 
@@ -41,7 +44,9 @@ package final class LocalStore: ObjectStore {
                 .repositoryUnavailable, "could not open repository directory \"\(path)\"",
                 detail: "There is no such directory.", hint: LocalStore.absentRootHint)
         }
-        device = try root.status().device
+        let status = try root.status()
+        device = status.device
+        owner = FileSystem.ownUser == 0 && status.user != 0 ? (status.user, status.group) : nil
         self.marker = marker
         self.random = random
     }
@@ -186,14 +191,25 @@ package final class LocalStore: ObjectStore {
         // Somebody else may remove the empty directory before our file is in it, so try more than once.
         for _ in 1..<LocalStore.maximumDirectoryAttempts {
             do throws(KedgeError) {
-                return try DurableFile(
-                    in: openDirectory(name.parent), mode: LocalStore.fileMode, random: random)
+                return try newFile(in: name.parent)
             } catch  where error.code == .notFound {
                 try confirmRoot(whenLookingFor: name)
                 try createDirectories(to: name)
             }
         }
-        return try DurableFile(in: openDirectory(name.parent), mode: LocalStore.fileMode, random: random)
+        return try newFile(in: name.parent)
+    }
+
+    private func newFile(in directory: ObjectName?) throws(KedgeError) -> DurableFile {
+        let file = try DurableFile(in: openDirectory(directory), mode: LocalStore.fileMode, random: random)
+        try giveToOwner(file.file)
+        return file
+    }
+
+    private func giveToOwner(_ file: borrowing FileDescriptor) throws(KedgeError) {
+        // Some mounts give all files to one user, and allow nobody to change that.
+        guard let owner, try file.status().user != owner.user else { return }
+        try file.setOwner(user: owner.user, group: owner.group)
     }
 
     func publish(
@@ -227,6 +243,7 @@ package final class LocalStore: ObjectStore {
         for directory in name.directories {
             let opened = try openDirectory(directory)
             guard try isNew(opened) else { continue }
+            try giveToOwner(opened)
             try openDirectory(directory.parent).sync()
             try opened.setMode(LocalStore.directoryMode)
         }

@@ -33,6 +33,29 @@ import Testing
         #expect(error?.message == "could not open repository directory \"\(directory("repo"))\"")
     }
 
+    @Test(
+        "what root writes belongs to whom the repository belongs (needs root)", .enabled(if: FileSystem.ownUser == 0))
+    func ownedByTheServersUser() throws {
+        _ = try repository()
+        let (user, group): (UInt32, UInt32) = (65_534, 65_533)
+        try FileDescriptor.open(RawPath(directory("repo")), [.read, .directory]).setOwner(user: user, group: group)
+        let store = try store()
+        #expect(try store.put("key/1/a", ObjectBody([1]), .createOnly) == .created)
+        #expect(try store.put("main/lease/backup", ObjectBody([1]), .createOnly) == .created)
+        #expect(try store.put("main/lease/backup", ObjectBody([2]), .replace) == .created)
+        let upload = try store.beginUpload("main/pack/00/x", expectedBytes: 1)
+        try [UInt8](repeating: 7, count: 100).withBytes { (bytes) throws(KedgeError) in try upload.append(bytes) }
+        #expect(try upload.finish() == .created)
+        for name in [
+            "key", "key/1", "key/1/a", "main", "main/lease", "main/lease/backup", "main/pack", "main/pack/00",
+            "main/pack/00/x",
+        ] {
+            let status = try FileStatus(at: RawPath(directory("repo/" + name)))
+            #expect(status.user == user && status.group == group, "\(name)")
+            #expect(status.mode == (status.kind == .directory ? 0o750 : 0o640), "\(name)")
+        }
+    }
+
     @Test("an empty mount point is unavailable for reading, listing and writing; only the marker is absent")
     func unmounted() throws {
         try LocalStore.createRoot(at: directory("repo"))
