@@ -94,6 +94,9 @@ package final class ClusterRepository: Sendable {
             if let newest = existing.last {
                 try requireName(newest, clusterName, repository)
                 registration.clusterID = newest.clusterID
+                // Their order is that of their times, and the hosts that register may have clocks of their own.
+                let next = Timestamp(microseconds: newest.createdAt.microseconds + 1)
+                registration.createdAt = max(registration.createdAt, next)
             }
             let relative = ClusterLayout.registration(registration.systemIdentifier)
             let sealed = try SealedObject.seal(

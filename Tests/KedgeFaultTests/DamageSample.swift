@@ -69,9 +69,14 @@ struct DamageSample {
             if name == "other" { registration.clusterID = otherID }
             let cluster = try ClusterRepository.register(registration, in: opened).cluster
             // The system before pg_upgrade: registered earlier, so never the one that is restored by itself.
+            registration.clusterID = cluster.clusterID
             registration.systemIdentifier = SystemIdentifier(6)
             registration.createdAt = registration.createdAt.adding(seconds: -1000)
-            _ = try ClusterRepository.register(registration, in: opened)
+            let older = ClusterLayout.registration(registration.systemIdentifier)
+            let sealed = try SealedObject.seal(
+                .registration, name: ScopedName(scope: opened.identity.id, name: older.text),
+                contents: Array(registration.jsonValue.compactText.utf8), keyRing: opened.keyRing, random: random)
+            _ = try store.put(cluster.name(older), ObjectBody(sealed), .createOnly)
             try Self.fill(cluster)
             try lease(cluster)
         }

@@ -150,6 +150,22 @@ import Testing
         #expect(throws: KedgeError.self) { try upgraded.registration(of: SystemIdentifier(9)) }
     }
 
+    @Test("the system that is registered last is the newest, whatever the clocks of the hosts say")
+    func registeredByAnotherClock() throws {
+        try create(secret)
+        let repository = try Repository.open(store, settings(secret), for: .write)
+        var ahead = Self.registration(7)
+        ahead.createdAt = ahead.createdAt.adding(seconds: 30 * 86_400)
+        _ = try ClusterRepository.register(ahead, in: repository)
+        for system in UInt64(1)...3 {
+            let (cluster, isNew) = try ClusterRepository.register(Self.registration(system), in: repository)
+            #expect(isNew && cluster.newestRegistration.systemIdentifier == SystemIdentifier(system))
+        }
+        let reopened = try ClusterRepository.open(repository, clusterName: "main")
+        #expect(reopened.registrations.map(\.systemIdentifier.number) == [7, 1, 2, 3])
+        #expect(reopened.registrations.first?.createdAt == ahead.createdAt)
+    }
+
     @Test("a place without kedge.json is no repository, and says so")
     func noRepository() {
         let error = #expect(throws: KedgeError.self) { try Repository.open(store, settings(nil), for: .read) }
