@@ -10,14 +10,18 @@ let strict: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
+/// What ends up in the program: without regular expressions, which every start would pay for (docs/decisions/0001).
+let shipped: [SwiftSetting] =
+    strict + [.unsafeFlags(["-Xfrontend", "-disable-implicit-string-processing-module-import"])]
+
 /// A Swift module of the product.
 func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .target(name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: strict)
+    .target(name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: shipped)
 }
 
 /// The one Swift module that owns the handles of one C library.
 func owner(_ name: String, of library: Target.Dependency) -> Target {
-    .target(name: name, dependencies: [library, "KedgeCore"], swiftSettings: strict)
+    .target(name: name, dependencies: [library, "KedgeCore"], swiftSettings: shipped)
 }
 
 /// A test target that mirrors one module.
@@ -29,8 +33,10 @@ let package = Package(
     name: "kedge",
     products: [.executable(name: "kedge", targets: ["kedge"])],
     targets: [
-        // The command
-        .executableTarget(name: "kedge", dependencies: ["KedgeCommand", "KedgeCore"], swiftSettings: strict),
+        // The command. Its main runs on the main thread and need not ask whether it does, which takes the runtime of tasks.
+        .executableTarget(
+            name: "kedge", dependencies: ["KedgeCommand", "KedgeCore"],
+            swiftSettings: shipped + [.unsafeFlags(["-Xfrontend", "-disable-dynamic-actor-isolation"])]),
         module(
             "KedgeCommand",
             [
@@ -70,7 +76,7 @@ let package = Package(
         owner("Zlib", of: "CZlib"),
         owner("LZ4", of: "CLZ4"),
         owner("Zstd", of: "CZstd"),
-        .target(name: "XXHash", dependencies: ["CXXHash", "CArithmetic", "KedgeCore"], swiftSettings: strict),
+        .target(name: "XXHash", dependencies: ["CXXHash", "CArithmetic", "KedgeCore"], swiftSettings: shipped),
         // C
         .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
@@ -85,7 +91,7 @@ let package = Package(
         // What scripts/bench.sh holds kedge against
         .executableTarget(
             name: "codec-only", dependencies: ["KedgePostgres", "KedgeCodec", "KedgeCore"], path: "Benchmarks/CodecOnly",
-            swiftSettings: strict),
+            swiftSettings: shipped),
         // Tests
         .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(

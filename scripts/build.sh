@@ -53,5 +53,10 @@ for product in "${products[@]}"; do
         echo "build.sh: build/$product needs more than libm and libc: $needs" >&2
         exit 1
     }
+    # Its queues' names: somebody uses tasks or their clocks, and every start pays for that.
+    if [ "$product" = kedge ] && grep -q 'com\.apple\.root\.default-qos' build/kedge; then
+        echo "build.sh: build/kedge has libdispatch in it (docs/decisions/0001-one-static-binary.md)" >&2
+        exit 1
+    fi
     echo "build/$product"
 done

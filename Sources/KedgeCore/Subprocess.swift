@@ -79,7 +79,7 @@ package struct Subprocess: Sendable {
         output.closeWriteEnd()
         errors.closeWriteEnd()
         var collector = Collector(program: name, limitBytes: outputLimitBytes, interruption: interruption)
-        let deadline = timeout.map { ContinuousClock.now + $0 }
+        let deadline = timeout.map(Deadline.init)
         try collector.collect(output, errors, until: child, deadline: deadline)
         guard let status = try child.wait() else {
             throw KedgeError(.defect, "could not learn how program \"\(name)\" ended")
@@ -182,13 +182,13 @@ package struct RunningProcess: ~Copyable {
     /// Waits until the child ends, or until `timeout` has passed: then nil.
     package mutating func wait(timeout: Duration? = nil) throws(KedgeError) -> Subprocess.Status? {
         if let status { return status }
-        let deadline = timeout.map { ContinuousClock.now + $0 }
+        let deadline = timeout.map(Deadline.init)
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         while true {
             let ready = poll(&entry, 1, pollMilliseconds(until: deadline))
             if ready > 0 { break }
             if ready < 0 && errno != EINTR { throw systemError("wait for program", RawPath(name), errno: errno) }
-            if let deadline, ContinuousClock.now >= deadline { return nil }
+            if let deadline, deadline.hasPassed { return nil }
         }
         var word: Int32 = 0
         while waitpid(id, &word, 0) < 0 {
@@ -254,7 +254,7 @@ private struct Collector {
 
     mutating func collect(
         _ outputPipe: borrowing OutputPipe, _ errorPipe: borrowing OutputPipe, until child: borrowing RunningProcess,
-        deadline: ContinuousClock.Instant?
+        deadline: Deadline?
     ) throws(KedgeError) {
         // A negative descriptor is ignored by poll: that is how a finished stream is left out.
         var entries = [outputPipe.readEnd, errorPipe.readEnd, child.descriptor]
@@ -271,7 +271,7 @@ private struct Collector {
             // What the child wrote before it ended lay in the pipes by then and has just been read.
             if hasEnded { return }
             try interruption?.checkpoint()
-            if let deadline, ContinuousClock.now >= deadline {
+            if let deadline, deadline.hasPassed {
                 throw KedgeError(
                     .timeout, "could not wait for program \"\(program)\" any longer",
                     detail: "It was still running when its time was over, and has been killed.",
@@ -312,13 +312,30 @@ private struct OwnedDescriptor: ~Copyable {
     }
 }
 
-/// The argument of poll(2) for a deadline: rounded up, so that no loop spins; -1 for none.
-private func pollMilliseconds(until deadline: ContinuousClock.Instant?) -> Int32 {
-    guard let deadline else { return -1 }
-    let left = (deadline - ContinuousClock.now).components
-    guard left.seconds >= 0, left.attoseconds >= 0 else { return 0 }
-    return Int32(min(left.seconds, 86_400) * 1000 + left.attoseconds / 1_000_000_000_000_000 + 1)
+/// When a program's time is over. Not `ContinuousClock`'s: that brings the runtime of tasks and libdispatch into every
+/// start of ours (docs/decisions/0001).
+private struct Deadline {
+    private let nanoseconds: UInt64
+
+    init(_ timeout: Duration) {
+        let (seconds, attoseconds) = max(timeout, .zero).components
+        // A century is long enough, and can't overflow.
+        let wait = UInt64(min(seconds, 3_000_000_000)) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+        nanoseconds = SystemTimeSource().monotonicNanoseconds() + wait
+    }
+
+    var hasPassed: Bool { SystemTimeSource().monotonicNanoseconds() >= nanoseconds }
+
+    /// Until then, rounded up, so that no loop spins; a day at most.
+    var milliseconds: Int32 {
+        let now = SystemTimeSource().monotonicNanoseconds()
+        guard now < nanoseconds else { return 0 }
+        return Int32(min((nanoseconds - now) / 1_000_000, 86_400_000) + 1)
+    }
 }
+
+/// The argument of poll(2) for a deadline; -1 for none.
+private func pollMilliseconds(until deadline: Deadline?) -> Int32 { deadline?.milliseconds ?? -1 }
 
 /// Calls `body` with a NULL-terminated array of C strings that lives as long as the call.
 private func withCStrings<Result>(

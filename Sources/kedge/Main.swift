@@ -5,7 +5,8 @@ import KedgeCore
 
 @main
 struct Main {
-    static func main() {
+    // Of no actor: that would bring the runtime of tasks and libdispatch into every start (docs/decisions/0001).
+    nonisolated static func main() {
         StandardStream.occupyMissing()
         FileSystem.keepRightsOfOwner()
         let forced = ForcedEnd(words: Array(CommandLine.arguments.dropFirst()))
