@@ -106,9 +106,31 @@ package final class ClusterRepository: Sendable {
             // Another host that registered it first has won: what it wrote is read below.
             let name = try absolute(relative, in: directory)
             isNew = try repository.store.put(name, ObjectBody(sealed), .createOnly) == .created
+            if isNew { try requireOneCluster(name, directory, repository) }
             if !isNew { try repository.store.makeDurable(name) }
         }
         return (try open(repository, clusterName: registration.name), isNew)
+    }
+
+    /// Takes the registration that was stored just now as `name` back where another host was the first to register
+    /// another system under the cluster's name at the same moment: each chose an id for the cluster, and with two of
+    /// them nobody could use it. Nothing was stored with ours yet. Throws `wal-foreign` then.
+    private static func requireOneCluster(
+        _ name: ObjectName, _ directory: ObjectName, _ repository: Repository
+    ) throws(KedgeError) {
+        do throws(KedgeError) {
+            _ = try readRegistrations(repository, directory)
+        } catch {
+            guard error.code == .damaged else { throw error }
+            if let failure = try repository.store.remove([name]).first { throw failure.error }
+            throw KedgeError(
+                .walForeign,
+                "could not register cluster \"\(directory)\" in repository \"\(repository.name)\": another database "
+                    + "system was registered under that name just now",
+                detail: "This one is not registered. \(error.detail ?? "")",
+                hint: "If two servers share this configuration by mistake, give each cluster a name of its own; then "
+                    + "run the command again.")
+        }
     }
 
     /// The newest registration of `system`. Throws `wal-foreign` if that system is not registered here.

@@ -150,6 +150,31 @@ import Testing
         #expect(throws: KedgeError.self) { try upgraded.registration(of: SystemIdentifier(9)) }
     }
 
+    @Test("of two systems that are registered at once under one name one gives way, and the cluster stays usable")
+    func registeredAtOnce() throws {
+        try create(secret)
+        let (settings, store) = (settings(secret), store)
+        // What another host stores between our look and our put.
+        let racing = FaultyStore(store) { operation in
+            if operation.kind == .put, operation.name == "main/system/7" {
+                let other = try? Repository.open(store, settings, for: .write)
+                _ = other.map { try? ClusterRepository.register(Self.registration(8), in: $0) }
+            }
+            return nil
+        }
+        let own = try Repository.open(racing, settings, for: .write)
+        let error = #expect(throws: KedgeError.self) {
+            try ClusterRepository.register(Self.registration(7), in: own)
+        }
+        #expect(error?.code == .walForeign)
+        let repository = try Repository.open(store, settings, for: .write)
+        let cluster = try ClusterRepository.open(repository, clusterName: "main")
+        #expect(cluster.registrations.map(\.systemIdentifier.number) == [8])
+        // By itself it joins the other, as every later one does.
+        let (joined, isNew) = try ClusterRepository.register(Self.registration(7), in: repository)
+        #expect(isNew && joined.clusterID == cluster.clusterID)
+    }
+
     @Test("the system that is registered last is the newest, whatever the clocks of the hosts say")
     func registeredByAnotherClock() throws {
         try create(secret)
