@@ -133,9 +133,18 @@ if [ "$tier" != quick ]; then
     step "server tier: PostgreSQL ${versions[*]}"
     skipped=()
     if [ "$tier" = default ] && [ -z "$filter" ]; then
-        # Modules that have nothing for servers to do: the quick tier has just run them, and no variable changes what they do.
+        # Modules and suites that have nothing for servers to do: the quick tier has just run them, and no variable changes what
+        # they do.
+        needs='serversAreEnabled|KEDGE_TEST_S3|KedgeBinary'
         for module in Tests/*Tests; do
-            grep -rqE 'serversAreEnabled|KEDGE_TEST_S3|KedgeBinary' "$module" || skipped+=(--skip "^${module#Tests/}\.")
+            name=${module#Tests/}
+            grep -rqE "$needs" "$module" || {
+                skipped+=(--skip "^$name\.")
+                continue
+            }
+            while read -r suite; do
+                skipped+=(--skip "^$name\.$suite/")
+            done < <(grep -LE "$needs" "$module"/*Tests.swift | xargs -r grep -ohE '(struct|class) \w+Tests\b' | cut -d ' ' -f 2)
         done
     fi
     run_tests "server tier (PostgreSQL ${versions[*]})" "${skipped[@]}"
