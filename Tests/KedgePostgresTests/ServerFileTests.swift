@@ -163,8 +163,11 @@ struct ServerFileTests {
         arguments: promotions)
     func promotion(_ installation: PostgresInstallation, action: String) throws {
         let archive = try TemporaryDirectory()
+        // A copy that the immediate stop below cuts must not lie in the archive.
+        let half = try TemporaryDirectory()
+        let command = "cp %p \(half.path)/%f && mv \(half.path)/%f \(archive.path)/%f"
         let server = try server(
-            installation, ["archive_mode = on", "archive_command = 'cp %p \(archive.path)/%f'", "wal_keep_size = 1GB"])
+            installation, ["archive_mode = on", "archive_command = '\(command)'", "wal_keep_size = 1GB"])
         try server.start()
         let copy = try TemporaryDirectory()
         try server.tool(
