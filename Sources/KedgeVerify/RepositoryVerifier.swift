@@ -66,7 +66,7 @@ struct RepositoryVerifier {
         return RepositoryVerification(
             name: cluster.repository.name, location: cluster.repository.store.location, scope: plan.scope,
             started: started, backups: verified, findings: found, unlistedFindings: dropped, totals: totals,
-            removed: removed.sorted(), proofError: proofError)
+            hasUnread: findings.hasUnread, removed: removed.sorted(), proofError: proofError)
     }
 
     /// The full name of an object, as findings give it.
@@ -201,7 +201,6 @@ struct RepositoryVerifier {
     }
 
     private func add(_ object: String, _ error: KedgeError, _ label: Label, _ cost: String) {
-        if findings.contains(object) { return findings.cost(of: object, label, cost) }
         findings.add(
             VerifyFinding(
                 kind: .init(of: error), object: object, error: error, backups: [label], costs: [cost]))
@@ -228,7 +227,6 @@ struct RepositoryVerifier {
         let present = try listBackups()
         for record in present.unreadable {
             let object = ClusterLayout.commitRecord(label: record.name).map(fullName) ?? record.name
-            guard !findings.contains(object) else { continue }
             findings.add(
                 VerifyFinding(
                     kind: .init(of: record.error), object: object, error: record.error,

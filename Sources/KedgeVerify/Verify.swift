@@ -132,6 +132,8 @@ package struct RepositoryVerification: Sendable {
     /// Findings beyond those listed, none of them damage.
     package let unlistedFindings: Int
     package let totals: VerifyTotals
+    /// Whether something could not be read: an object, or part of one that is listed as damaged.
+    package let hasUnread: Bool
     /// Backups that were removed while they were read.
     package let removed: [Label]
     /// Why not all proofs could be stored; nil where they were.
@@ -140,8 +142,7 @@ package struct RepositoryVerification: Sendable {
     package var isDamaged: Bool { findings.contains { $0.kind.isDamage } }
     /// Whether everything could be read, and every proof be stored.
     package var isComplete: Bool {
-        proofError == nil && !backups.contains { $0.state == .unknown }
-            && !findings.contains { $0.kind == .unreadable }
+        proofError == nil && !hasUnread && !backups.contains { $0.state == .unknown }
     }
 }
 

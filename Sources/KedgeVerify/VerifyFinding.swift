@@ -40,10 +40,10 @@ package struct VerifyFinding: Sendable {
         }
     }
 
-    package let kind: Kind
+    package private(set) var kind: Kind
     /// The object's full name, as it is stored.
     package let object: String
-    package let error: KedgeError
+    package private(set) var error: KedgeError
     /// The backups that refer to it, or that it costs something; sorted.
     package var backups: [Label]
     /// What it costs, a sentence each.
@@ -67,7 +67,14 @@ package struct VerifyFinding: Sendable {
         if let cost { add(cost) }
     }
 
-    fileprivate mutating func add(_ cost: String) {
+    /// Adds what was found of the same object later. What is damaged in one place stays so where another can't be read.
+    fileprivate mutating func add(_ later: VerifyFinding) {
+        if later.kind.isDamage, !kind.isDamage { (kind, error) = (later.kind, later.error) }
+        for label in later.backups { add(label) }
+        for cost in later.costs { add(cost) }
+    }
+
+    private mutating func add(_ cost: String) {
         if costs.count < Self.listedCosts, !costs.contains(cost) { costs.append(cost) }
     }
 }
@@ -78,6 +85,7 @@ final class Findings: Sendable {
         var found: [String: VerifyFinding] = [:]
         var order: [String] = []
         var dropped = 0
+        var hasUnread = false
     }
 
     private let state = Mutex(State())
@@ -85,10 +93,9 @@ final class Findings: Sendable {
     /// Adds a finding; what is known of the object already is added to.
     func add(_ finding: VerifyFinding) {
         state.withLock { state in
-            if var known = state.found[finding.object] {
-                for label in finding.backups { known.add(label) }
-                for cost in finding.costs { known.add(cost) }
-                state.found[finding.object] = known
+            if finding.kind == .unreadable { state.hasUnread = true }
+            if state.found[finding.object] != nil {
+                state.found[finding.object]?.add(finding)
             } else if state.order.count < VerifyFinding.limit || finding.kind.isDamage {
                 state.order.append(finding.object)
                 state.found[finding.object] = finding
@@ -104,6 +111,9 @@ final class Findings: Sendable {
     }
 
     func contains(_ object: String) -> Bool { state.withLock { $0.found[object] != nil } }
+
+    /// Whether something could not be read, be it part of an object that is damaged elsewhere, or not listed any more.
+    var hasUnread: Bool { state.withLock { $0.hasUnread } }
 
     /// In the order in which they were found; and how many more there were that are no damage.
     var all: (findings: [VerifyFinding], dropped: Int) {

@@ -94,6 +94,54 @@ import Testing
         }
     }
 
+    @Test("a damaged pack of which some can't be read either is damaged, and not all is verified")
+    func damagedAndUnreadable() throws {
+        let harness = try VerifyTests.full(true)
+        let cluster = try harness.memory.cluster()
+        let pack = cluster.name(
+            ClusterLayout.pack(try #require(try BackupCatalog(cluster).list().backups.first?.packs.first).id))
+        harness.store.damage(pack) { $0[$0.count / 2] ^= 1 }
+        let whole = try harness.verify()
+        #expect(whole.isDamaged && whole.isComplete)
+        // Frames and the manifest's parts are read in several reads; each fails once.
+        var failures = 0
+        while true {
+            let left = Monitor(failures)
+            let faulty = FaultyStore(harness.store) { operation in
+                guard !operation.kind.isWriting, operation.name == pack.text else { return nil }
+                return left.update { count in
+                    count -= 1
+                    return count == -1 ? .failBefore : nil
+                }
+            }
+            let outcome = try harness.run(harness.options(source: harness.source(faulty)))
+            guard faulty.faultCount > 0 else { break }
+            failures += 1
+            #expect(!outcome.isComplete, "read \(failures): \(outcome)")
+        }
+        #expect(failures > 3)
+    }
+
+    @Test("of one object damage counts more than an error of reading, in either order, and no error is forgotten")
+    func damageAndErrors() throws {
+        let damage = KedgeError(.damaged, "is not what was written")
+        let failure = KedgeError(.inputOutput, "could not read")
+        for errors in [[damage, failure], [failure, damage]] {
+            let findings = Findings()
+            for error in errors { findings.add(VerifyFinding(kind: .init(of: error), object: "a", error: error)) }
+            let found = findings.all.findings
+            #expect(found.map(\.kind) == [.damaged] && found.map(\.error.code) == [.damaged])
+            #expect(findings.hasUnread)
+        }
+        let findings = Findings()
+        for number in 0..<VerifyFinding.limit {
+            findings.add(VerifyFinding(kind: .surplus, object: "\(number)", error: KedgeError(.notFound, "surplus")))
+        }
+        #expect(!findings.hasUnread)
+        findings.add(VerifyFinding(kind: .unreadable, object: "a", error: failure))
+        #expect(findings.hasUnread && findings.all.dropped == 1)
+    }
+
     /// Verifies with some objects that can't be read.
     private func verify(
         _ harness: VerifyHarness, unreadable: Set<ObjectName>
