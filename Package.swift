@@ -113,8 +113,8 @@ let package = Package(
         tests(
             "KedgeCommandTests",
             [
-                "KedgeCommand", "KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository", "KedgePostgres",
-                "KedgeCodec", "KedgeCore",
+                "KedgeCommand", "KedgeVerify", "KedgeArchive", "KedgeBackup", "KedgeCatalog", "KedgeRepository",
+                "KedgePostgres", "KedgeCodec", "KedgeCore",
             ]),
         tests("KedgeCoreTests", ["KedgeCore", "CArithmetic", "CTestSupport"]),
         tests(

@@ -19,7 +19,8 @@ enum VerifyCommand {
                 + "wrong with it, or a drill of the backup failed since; --full reads all. A repository that was "
                 + "copied from another holds the proofs of the original: begin with --full there.",
             "Exit status 3 means damage, and every damaged object is named with what it costs. What could not be "
-                + "read is no damage: the exit status is then 1, and nothing that rests on it is proven.",
+                + "read is no damage: the exit status is then 1, and nothing that rests on it is proven. It is 1 also "
+                + "where a repository has no backup: nothing could be restored from it.",
         ],
         options: [
             .value("backup", "LABEL", "Verify this backup only. May be repeated.", isRepeatable: true),
@@ -87,7 +88,8 @@ enum VerifyCommand {
 
     // MARK: - The outcome
 
-    /// What a verification is to people and programs. Status 3 with damage, else 1 where something was not read.
+    /// What a verification is to people and programs. Status 3 with damage, else 1 where something was not read, or
+    /// there was nothing to verify.
     static func result(_ outcome: Verify.Outcome) throws(KedgeError) -> CommandResult {
         // Of one repository alone, the reason is the command's own error.
         if outcome.repositories.count == 1, case .failure(let error) = outcome.repositories[0].result { throw error }
@@ -129,6 +131,7 @@ enum VerifyCommand {
     private static let listedInformation = 10
 
     private static func head(_ verification: RepositoryVerification) -> String {
+        guard verification.standing != .nothing else { return nothing(verification) }
         let totals = verification.totals
         let bytes = totals.packs.readBytes + totals.walFiles.readBytes
         let seconds = Double(max(totals.milliseconds, 1)) / 1000
@@ -146,7 +149,18 @@ enum VerifyCommand {
     }
 
     private static func standing(_ verification: RepositoryVerification) -> String {
-        verification.isDamaged ? "DAMAGED" : verification.isComplete ? "sound" : "NOT ALL VERIFIED"
+        switch verification.standing {
+        case .damaged: "DAMAGED"
+        case .incomplete: "NOT ALL VERIFIED"
+        case .nothing: "NOTHING TO VERIFY"
+        case .sound: "sound"
+        }
+    }
+
+    private static func nothing(_ verification: RepositoryVerification) -> String {
+        let reason = verification.removed.isEmpty ? "there is no backup" : "there is no backup any more"
+        return "repository \(verification.name): \(standing(verification)): \(reason), and nothing can be restored "
+            + "from here before \"kedge backup\" has made one"
     }
 
     private static func sentence(_ backup: BackupVerification, _ scope: VerifyScope) -> String {
@@ -201,7 +215,7 @@ enum VerifyCommand {
             if case .sample(let parts, _) = verification.scope { sample = .int(parts) }
             return [
                 "name": .string(verification.name),
-                "status": verification.isDamaged ? "damaged" : verification.isComplete ? "sound" : "incomplete",
+                "status": .string(verification.standing.rawValue),
                 "location": .string(verification.location), "started": .string(verification.started.description),
                 "samplePartsPerMillion": sample, "backups": .array(verification.backups.map(json)),
                 "findings": .array(verification.findings.map(json)),

@@ -84,10 +84,14 @@ package struct Verify: Sendable {
             }
         }
 
-        /// Whether everything could be read, and every proof be stored.
+        /// Whether every repository had something to verify, all of which could be read, and every proof be stored.
         package var isComplete: Bool {
             repositories.allSatisfy {
-                if case .success(let verification) = $0.result { verification.isComplete } else { false }
+                if case .success(let verification) = $0.result {
+                    verification.isComplete && verification.standing != .nothing
+                } else {
+                    false
+                }
             }
         }
     }
@@ -143,6 +147,19 @@ package struct RepositoryVerification: Sendable {
     /// Whether everything could be read, and every proof be stored.
     package var isComplete: Bool {
         proofError == nil && !hasUnread && !backups.contains { $0.state == .unknown }
+    }
+
+    /// In a word, what a verification says of the repository: the first of these that holds.
+    package enum Standing: String, Hashable, Sendable {
+        case damaged
+        case incomplete
+        /// There was no backup to verify. Nothing is wrong with what is there, and nothing can be restored from it.
+        case nothing
+        case sound
+    }
+
+    package var standing: Standing {
+        isDamaged ? .damaged : !isComplete ? .incomplete : backups.isEmpty ? .nothing : .sound
     }
 }
 
