@@ -20,7 +20,8 @@ enum VerifyCommand {
                 + "copied from another holds the proofs of the original: begin with --full there.",
             "Exit status 3 means damage, and every damaged object is named with what it costs. What could not be "
                 + "read is no damage: the exit status is then 1, and nothing that rests on it is proven. It is 1 also "
-                + "where a repository has no backup: nothing could be restored from it.",
+                + "where a repository has no backup: nothing could be restored from it. A backup that --backup names "
+                + "is verified in each repository that has it, and one of them suffices.",
         ],
         options: [
             .value("backup", "LABEL", "Verify this backup only. May be repeated.", isRepeatable: true),
@@ -102,6 +103,7 @@ enum VerifyCommand {
                 lines += OutputRenderer.errorLines(error).map { "  " + $0 }
             }
         }
+        lines += outcome.absent.map { "no repository that could be read has backup \($0): see \"kedge info\"" }
         let status: Int32 = outcome.isDamaged ? 3 : outcome.isComplete ? 0 : 1
         return CommandResult(
             lines: lines, json: ["repositories": .array(outcome.repositories.map(json))], status: status)
@@ -111,6 +113,7 @@ enum VerifyCommand {
 
     private static func text(_ verification: RepositoryVerification) -> [String] {
         var lines = [head(verification)]
+        if !verification.backups.isEmpty { lines += verification.absent.map { "  \($0) is not in this repository" } }
         lines += verification.backups.map { "  " + sentence($0, verification.scope) }
         func isTold(_ finding: VerifyFinding) -> Bool { finding.kind.isDamage || finding.kind == .unreadable }
         for finding in verification.findings where isTold(finding) { lines += text(finding) }
@@ -158,6 +161,10 @@ enum VerifyCommand {
     }
 
     private static func nothing(_ verification: RepositoryVerification) -> String {
+        if verification.lacksWhatWasAsked {
+            let labels = verification.absent.map(\.text).joined(separator: ", ")
+            return "repository \(verification.name): nothing verified: it has no backup \(labels)"
+        }
         let reason = verification.removed.isEmpty ? "there is no backup" : "there is no backup any more"
         return "repository \(verification.name): \(standing(verification)): \(reason), and nothing can be restored "
             + "from here before \"kedge backup\" has made one"
@@ -222,6 +229,7 @@ enum VerifyCommand {
                 "unlistedFindings": .int(verification.unlistedFindings),
                 "proofError": verification.proofError.map { OutputRenderer.errorMembers($0) } ?? .null,
                 "removed": .array(verification.removed.map { .string($0.text) }),
+                "absent": .array(verification.absent.map { .string($0.text) }),
                 "packs": json(verification.totals.packs), "walFiles": json(verification.totals.walFiles),
                 "milliseconds": .int(verification.totals.milliseconds),
             ]

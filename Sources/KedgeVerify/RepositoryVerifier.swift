@@ -32,13 +32,17 @@ struct RepositoryVerifier {
     private var progress: WorkProgress { tools.progress }
     private var interruption: Interruption { tools.interruption }
 
-    /// Throws `interrupted`, `not-found` for a backup that there is none of, and what reading throws where no object is
-    /// to blame. No proof was stored then, unless storing one is what failed.
+    /// Throws `interrupted`, `not-found` for a backup that there is none of in the only repository, and what reading
+    /// throws where no object is to blame. No proof was stored then, unless storing one is what failed.
     func run() throws(KedgeError) -> RepositoryVerification {
         let started = tools.time.now()
         let clock = tools.time.monotonicNanoseconds()
         progress.begin("listing")
-        let backups = try selectBackups()
+        let (backups, absent) = try selectBackups()
+        // Of what was asked for nothing is here, and what else is here nobody wants to know.
+        guard !backups.isEmpty || absent.isEmpty else {
+            return verification(scope(started), started, absent: absent)
+        }
         let listing = try RepositoryListing(cluster, interruption: interruption)
         let scope = scope(started)
         var since: Timestamp?
@@ -62,11 +66,19 @@ struct RepositoryVerifier {
         try interruption.checkpoint()
         let proofError: KedgeError?
         (verified, proofError) = try store(verified)
+        return verification(
+            plan.scope, started, verified, totals, removed: removed.sorted(), absent: absent, proofError)
+    }
+
+    private func verification(
+        _ scope: VerifyScope, _ started: Timestamp, _ backups: [BackupVerification] = [],
+        _ totals: VerifyTotals = VerifyTotals(), removed: [Label] = [], absent: [Label], _ proofError: KedgeError? = nil
+    ) -> RepositoryVerification {
         let (found, dropped) = findings.all
         return RepositoryVerification(
-            name: cluster.repository.name, location: cluster.repository.store.location, scope: plan.scope,
-            started: started, backups: verified, findings: found, unlistedFindings: dropped, totals: totals,
-            hasUnread: findings.hasUnread, removed: removed.sorted(), proofError: proofError)
+            name: cluster.repository.name, location: cluster.repository.store.location, scope: scope,
+            started: started, backups: backups, findings: found, unlistedFindings: dropped, totals: totals,
+            hasUnread: findings.hasUnread, removed: removed, absent: absent, proofError: proofError)
     }
 
     /// The full name of an object, as findings give it.
@@ -74,7 +86,8 @@ struct RepositoryVerifier {
 
     // MARK: - Choosing
 
-    private func selectBackups() throws(KedgeError) -> [CommitRecord] {
+    /// The backups to verify, and the labels of those that were asked for and that another repository may have.
+    private func selectBackups() throws(KedgeError) -> (backups: [CommitRecord], absent: [Label]) {
         let listing = try listBackups()
         for record in listing.unreadable {
             let object = ClusterLayout.commitRecord(label: record.name).map(fullName) ?? record.name
@@ -88,12 +101,18 @@ struct RepositoryVerifier {
                     kind: kind, object: object, error: record.error, backups: [label],
                     costs: [kind.isDamage ? "Backup \(label) is lost." : Self.unknown(label)]))
         }
-        guard !options.labels.isEmpty else { return listing.backups }
+        guard !options.labels.isEmpty else { return (listing.backups, []) }
         var chosen: [CommitRecord] = []
-        for label in options.labels where !chosen.contains(where: { $0.label == label }) {
-            chosen.append(try listing.backup(label))
+        var absent: [Label] = []
+        for label in options.labels
+        where !chosen.contains(where: { $0.label == label }) && !absent.contains(label) {
+            do throws(KedgeError) {
+                chosen.append(try listing.backup(label))
+            } catch  where error.code == .notFound && options.repositories.count > 1 {
+                absent.append(label)
+            }
         }
-        return chosen
+        return (chosen, absent)
     }
 
     private func listBackups() throws(KedgeError) -> CatalogListing {

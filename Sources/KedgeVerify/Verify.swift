@@ -15,7 +15,7 @@ package struct Verify: Sendable {
         package var clusterName: String
         /// In the order in which they are read.
         package var repositories: [ConfiguredRepository]
-        /// The backups to verify; empty: all.
+        /// The backups to verify, each in the repositories that have it; empty: all.
         package var labels: [Label]
         package var reading: Reading
         package var workers: Int
@@ -84,15 +84,24 @@ package struct Verify: Sendable {
             }
         }
 
-        /// Whether every repository had something to verify, all of which could be read, and every proof be stored.
+        /// Whether every repository had something to verify, all of which could be read, and every proof be stored. A
+        /// repository that lacks a backup that was asked for is excused where another has it.
         package var isComplete: Bool {
-            repositories.allSatisfy {
-                if case .success(let verification) = $0.result {
-                    verification.isComplete && verification.standing != .nothing
-                } else {
-                    false
+            absent.isEmpty
+                && repositories.allSatisfy {
+                    if case .success(let verification) = $0.result {
+                        verification.isComplete
+                            && (verification.standing != .nothing || verification.lacksWhatWasAsked)
+                    } else {
+                        false
+                    }
                 }
-            }
+        }
+
+        /// The backups that were asked for and that none of the repositories has that could be read.
+        package var absent: [Label] {
+            let read = repositories.compactMap { if case .success(let found) = $0.result { found } else { nil } }
+            return read.first?.absent.filter { label in read.allSatisfy { $0.absent.contains(label) } } ?? []
         }
     }
 
@@ -140,6 +149,8 @@ package struct RepositoryVerification: Sendable {
     package let hasUnread: Bool
     /// Backups that were removed while they were read.
     package let removed: [Label]
+    /// Backups that were asked for and are not here, in that order. Only one of several repositories may lack some.
+    package let absent: [Label]
     /// Why not all proofs could be stored; nil where they were.
     package let proofError: KedgeError?
 
@@ -157,6 +168,9 @@ package struct RepositoryVerification: Sendable {
         case nothing
         case sound
     }
+
+    /// Whether nothing was verified because none of the backups that were asked for is here.
+    package var lacksWhatWasAsked: Bool { backups.isEmpty && removed.isEmpty && !absent.isEmpty }
 
     package var standing: Standing {
         isDamaged ? .damaged : !isComplete ? .incomplete : backups.isEmpty ? .nothing : .sound

@@ -61,6 +61,44 @@ import Testing
         #expect(try statuses(both) == ["sound", "nothing"])
     }
 
+    @Test("a backup that was asked for is verified where it is: failed is where none has it, or a repository is away")
+    func oneOfTwo() throws {
+        let (main, offsite) = (try repository("main", "aaaa"), try repository("offsite", "bbbb"))
+        for (wanted, found) in [("aaaa", 0), ("bbbb", 1)] {
+            let label = try label(wanted)
+            let result = try verify([main, offsite], labels: [label])
+            #expect(result.status == 0, "\(result.lines)")
+            #expect(try statuses(result) == (found == 0 ? ["sound", "nothing"] : ["nothing", "sound"]))
+            let other = found == 0 ? "offsite" : "main"
+            #expect(result.lines.contains("repository \(other): nothing verified: it has no backup \(label)"))
+        }
+        // Each has one of two.
+        let both = try verify([main, offsite], labels: [label("aaaa"), label("bbbb"), label("aaaa")])
+        #expect(both.status == 0, "\(both.lines)")
+        #expect(try statuses(both) == ["sound", "sound"])
+        #expect(both.lines.filter { $0.hasSuffix(" is not in this repository") }.count == 2)
+        // None has it, whatever else was verified.
+        let unknown = try label("zzzz")
+        for labels in [[unknown], [unknown, try label("aaaa")]] {
+            let result = try verify([main, offsite], labels: labels)
+            #expect(result.status == 1, "\(result.lines)")
+            #expect(result.lines.last == "no repository that could be read has backup \(unknown): see \"kedge info\"")
+        }
+        // One could not be asked.
+        let away = ConfiguredRepository(
+            name: "away", source: .failure(KedgeError(.repositoryUnavailable, "could not reach it", hint: "Wait.")))
+        let outcome = try Verify(
+            Verify.Options(
+                clusterName: "main",
+                repositories: [ConfiguredRepository(name: "main", source: .success(main.source)), away],
+                labels: [label("aaaa")], workers: 1, hostName: "db1"),
+            Verify.Tools(time: ManualTime(), random: SeededRandom(seed: 1))
+        ).run()
+        #expect(try VerifyCommand.result(outcome).status == 1)
+        // Of a single repository the reason is the command's own error.
+        #expect(throws: KedgeError.self) { try verify([main], labels: [unknown]) }
+    }
+
     @Test("where all commit records are gone, what they referred to is named, and the status is 1")
     func lostCatalog() throws {
         let memory = try repository("main", "aaaa")
