@@ -336,7 +336,10 @@ package struct RetentionWindows: Sendable {
     private static func find(
         _ items: [RetentionPlan.Item], _ system: SystemIdentifier, _ archive: ArchivedWAL
     ) -> [Window] {
-        RecoverableWindows.find(backups: items.map(\.backup.record), archive: archive).map { window in
+        RecoverableWindows.find(
+            backups: items.map(\.backup.record), archive: archive,
+            damage: ProvenEnds.find(items.map(\.backup.proof), segmentSize: archive.segmentSize)
+        ).map { window in
             Window(
                 system: system, timeline: window.timeline, from: window.oldest.span.stopLSN,
                 fromTime: window.oldest.span.stopTime, to: window.limit, endsInHole: window.endsInHole,

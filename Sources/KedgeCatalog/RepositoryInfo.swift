@@ -114,9 +114,13 @@ package struct RepositorySurvey {
         let backups = listing.backups.filter { $0.server.systemIdentifier == registration.systemIdentifier }
         let archived = ArchivedWAL(inventory: inventory, histories: histories).knowing(backups)
         let survey = SegmentSurvey(archive, limit: segmentLimit, interruption: interruption)
-        var damage = recordedDamage(backups)
+        let proven = ProvenEnds.find(
+            backups.map(evidence.standing), segmentSize: registration.walSegmentSize)
+        var damage = recordedDamage(backups).merging(proven) { min($0, $1) }
         var windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)
-        let hasUnseen = try lookBehindNewestBackups(of: windows, survey, &damage)
+        // What leads to an end that a verification found, it has read.
+        let unread = windows.filter { $0.damage.map { proven[$0] == nil } ?? true }
+        let hasUnseen = try lookBehindNewestBackups(of: unread, survey, &damage)
         windows = RecoverableWindows.find(backups: backups, archive: archived, damage: damage)
         let harmless = Set(damage.filter { archived.isHarmless($0.value, in: $0.key) }.map(\.key))
         let newest = backups.max { ($0.span.timeline, $0.span.stopLSN) < ($1.span.timeline, $1.span.stopLSN) }
@@ -136,7 +140,7 @@ package struct RepositorySurvey {
             inventory: inventory, knownGaps: try archive.knownGaps(),
             conflicts: try ConflictSurvey(archive: archive, interruption: interruption).run(inventory),
             unreadableHistories: unreadableHistories, windows: shown,
-            suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, newest, survey),
+            suspects: try suspects(backups, damage.filter { !harmless.contains($0.key) }, proven, newest, survey),
             unreadableSegments: survey.unreadable.map { link, error in
                 UnreadableRecord(name: link.segment.fileName(segmentSize: inventory.segmentSize), error: error)
             }.sorted { $0.name < $1.name }, proofs: evidence.proofs, unreadableProofs: evidence.unreadable,
@@ -202,7 +206,8 @@ package struct RepositorySurvey {
 
     /// The damage that a new backup would put behind us: from the newest backup's start on.
     private func suspects(
-        _ backups: [CommitRecord], _ damage: [WALSegment: LSN], _ newest: CommitRecord?, _ survey: SegmentSurvey
+        _ backups: [CommitRecord], _ damage: [WALSegment: LSN], _ proven: [WALSegment: LSN],
+        _ newest: CommitRecord?, _ survey: SegmentSurvey
     ) throws(KedgeError) -> [CommitRecord.SuspectWAL] {
         guard let newest else { return [] }
         let recorded = backups.flatMap(\.health.walSuspect)
@@ -210,10 +215,11 @@ package struct RepositorySurvey {
         for (segment, lsn) in damage where lsn >= newest.span.startLSN {
             let file = segment.fileName(segmentSize: cluster.newestRegistration.walSegmentSize)
             let link = WALLink(segment: segment, previous: nil)
+            let excerpt = try survey.excerpt(of: link)
             // What could not be read is told as such, with its reason.
             guard survey.unreadable[link] == nil else { continue }
-            var reason = recorded.first { $0.file == file }?.reason
-            if reason == nil { reason = try survey.excerpt(of: link)?.defect?.reason }
+            var reason = recorded.first { $0.file == file }?.reason ?? excerpt?.defect?.reason
+            if reason == nil, proven[segment] != nil { reason = "\"kedge verify\" found that recovery ends there" }
             suspects.append(CommitRecord.SuspectWAL(file: file, lsn: lsn, reason: reason ?? ""))
         }
         return suspects.sorted { $0.file < $1.file }

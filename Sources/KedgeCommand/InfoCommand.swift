@@ -13,7 +13,9 @@ enum InfoCommand {
             "Shows what the repositories hold and to which moments the cluster can be restored: all clusters and "
                 + "repositories of the configuration, or those that --cluster and --repository name.",
             "A window begins where its oldest backup ended. It ends with the last record that recovery can replay; the "
-                + "time is that of the last commit or abort there.",
+                + "time is that of the last commit or abort there. Damaged WAL ends it as well: behind the newest "
+                + "backup it is looked for; before that it is known from backups and from \"kedge verify\", and what "
+                + "none of them has seen is not told here.",
             "A backup is proven by \"kedge verify\" (verified) or by a restore (drilled); --proofs lists every "
                 + "proof with its checks and times. A verification is as old as the oldest reading that it relies on.",
             "Exit status 1 means that a repository could not be read; the others are shown all the same.",

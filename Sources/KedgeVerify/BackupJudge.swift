@@ -72,9 +72,23 @@ struct BackupJudge {
             } catch {
                 note(try verifier.errors.tolerate(error), window, system)
             }
-            reach.append(BackupVerification.Reach(timeline: window.timeline, lsn: window.limit, time: time))
+            reach.append(
+                BackupVerification.Reach(
+                    timeline: window.timeline, lsn: window.limit, time: time, end: end(of: window, system)))
         }
         return reach
+    }
+
+    /// The segment whose damage ends a window of one backup; nil where there is no more WAL, or it could not be read.
+    private func end(of window: RecoverableWindow, _ system: WALPass.SystemResult) -> WALSegment? {
+        if let damage = window.damage { return damage }
+        let chain = WALChain(
+            system.archived, along: window.chain.history,
+            from: window.oldest.span.startLSN.position / system.archived.segmentSize)
+        return system.unusable.first { file in
+            file.isDamaged && !file.isPartial && file.segment.number == window.chain.missing.number
+                && chain.reads(file.segment)
+        }?.segment
     }
 
     /// Notes that the facts of the last segments of a window could not be read.
@@ -194,9 +208,10 @@ struct BackupJudge {
                     ? "\(manifest.pageCount) damaged, besides \(record.health.damagedPageCount) recorded by the backup"
                     : "the cluster has no data checksums"),
             ProofRecord.Check(
-                name: "wal",
+                name: ProofRecord.walCheck,
                 result: !isConsistent
-                    ? .failed : own.contains { $0.object.contains("/wal/") } ? .warning : .passed,
+                    ? .failed : latest?.end != nil || own.contains { $0.object.contains("/wal/") } ? .warning : .passed,
+                subject: latest?.end?.fileName(segmentSize: record.server.walSegmentSize),
                 detail: latest.map { "sound up to \($0.lsn) on timeline \($0.timeline)" }
                     ?? "the backup cannot become consistent"),
         ]

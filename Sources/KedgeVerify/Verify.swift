@@ -237,6 +237,15 @@ package struct BackupVerification: Sendable {
         package let lsn: LSN
         /// The latest commit, abort or end of a backup there.
         package let time: Timestamp?
+        /// The segment whose damage, or whose wal_level, ends it; nil where it is the end of what is archived.
+        package let end: WALSegment?
+
+        package init(timeline: TimelineID, lsn: LSN, time: Timestamp?, end: WALSegment? = nil) {
+            self.timeline = timeline
+            self.lsn = lsn
+            self.time = time
+            self.end = end
+        }
     }
 
     package var restores: Bool { state == .restores }
