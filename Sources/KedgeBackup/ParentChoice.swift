@@ -13,7 +13,8 @@ package enum BackupRequest: Hashable, Sendable {
     case full
     /// A delta; full only where there is nothing to build on.
     case delta
-    /// A delta, but a full one when the last full backup began this long ago.
+    /// A delta, but a full one when the last full backup began this long ago, or nearly so (see
+    /// `ParentChoice.earlySeconds`).
     case auto(fullEvery: Duration)
 }
 
@@ -100,6 +101,12 @@ package struct ParentChoice: Hashable, Sendable {
             parent: newest.label, reason: "it builds on backup \(newest.label)", isFallback: false)
     }
 
+    /// How much too early a run may be for a full backup to be due in it: two hours. A timer has its jitter, and once a
+    /// year the clocks go forward by an hour; else the full backup would come a whole run too late.
+    ///
+    /// But never more than half the time since the last backup: where backups are frequent, the next run is nearer.
+    package static let earlySeconds: Int64 = 2 * 3600
+
     /// Why a full backup is due; nil where it is not.
     private static func due(_ backups: [CommitRecord], _ interval: Duration, _ now: Timestamp) -> String? {
         guard let last = backups.last(where: { $0.type == .full }) else {
@@ -110,8 +117,12 @@ package struct ParentChoice: Hashable, Sendable {
         if overflow || age < 0 {
             return "the last full backup, \(last.label), began at \(last.span.startTime), ahead of the server's clock"
         }
-        guard age / 1_000_000 >= limit else { return nil }
-        return "the last full backup, \(last.label), began at \(last.span.startTime), and full-every has passed"
+        let newest = backups.map(\.span.startTime).max() ?? last.span.startTime
+        let (gap, gapOverflow) = now.microseconds.subtractingReportingOverflow(newest.microseconds)
+        let early = gapOverflow ? 0 : min(earlySeconds, max(0, gap / 2_000_000))
+        guard age / 1_000_000 >= limit - early else { return nil }
+        return "the last full backup, \(last.label), began at \(last.span.startTime), and full-every "
+            + (age / 1_000_000 >= limit ? "has passed" : "will have passed long before the next backup")
     }
 
     /// In what the parent differs so that its pages can't be told apart from those of now.

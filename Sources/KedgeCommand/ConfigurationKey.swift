@@ -108,7 +108,9 @@ package struct ConfigurationKey: Sendable {
         ConfigurationKey(
             "full-every", .cluster, .duration(.zero ... .seconds(36_500 * 86_400)), default: "7d",
             "How long after the start of a full backup \"backup --type auto\" takes the next one; in between it takes "
-                + "deltas."),
+                + "deltas. A full one that would be due within two hours is due, so that neither a timer's jitter nor "
+                + "the change of the clocks puts it off to the run after; but it is never earlier than by half the "
+                + "time since the last backup."),
         ConfigurationKey(
             "read-rate", .cluster, .size(1 << 20...1 << 40), note: "no limit",
             "The most bytes that backup reads from the data directory in a second."),

@@ -74,6 +74,55 @@ struct ParentChoiceTests {
         #expect(decide([abandoned, try record(2, .delta)], auto).parent == nil)
     }
 
+    @Test("a second too early is due as well, and so is the run after the clocks went forward; a run too early is not")
+    func nearlyDue() throws {
+        let auto = BackupRequest.auto(fullEvery: Self.week)
+        func isDue(secondsEarly: Int64, lastBackup secondsAgo: Int64) throws -> Bool {
+            var (full, delta) = (try record(1), try record(2, .delta))
+            full.span.startTime = Self.now.adding(seconds: secondsEarly - 7 * 86_400)
+            delta.span.startTime = Self.now.adding(seconds: -secondsAgo)
+            return decide([full, delta], auto).parent == nil
+        }
+        for early in [Int64(0), 1, 3600, 3661, 7200] {
+            #expect(try isDue(secondsEarly: early, lastBackup: 86_400), "\(early)")
+        }
+        #expect(try !isDue(secondsEarly: 7201, lastBackup: 86_400))
+        // Where backups are frequent, half the way to the next one.
+        #expect(try isDue(secondsEarly: 1800, lastBackup: 3600))
+        #expect(try !isDue(secondsEarly: 1801, lastBackup: 3600))
+        #expect(try !isDue(secondsEarly: 1, lastBackup: -5))
+    }
+
+    @Test("generated timers: whatever their jitter, and when the clocks change, each n-th backup is a full one")
+    func timers() throws {
+        let random = SeededRandom(seed: testSeed())
+        let periods: [Int64] = [900, 3600, 21_600, 86_400, 604_800]
+        for _ in 0..<100 {
+            let period = periods[random.next(below: periods.count)]
+            let every = 1 + random.next(below: 9)
+            let jitter = Int(min(1500, period / 8))
+            // The clocks go forward, and back.
+            let forward = period < 21_600 ? Int.max : 5 + random.next(below: 10)
+            let back = 20 + random.next(below: 10)
+            var sinceFull: [CommitRecord] = []
+            for run in 0..<40 {
+                let shift: Int64 = run >= forward && run < back ? -3600 : 0
+                let now = Self.now.adding(
+                    seconds: Int64(run) * period + shift + Int64(random.next(below: jitter)))
+                let choice = decide(sinceFull, .auto(fullEvery: .seconds(Int64(every) * period))) { $0.time = now }
+                let isFull = choice.parent == nil
+                #expect(isFull == (run % every == 0), "run \(run) of every \(period) s, full every \(every)")
+                if isFull { sinceFull = [] }
+                let type = isFull ? BackupType.full : .delta
+                var record = CommitRecord.sample(
+                    Label(time: now, type: type, random: random), start: LSN(UInt64(run + 1) << 24),
+                    stop: LSN(UInt64(run + 1) << 24 + 1000), stopTime: now.adding(seconds: 30))
+                record.type = type
+                sinceFull.append(record)
+            }
+        }
+    }
+
     @Test("single pages come from a parent only where their LSNs show each change: not on another timeline")
     func distrust() throws {
         var parent = try record(1)
