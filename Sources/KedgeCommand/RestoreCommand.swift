@@ -57,8 +57,8 @@ enum RestoreCommand {
             .value("waldir", "DIR", "Make pg_wal a link to this directory instead of a plain directory."),
             .choice(
                 "archiving", Archiving.allCases.map(\.rawValue),
-                "Whether the restored cluster archives its WAL, and its subscriptions run: keep in the configured "
-                    + "pgdata, off elsewhere."),
+                "Whether the restored cluster archives its WAL, its subscriptions run, and a standby keeps its "
+                    + "primary_slot_name: keep in the configured pgdata, off elsewhere."),
             .value("extra-files", "DIR", "Write configuration files from outside the data directory below this one."),
             .flag("dry-run", "Print the plan and write nothing."),
         ])

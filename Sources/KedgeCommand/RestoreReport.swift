@@ -50,6 +50,11 @@ struct RestoreReport {
                 "subscriptions: off (max_logical_replication_workers in postgresql.auto.conf), so that a copy does not "
                     + "take changes that the original waits for")
         }
+        if outcome.settings.leavesSlot {
+            lines.append(
+                "replication slot: none (primary_slot_name in postgresql.auto.conf), since the original's serves one "
+                    + "standby alone: create one for this standby where it connects to, and name it there")
+        }
         lines.append("replication slots are not restored: create those that are needed again")
         lines += extraFileLines
         if outcome.isWritten { lines += ["", "Start the server: \(startCommand)"] }

@@ -59,6 +59,11 @@ package struct RecoverySettings: Hashable, Sendable {
     /// The same, in a copy.
     private static let replacedInCopies: Set<String> = ["archive_mode", "max_logical_replication_workers"]
 
+    /// Whether the server is given no replication slot of its own upstream: it would be the original's, and a slot
+    /// serves one standby (src/backend/replication/slot.c, ReplicationSlotAcquire). The two would take it from each
+    /// other, and the upstream server keeps WAL for neither.
+    package var leavesSlot: Bool { archiving == .off && isStandby }
+
     /// The lines to add to postgresql.auto.conf.
     package var lines: [String] {
         var lines = [RecoverySettings.line("restore_command", restoreCommand)]
@@ -82,6 +87,10 @@ package struct RecoverySettings: Hashable, Sendable {
             lines.append(RecoverySettings.line("archive_mode", "off"))
             lines.append("# Its subscriptions would use up what the original has not received yet.")
             lines.append(RecoverySettings.line("max_logical_replication_workers", "0"))
+        }
+        if leavesSlot {
+            lines.append("# A slot serves one standby: name one here that was created for this one.")
+            lines.append(RecoverySettings.line("primary_slot_name", ""))
         }
         return lines
     }
@@ -108,8 +117,10 @@ package struct RecoverySettings: Hashable, Sendable {
     package func rewriting(_ old: [UInt8]) -> [UInt8] {
         var result: [UInt8] = []
         for line in old.split(separator: 0x0A, omittingEmptySubsequences: false) {
-            if RecoverySettings.replaced.contains(RecoverySettings.name(of: line))
-                || (archiving == .off && RecoverySettings.replacedInCopies.contains(RecoverySettings.name(of: line)))
+            let name = RecoverySettings.name(of: line)
+            if RecoverySettings.replaced.contains(name)
+                || archiving == .off && RecoverySettings.replacedInCopies.contains(name)
+                || leavesSlot && name == "primary_slot_name"
             {
                 result += Array("# ".utf8)
             }

@@ -63,6 +63,24 @@ import Testing
         #expect(settings(.none).signalFile == "recovery.signal")
     }
 
+    @Test("a standby that is a copy leaves the original its replication slot; one in the original's place keeps it")
+    func replicationSlot() {
+        let old = Array("primary_conninfo = 'host=a'\nPrimary_Slot_Name = 'one'\n".utf8)
+        func rewritten(isStandby: Bool, _ archiving: Archiving) -> String {
+            String(
+                decoding: settings(.none, isStandby: isStandby, archiving: archiving).rewriting(old), as: UTF8.self)
+        }
+        let copy = rewritten(isStandby: true, .off)
+        // Also where postgresql.conf names it: the last setting wins.
+        #expect(copy.hasPrefix("primary_conninfo = 'host=a'\n# Primary_Slot_Name = 'one'\n# Recovery, written"))
+        #expect(copy.hasSuffix("\nprimary_slot_name = ''\n"))
+        for text in [
+            rewritten(isStandby: true, .keep), rewritten(isStandby: false, .keep), rewritten(isStandby: false, .off),
+        ] {
+            #expect(text.contains("\nPrimary_Slot_Name = 'one'\n") && !text.contains("primary_slot_name"))
+        }
+    }
+
     @Test("older recovery settings are commented out, everything else stays byte for byte")
     func rewriting() {
         let old = """
