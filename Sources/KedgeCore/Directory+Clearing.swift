@@ -119,7 +119,8 @@ extension Directory {
     }
 
     /// What the tree at `path` takes up, or the one file there; nothing where nothing is. Follows no link, enters
-    /// nothing that is mounted below it, and passes over what vanishes or lies deeper than a path can be long.
+    /// nothing that is mounted below it, and passes over what vanishes or lies deeper than a path can be long, and over
+    /// what is the file system's own, which only root can read.
     package static func usage(at path: RawPath) throws(KedgeError) -> Usage {
         var usage = Usage()
         do throws(KedgeError) {
@@ -134,7 +135,7 @@ extension Directory {
             if next.bytes.count >= 4000 { continue }
             do throws(KedgeError) {
                 let directory = try FileDescriptor.open(next, [.read, .directory, .noFollow])
-                for entry in try entries(of: directory) {
+                for entry in try entries(of: directory) where entry.name != FileSystem.ownDirectory {
                     let status = try FileStatus(of: entry.name, in: directory)
                     usage.add(status)
                     if status.kind == .directory && !status.isMountPoint { rest.append(next.appending(entry.name)) }

@@ -6,6 +6,9 @@ import Glibc
 
 /// What can be done with entries of directories.
 package enum FileSystem {
+    /// The directory in which a file system's check collects what belongs nowhere: in the root of a mount, and root's.
+    package static let ownDirectory: RawPath = "lost+found"
+
     /// Whether anything, even a dangling link, is at `path`. Throws where that cannot be found out.
     package static func exists(_ path: RawPath) throws(KedgeError) -> Bool {
         do throws(KedgeError) {

@@ -64,18 +64,22 @@ struct TreeAlignment {
     /// What of a directory is looked at.
     private func list(_ path: ManifestPath?) throws(KedgeError) -> [DirectoryEntry] {
         guard let path else {
-            return try entries(pgdata).filter { entry in
-                // A file system's own, where the data directory is a mount point; and the mark that we are at work.
-                !(entry.name == "lost+found" && entry.kind == .directory) && entry.name != RestoreMarker.name
-            }
+            // All but the mark that we are at work.
+            return try entries(pgdata).filter { !TreeAlignment.isOfFileSystem($0) && $0.name != RestoreMarker.name }
         }
         if let oid = path.tablespaceLink, let placement = placements.first(where: { $0.oid == oid }) {
             return try entries(placement.target).filter { $0.name == versionDirectory }
         }
         if path == TreeAlignment.wal, let walDirectory {
-            return try entries(walDirectory).filter { !($0.name == "lost+found" && $0.kind == .directory) }
+            return try entries(walDirectory).filter { !TreeAlignment.isOfFileSystem($0) }
         }
-        return try Directory.entries(of: FileDescriptor.open(place(of: path), [.read, .directory, .noFollow]))
+        let found = try Directory.entries(of: FileDescriptor.open(place(of: path), [.read, .directory, .noFollow]))
+        return path == TreeAlignment.wal ? found.filter { !TreeAlignment.isOfFileSystem($0) } : found
+    }
+
+    /// Whether an entry is a file system's own, as where the data directory or pg_wal is a mount point. It is root's.
+    private static func isOfFileSystem(_ entry: DirectoryEntry) -> Bool {
+        entry.name == FileSystem.ownDirectory && entry.kind == .directory
     }
 
     private func entries(_ path: RawPath) throws(KedgeError) -> [DirectoryEntry] {

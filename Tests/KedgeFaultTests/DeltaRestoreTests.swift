@@ -294,4 +294,25 @@ import Testing
         #expect(refused?.code == .notEmpty)
         #expect(access(wal + "/thesis.txt", F_OK) == 0)
     }
+
+    @Test("a file system's own lost+found, in the data directory, pg_wal or a tablespace, is neither read nor removed")
+    func lostAndFound() throws {
+        let place = try DeltaPlace(large: false)
+        _ = try place.restore(delta: false)
+        let whole = try place.look()
+        let own = [place.target, place.target + "/pg_wal", place.tablespace].map { $0 + "/lost+found" }
+        for path in own {
+            try place.run("mkdir", path)
+            try place.write(path + "/#12", [1])
+            // Root is kept out of nothing; where this is run as somebody else, it is as in real life.
+            chmod(path, 0)
+        }
+        try place.write(place.target + "/base/1/1259", [1])
+        _ = try place.restore(delta: true, dryRun: true)
+        _ = try place.restore(delta: true)
+        for path in own { chmod(path, 0o700) }
+        let now = try place.look()
+        #expect(now.filter { !$0.key.contains("lost+found") } == whole)
+        #expect(now.filter { $0.key.hasSuffix("lost+found/#12") }.count == 3)
+    }
 }
