@@ -90,7 +90,7 @@ package struct Expire: Sendable {
         }
         let (lease, warning) = try takeLease(cluster)
         do throws(KedgeError) {
-            var outcome = try carryOut(cluster)
+            var outcome = try carryOut(cluster, lease)
             if let warning { outcome.warnings.append(warning) }
             outcome.warnings += release(lease)
             return outcome
@@ -152,7 +152,7 @@ package struct Expire: Sendable {
 
     // MARK: - Doing
 
-    private func carryOut(_ cluster: ClusterRepository) throws(KedgeError) -> Outcome {
+    private func carryOut(_ cluster: ClusterRepository, _ lease: Lease?) throws(KedgeError) -> Outcome {
         let survey = RetentionSurvey(cluster, interruption: interruption)
         let marks = RetentionCatalog(cluster)
         var facts = try survey.facts()
@@ -181,7 +181,8 @@ package struct Expire: Sendable {
         outcome.condemned = unmarked.map(\.label).filter { label in plan.item(label)?.backup.mark != nil }
             .filter { label in !outcome.withdrawn.contains { $0.label == label } }
 
-        try removeDue(facts, plan, cluster, survey, &outcome)
+        try removeDue(facts, plan, cluster, survey, lease, &outcome)
+        guard try isStillOurs(lease, &outcome) else { return outcome }
         try finishRemovals(cluster, &outcome)
         try interruption.checkpoint()
         let sweep = ExpireSweep(
@@ -199,7 +200,7 @@ package struct Expire: Sendable {
     /// Removes the backups whose grace period is over.
     private func removeDue(
         _ facts: RetentionFacts, _ plan: RetentionPlan, _ cluster: ClusterRepository, _ survey: RetentionSurvey,
-        _ outcome: inout Outcome
+        _ lease: Lease?, _ outcome: inout Outcome
     ) throws(KedgeError) {
         // One whose mark is away by now was taken back.
         let due = try due(plan.removed.filter { $0.backup.mark != nil }, facts.now, survey, &outcome)
@@ -217,6 +218,7 @@ package struct Expire: Sendable {
                 outcome.withdrawn.append((item.label, now.isKept ? now.text : "taken back"))
                 continue
             }
+            guard try isStillOurs(lease, &outcome) else { return }
             try marks.removeCommitRecord(item.label)
             outcome.removed.append(item.label)
         }
@@ -289,6 +291,15 @@ package struct Expire: Sendable {
             guard error.code != .locked, error.code != .interrupted else { throw error }
             return (nil, "Retention was applied without a lease: \(error.message).")
         }
+    }
+
+    /// Whether no other expire has taken over meanwhile. It may have told somebody that a backup is safe which this one
+    /// is about to remove: its look is newer, and the rest is left to it (docs/decisions/0015-removal.md).
+    private func isStillOurs(_ lease: Lease?, _ outcome: inout Outcome) throws(KedgeError) -> Bool {
+        guard let lease, try !lease.isHeld() else { return true }
+        let warning = "Another expire took over from this one, which was silent for too long: the rest is left to it."
+        if !outcome.warnings.contains(warning) { outcome.warnings.append(warning) }
+        return false
     }
 
     private func release(_ lease: Lease?) -> [String] {

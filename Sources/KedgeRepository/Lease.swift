@@ -85,6 +85,10 @@ package final class Lease: Sendable {
         return renewal
     }
 
+    /// Whether what lies there is still ours, as far as a single look can tell: not where another has taken it over,
+    /// nor where it has come and gone since. Throws what reading throws.
+    package func isHeld() throws(KedgeError) -> Bool { try place.holds(record) }
+
     /// Gives it back, if it is still ours.
     package func release() throws(KedgeError) { try place.remove(record) }
 

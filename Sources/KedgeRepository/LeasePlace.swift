@@ -67,6 +67,12 @@ struct LeasePlace: Sendable {
         }
     }
 
+    /// Whether the lease is that of `record`'s holder.
+    func holds(_ record: LeaseRecord) throws(KedgeError) -> Bool {
+        guard case .lease(let present) = try Self.read(relative, in: cluster) else { return false }
+        return present.holder == record.holder
+    }
+
     /// Removes the lease if it is that of `record`'s holder.
     func remove(_ record: LeaseRecord) throws(KedgeError) {
         guard case .lease(let present) = try Self.read(relative, in: cluster), present.holder == record.holder else {

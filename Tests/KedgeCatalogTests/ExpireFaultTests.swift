@@ -216,6 +216,44 @@ private final class Turns: Sendable {
         }
     }
 
+    @Test("a pin that was acknowledged holds where an expire overtakes another at any step but the removal itself")
+    func overtaken() throws {
+        let harness = try prepared()
+        let original = harness.memory.store.copy()
+        let label = ExpireHarness.label(1)
+        let record = "main/catalog/backup/20261121T021100Z-full-1001"
+        let counted = FaultyStore(original.copy()) { _ in nil }
+        try harness.expire(counted)
+        #expect(counted.operations.contains { $0.kind == .remove && $0.name == record })
+        var certain = 0
+        let step = PostgresInstallation.soakIsEnabled ? 1 : 2
+        for number in stride(from: 1 + Int(testSeed()) % step, through: counted.operations.count, by: step) {
+            let store = original.copy()
+            let told = Monitor<Rescue?>(nil)
+            let paused = FaultyStore(store) { operation in
+                guard operation.number == number, operation.kind != .remove || operation.name != record else {
+                    return nil
+                }
+                do throws(KedgeError) {
+                    _ = try rescue(harness, label, byPin: true, store)
+                    // Longer than a lease lasts without a sign of life.
+                    harness.time.advance(seconds: 600)
+                    try harness.expire(store)
+                    let second = try rescue(harness, label, byPin: true, store)
+                    told.update { $0 = second }
+                } catch {
+                    Issue.record("operation \(number): \(error)")
+                }
+                return nil
+            }
+            try harness.expire(paused)
+            guard told.update({ $0 }) == .certain else { continue }
+            certain += 1
+            #expect(try harness.shown(in: store).contains(label), "\(counted.operations[number - 1])")
+        }
+        #expect(certain > 10)
+    }
+
     @Test("after an expire that died anywhere, a pin and an unexpire rescue every backup that has its commit record")
     func rescueAfterDeath() throws {
         let harness = try prepared()
