@@ -12,8 +12,8 @@
 //    leads somewhere, and an object is never looked for behind a link.
 // 4. The page cache is left to the database: what was written or read in bulk is dropped from it.
 // 5. Directories that become empty are removed. A writer that loses its directory that way makes it again.
-// 6. Modes are 0640 and 0750 whatever the umask is. What the superuser writes belongs to whom the root belongs: a pin
-//    or a key slot that an administrator stores must not keep out the server's own user, who archives there.
+// 6. Modes are 0640 and 0750 whatever the umask is. What the superuser writes belongs to whom the root belongs
+//    (LocalStoreOwner.swift).
 
 package import KedgeCore
 
@@ -26,7 +26,7 @@ package final class LocalStore: ObjectStore {
     /// Of the root.
     private let device: UInt64
     /// Who gets what this process writes; nil where it stays its own.
-    private let owner: (user: UInt32, group: UInt32)?
+    private let owner: LocalStoreOwner?
     private let marker: ObjectName?
     private let random: any RandomSource
 
@@ -46,7 +46,7 @@ package final class LocalStore: ObjectStore {
         }
         let status = try root.status()
         device = status.device
-        owner = FileSystem.ownUser == 0 && status.user != 0 ? (status.user, status.group) : nil
+        owner = FileSystem.ownUser == 0 ? LocalStoreOwner(of: status) : nil
         self.marker = marker
         self.random = random
     }
@@ -191,25 +191,19 @@ package final class LocalStore: ObjectStore {
         // Somebody else may remove the empty directory before our file is in it, so try more than once.
         for _ in 1..<LocalStore.maximumDirectoryAttempts {
             do throws(KedgeError) {
-                return try newFile(in: name.parent)
+                return try newFile(for: name)
             } catch  where error.code == .notFound {
                 try confirmRoot(whenLookingFor: name)
                 try createDirectories(to: name)
             }
         }
-        return try newFile(in: name.parent)
+        return try newFile(for: name)
     }
 
-    private func newFile(in directory: ObjectName?) throws(KedgeError) -> DurableFile {
-        let file = try DurableFile(in: openDirectory(directory), mode: LocalStore.fileMode, random: random)
-        try giveToOwner(file.file)
+    private func newFile(for name: ObjectName) throws(KedgeError) -> DurableFile {
+        let file = try DurableFile(in: openDirectory(name.parent), mode: LocalStore.fileMode, random: random)
+        try owner?.take(file.file, name, of: self)
         return file
-    }
-
-    private func giveToOwner(_ file: borrowing FileDescriptor) throws(KedgeError) {
-        // Some mounts give all files to one user, and allow nobody to change that.
-        guard let owner, try file.status().user != owner.user else { return }
-        try file.setOwner(user: owner.user, group: owner.group)
     }
 
     func publish(
@@ -229,11 +223,22 @@ package final class LocalStore: ObjectStore {
         for directory in name.directories {
             do throws(KedgeError) {
                 let mode = LocalStore.directoryMode | LocalStore.stickyBit
-                _ = try FileSystem.makeDirectory(directory.path, in: root, mode: mode)
+                let isNew = try FileSystem.makeDirectory(directory.path, in: root, mode: mode)
+                if isNew, let owner { try give(directory, to: owner) }
             } catch  where error.code == .notFound {
                 // Its parent went away again: the caller's next attempt begins at the top.
                 return
             }
+        }
+    }
+
+    /// A new directory that its owner could not use would be in his way for good: none is left behind.
+    private func give(_ directory: ObjectName, to owner: LocalStoreOwner) throws(KedgeError) {
+        do throws(KedgeError) {
+            try owner.take(openDirectory(directory), directory, of: self)
+        } catch {
+            _ = try FileSystem.removeEmptyDirectory(directory.path, in: root)
+            throw error
         }
     }
 
@@ -243,7 +248,7 @@ package final class LocalStore: ObjectStore {
         for directory in name.directories {
             let opened = try openDirectory(directory)
             guard try isNew(opened) else { continue }
-            try giveToOwner(opened)
+            try owner?.take(opened, directory, of: self)
             try openDirectory(directory.parent).sync()
             try opened.setMode(LocalStore.directoryMode)
         }

@@ -56,6 +56,71 @@ import Testing
         }
     }
 
+    /// Runs `body` as NFS lets root work: with the rights of another user, who may give nothing away.
+    private func squashed(_ body: @escaping @Sendable () throws(KedgeError) -> Void) throws -> KedgeError? {
+        let failure = Monitor<KedgeError?>(nil)
+        try Thread(name: "squashed") {
+            ServerUser.useFileRights()
+            do throws(KedgeError) {
+                try body()
+            } catch {
+                failure.update { $0 = error }
+            }
+        }.join()
+        return failure.update { $0 }
+    }
+
+    @Test(
+        "what root may not give away is stored only where whoever reads kedge.json can read it (needs root)",
+        .enabled(if: FileSystem.ownUser == 0))
+    func squashedRoot() throws {
+        _ = try repository()
+        let root = try FileDescriptor.open(RawPath(directory("repo")), [.read, .directory])
+        let marker = try FileDescriptor.open(RawPath(directory("repo/kedge.json")), [.read])
+        try root.setOwner(user: 65_534, group: 65_533)
+        try root.setMode(0o777)
+        let (path, random) = (directory.path, random)
+        #expect(try squashed { () throws(KedgeError) in _ = try Directory.create(at: RawPath(path + "/own")) } == nil)
+        let own = try FileStatus(at: RawPath(path + "/own"))
+        #expect(own.user != 0 && own.user != 65_534)
+        func put(_ name: ObjectName, _ large: ObjectName? = nil) throws -> KedgeError? {
+            try squashed { () throws(KedgeError) in
+                let store = try LocalStore(at: path + "/repo", random: random)
+                _ = try store.put(name, ObjectBody([1]), .createOnly)
+                guard let large else { return }
+                let upload = try store.beginUpload(large, expectedBytes: 1)
+                try upload.append([7])
+                _ = try upload.finish()
+            }
+        }
+        // User, group and mode of kedge.json; with root_squash it is the owner's.
+        for (user, group, mode) in [
+            (65_534, 65_533, 0o640), (own.user, 65_533, 0o640), (65_534, own.group, 0o640),
+            (own.user, own.group, 0o644),
+        ] as [(UInt32, UInt32, UInt32)] {
+            try marker.setOwner(user: user, group: group)
+            try marker.setMode(mode)
+            for (name, refused) in [("a", "a"), ("key/1/a", "key")] as [(ObjectName, String)] {
+                let error = try put(name)
+                #expect(error?.code == .permission)
+                #expect(
+                    error?.message
+                        == "could not store \"\(refused)\" in repository directory \"\(path)/repo\" as root")
+                #expect(error?.hint?.hasPrefix("Run the command as that user: sudo -u '#65534' kedge ...") == true)
+                // Not even a directory, which the owner could not write to.
+                #expect(try files("repo") == ["kedge.json"])
+            }
+        }
+        // With all_squash everything is one user's.
+        try marker.setOwner(user: own.user, group: own.group)
+        try marker.setMode(0o640)
+        #expect(try put("key/1/a", "main/pack/00/a") == nil)
+        for name in ["key", "key/1", "key/1/a", "main/pack/00/a"] {
+            let status = try FileStatus(at: RawPath(directory("repo/" + name)))
+            #expect(status.user == own.user && status.mode == (status.kind == .directory ? 0o750 : 0o640), "\(name)")
+        }
+    }
+
     @Test("an empty mount point is unavailable for reading, listing and writing; only the marker is absent")
     func unmounted() throws {
         try LocalStore.createRoot(at: directory("repo"))
