@@ -41,6 +41,11 @@ struct KeyNotes: KeyMemory {
             if let known = noted(repository, in: directory), known >= key { continue }
             do throws(KedgeError) {
                 try WorkDirectory.prepare(directory, user: user)
+            } catch {
+                warnOfDirectory(error)
+                continue
+            }
+            do throws(KedgeError) {
                 _ = try DurableFile.write(
                     Array((note.compactText + "\n").utf8), to: RawPath(path(repository, in: directory)), mode: 0o600,
                     replacing: true, random: random)
@@ -52,6 +57,11 @@ struct KeyNotes: KeyMemory {
         }
     }
 
+    /// In the same words whatever the directory was wanted for: one warning is enough.
+    private func warnOfDirectory(_ error: KedgeError) {
+        warn("no note of the newest data key is read or kept: \(error.message)\(error.detail.map { ": " + $0 } ?? "")")
+    }
+
     private func path(_ repository: RandomID, in directory: String) -> String {
         "\(directory)/newest-key-\(repository.hex)"
     }
@@ -59,8 +69,13 @@ struct KeyNotes: KeyMemory {
     private func noted(_ repository: RandomID, in directory: String) -> KeyVersion? {
         let path = path(repository, in: directory)
         do throws(KedgeError) {
-            // What lies in a directory of our own was put there by us, and opening it can't hang.
             guard try WorkDirectory.exists(directory, user: user) else { return nil }
+        } catch {
+            warnOfDirectory(error)
+            return nil
+        }
+        do throws(KedgeError) {
+            // What lies in a directory of our own was put there by us, and opening it can't hang.
             let bytes = try FileDescriptor.open(RawPath(path), [.read, .noFollow]).readAll(limit: 4096)
             let record = try JSONRecord(parsing: bytes, what: "note \"\(path)\"")
             try record.expectType("newest-key")

@@ -1,6 +1,7 @@
 // Log lines on standard error.
 //
 // Nothing secret can get here: secrets are `Secret` values, which print as <redacted>.
+import KedgeCore
 
 /// How much is logged: a level shows itself and those before it.
 package enum LogLevel: String, Sendable, CaseIterable, Comparable {
@@ -15,6 +16,7 @@ package enum LogLevel: String, Sendable, CaseIterable, Comparable {
 package struct Log: Sendable {
     package let level: LogLevel
     private let write: @Sendable (String) -> Void
+    private let told = Monitor(Set<String>())
 
     /// `write` gets whole lines without their newline; it may be called by several threads at once.
     package init(level: LogLevel, write: @escaping @Sendable (String) -> Void) {
@@ -24,6 +26,11 @@ package struct Log: Sendable {
 
     /// Something to look at although the command goes on.
     package func warn(_ text: @autoclosure () -> String) { log(.warn, text) }
+
+    /// The same, unless this very text was given before: what several parts of a command find out, each for itself.
+    package func warnOnce(_ text: String) {
+        if told.update({ $0.insert(text).inserted }) { warn(text) }
+    }
 
     /// What a user follows while the command works.
     package func info(_ text: @autoclosure () -> String) { log(.info, text) }

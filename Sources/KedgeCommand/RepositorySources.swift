@@ -20,7 +20,7 @@ extension CommandContext {
         if let source = repository.keySource { settings.secretName = source.described }
         let log = log
         settings.warn = { log.warn($0) }
-        settings.keyMemory = surroundings.keyMemory?(repository.workDirectories) { log.warn($0) }
+        settings.keyMemory = surroundings.keyMemory?(repository.workDirectories) { log.warnOnce($0) }
         let place = repository.place.directory.map { "path \"\(absolute($0))\"" } ?? repository.place.description
         settings.placeMemory = surroundings.placeMemory?(place, repository.workDirectories) { log.warn($0) }
         let path: String

@@ -151,6 +151,18 @@ import Testing
         #expect(pushed.errors.contains("could not remember which repository lies in path"), "\(pushed.errors)")
     }
 
+    @Test("a work-directory that can't be used for notes of data keys is told once in one command")
+    func unusableDirectory() throws {
+        initialize()
+        #expect(chmod(directory("work"), 0o777) == 0)
+        for run in [push(segments[0]), get(segments[0])] {
+            #expect(run.ending == .exit(0))
+            #expect(
+                run.errors.split(separator: "\n").count { $0.contains("no note of the newest data key") } == 1,
+                "\(run.errors)")
+        }
+    }
+
     @Test("nobody believes what lies in a directory that is not safe, but root, who runs init beside the server's user")
     func foreignNotes() throws {
         func notes(_ user: UInt32) -> PlaceNotes {
