@@ -37,11 +37,24 @@ enum CheckCommand {
         options.keptPaths = context.keptPaths(configuration)
         options.drillDirectory = cluster.drill.directory.map { RawPath(context.absolute($0)) }
         options.spool = context.spool(of: cluster).map(spoolState)
+        options.forgetfulWorkDirectory = forgetful(cluster, user: user)
         let check = Check(
             options,
             random: context.surroundings.random, time: context.surroundings.time,
             interruption: context.surroundings.interruption)
         return result(try check.run(), cluster: cluster.name)
+    }
+
+    /// A warning where the work-directory is the default, below /tmp.
+    private static func forgetful(_ cluster: ClusterConfiguration, user: UInt32) -> KedgeError? {
+        guard cluster.workDirectory == ClusterConfiguration.defaultWorkDirectory(of: user) else { return nil }
+        return KedgeError(
+            .configuration, "work-directory is \"\(cluster.workDirectory)\", which a restart of the host may empty",
+            detail: "Which repository lies in each place is noted there, and which data key was the newest.  Without "
+                + "these notes nobody sees after a restart that a repository's file system is not mounted, or that an "
+                + "older state of it was put back.",
+            hint: "Set work-directory in [cluster \(cluster.name)] to a directory that lasts and belongs to the user "
+                + "that runs kedge, such as \"/var/lib/kedge-work\".")
     }
 
     /// What the spool holds, and a warning of what was given up or put off and no repository knows of.

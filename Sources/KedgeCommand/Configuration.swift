@@ -373,6 +373,9 @@ extension LayeredSection {
 }
 
 extension ClusterConfiguration {
+    /// Where what kedge notes lies unless `work-directory` is set. A restart of the host may empty it.
+    static func defaultWorkDirectory(of user: UInt32) -> String { "/tmp/kedge-\(user)" }
+
     /// The section's values as they are needed. Throws `configuration`.
     fileprivate init(
         _ section: LayeredSection, repositories known: [String], host facts: HostFacts, path file: String
@@ -394,7 +397,7 @@ extension ClusterConfiguration {
         primaryPort = section.integer("primary-port").map { Int($0) }
         binDirectory = section.text("bin-dir")
         processMax = section.integer("process-max").map { Int($0) } ?? min(8, max(1, facts.processors))
-        workDirectory = section.text("work-directory") ?? "/tmp/kedge-\(facts.userID)"
+        workDirectory = section.text("work-directory") ?? ClusterConfiguration.defaultWorkDirectory(of: facts.userID)
         archiveTimeout = section.duration("archive-timeout")
         archiveGetTimeout = section.duration("archive-get-timeout")
         archiveQueueLimit = section.integer("archive-queue-limit")

@@ -44,6 +44,8 @@ package struct Check: Sendable {
         package var keptPaths: [KeptPath] = []
         /// Below which drills restore; nil where none is configured.
         package var drillDirectory: RawPath?
+        /// What is to be said of a work directory that does not last; nil where it does.
+        package var forgetfulWorkDirectory: KedgeError?
         /// What the spool holds, in a few words, and what no repository knows of yet.
         package var spool: (text: String, untold: KedgeError?)?
 
@@ -87,6 +89,7 @@ package struct Check: Sendable {
             report.ok(.workDirectory, "can be used" + (options.spool.map { "; \($0.text)" } ?? ""))
             if let untold = options.spool?.untold { report.warn(.workDirectory, untold) }
         }
+        if let error = options.forgetfulWorkDirectory { report.warn(.workDirectory, error) }
         let control = try checkDataDirectory(&report)
         try checkPlaces(control, &report)
         var opened: [ClusterRepository] = []
