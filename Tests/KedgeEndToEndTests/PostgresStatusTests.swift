@@ -38,6 +38,9 @@ struct PostgresStatusTests {
             return try PostgresTestServer(dataDirectory: copy, installation: cluster.server.installation)
         }
 
+        /// The file that holds the copy's restore_command.
+        var settings: String { copy + "/postgresql.auto.conf" }
+
         /// Where the object of a segment lies.
         func object(_ name: String) throws -> String {
             let found = try ServerUser.run(["find", cluster.repository + "/main/wal", "-name", name + "*"])
@@ -45,12 +48,14 @@ struct PostgresStatusTests {
             return String(try #require(found.count == 1 ? found.first : nil))
         }
 
-        /// Lets the server start, which must end by itself and must not have been promoted.
-        func expectRefusal(_ server: PostgresTestServer) throws {
+        /// Lets the server start, which must end by itself with `text` in its log and must not have been promoted.
+        func expectRefusal(_ server: PostgresTestServer, saying text: String) throws {
+            let before = server.log.utf8.count
             try server.startWithoutWaiting()
             let status = try server.waitForExit()
             #expect(status != nil && status?.isSuccess == false)
-            #expect(server.log.contains("FATAL:  could not restore file"), "\(server.log)")
+            let log = Substring(server.log.utf8.dropFirst(before))
+            #expect(log.contains("FATAL:  could not restore file") && log.contains(text), "\(log)")
             expectNotPromoted(server)
         }
 
@@ -69,17 +74,20 @@ struct PostgresStatusTests {
     }
 
     @Test(
-        "recovery stops when the repository is away, and completes when it is back",
+        "recovery stops when restore_command is mistyped or the repository is away, and completes when all is well",
         arguments: PostgresInstallation.all)
     func absentRepository(_ installation: PostgresInstallation) throws {
         let archived = try Archived(installation, getTimeout: "0s")
         let server = try archived.restore()
+        try ServerUser.run(["sed", "-i", "s/ archive-get / archive-gett /", archived.settings])
+        try archived.expectRefusal(server, saying: "unknown command \"archive-gett\"")
+        try ServerUser.run(["sed", "-i", "s/ archive-gett / archive-get /", archived.settings])
         let repository = archived.cluster.repository
         try ServerUser.run(["mv", repository, repository + ".away"])
-        try archived.expectRefusal(server)
+        try archived.expectRefusal(server, saying: "code: repository-unavailable")
         // An empty directory, as where its file system is not mounted, is no repository either.
         try ServerUser.run(["mkdir", repository])
-        try archived.expectRefusal(server)
+        try archived.expectRefusal(server, saying: "there is no kedge.json")
         try ServerUser.run(["rmdir", repository])
         try ServerUser.run(["mv", repository + ".away", repository])
         try archived.expectRecovery(server)
@@ -91,8 +99,7 @@ struct PostgresStatusTests {
         let server = try archived.restore()
         let object = try archived.object(archived.names[2])
         try ServerUser.run(["mv", object, archived.cluster.scratch("hidden")])
-        try archived.expectRefusal(server)
-        #expect(server.log.contains("it is missing in the middle of the archived WAL"))
+        try archived.expectRefusal(server, saying: "it is missing in the middle of the archived WAL")
         #expect(server.log.contains("restored log file \"\(archived.names[1])\" from archive"))
         try ServerUser.run(["mv", archived.cluster.scratch("hidden"), object])
         try archived.expectRecovery(server)
