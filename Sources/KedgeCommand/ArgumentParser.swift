@@ -74,7 +74,7 @@ package struct ArgumentParser: Sendable {
         if arguments.has("help") { return .help(command) }
         if arguments.has("version") { return .version }
         guard arguments.positionals.count == command.arguments.count else {
-            throw wrongNumber(of: arguments.positionals, for: command)
+            throw wrongNumber(of: arguments.positionals, for: command, given: rest)
         }
         return .run(command, arguments)
     }
@@ -88,7 +88,7 @@ package struct ArgumentParser: Sendable {
         while index < words.count {
             let word = words[index]
             guard word.hasPrefix("-") else {
-                let (command, length) = try lookUp(word, Array(words[(index + 1)...]))
+                let (command, length) = try lookUp(word, Array(words[(index + 1)...]), given: before)
                 return (command, before + words[(index + length)...])
             }
             before.append(word)
@@ -117,11 +117,18 @@ package struct ArgumentParser: Sendable {
         throw unknownOption(word, name, of: nil)
     }
 
-    /// The command that begins with `word`, and how many words its name has.
-    private func lookUp(_ word: String, _ following: [String]) throws(KedgeError) -> (CommandSpecification, Int) {
+    /// The command that begins with `word`, and how many words its name has. `given`: the words before it.
+    private func lookUp(
+        _ word: String, _ following: [String], given: [String] = []
+    ) throws(KedgeError) -> (CommandSpecification, Int) {
         if let command = commands.first(where: { $0.name == word }) { return (command, 1) }
         let family = commands.filter { $0.words.count == 2 && $0.words[0] == word }
         guard !family.isEmpty else {
+            if given.contains(where: ArgumentParser.givesSecret) {
+                throw KedgeError(
+                    .usage, "unknown command, which \(ArgumentParser.hidden)",
+                    hint: "\(ArgumentParser.quotes)  Run \"kedge --help\" for the list of commands.")
+            }
             let names = commands.map { $0.words[0] }
             throw KedgeError(
                 .usage, "unknown command \"\(word)\"",
@@ -243,9 +250,10 @@ package struct ArgumentParser: Sendable {
 
     /// `--name=value` as its two parts; the name without dashes.
     private static func split(_ word: String) -> (name: String, value: String?) {
-        let text = word.drop { $0 == "-" }
-        guard let equals = text.firstIndex(of: "=") else { return (String(text), nil) }
-        return (String(text[..<equals]), String(text[text.index(after: equals)...]))
+        // By bytes: to Swift, a combining mark and the "=" before it are one character.
+        let text = Substring(word.utf8.drop { $0 == UInt8(ascii: "-") })
+        guard let equals = text.utf8.firstIndex(of: UInt8(ascii: "=")) else { return (String(text), nil) }
+        return (String(text[..<equals]), String(text[text.utf8.index(after: equals)...]))
     }
 
     // MARK: - Errors
@@ -256,7 +264,7 @@ package struct ArgumentParser: Sendable {
 
     private func unknownOption(_ word: String, _ name: String, of command: CommandSpecification?) -> KedgeError {
         let names = (GlobalOptions.all + (command?.options ?? [])).map(\.name) + configurationKeys
-        let typed = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)[0]
+        let typed = Substring(word.utf8.prefix { $0 != UInt8(ascii: "=") })
         let help = command.map { "kedge \($0.name) --help" } ?? "kedge --help"
         let question = NearestName.question(name, among: names, prefix: "--")
         let hint = question + "Run \"\(help)\" for the list of options."
@@ -264,12 +272,31 @@ package struct ArgumentParser: Sendable {
         return usage(command, "unknown option \"\(typed)\"", hint: hint)
     }
 
-    private func wrongNumber(of positionals: [String], for command: CommandSpecification) -> KedgeError {
+    /// `words` are those that belong to the command.
+    private func wrongNumber(
+        of positionals: [String], for command: CommandSpecification, given words: [String]
+    ) -> KedgeError {
         let hint = "Usage: \(command.usage)"
         if positionals.count < command.arguments.count {
             let missing = command.arguments[positionals.count].name
             return usage(command, "argument \(missing) is missing", hint: hint)
         }
+        if (words + command.options.map { "--\($0.name)" }).contains(where: ArgumentParser.givesSecret) {
+            return usage(
+                command, "unexpected argument, which \(ArgumentParser.hidden)",
+                hint: "\(ArgumentParser.quotes)  \(hint)")
+        }
         return usage(command, "unexpected argument \"\(positionals[command.arguments.count])\"", hint: hint)
     }
+
+    /// Whether `word` is an option that takes a secret by its file or by the command that prints it. What stands beside
+    /// it may be a part of a command that lacks its quotes, or the secret itself.
+    static func givesSecret(_ word: String) -> Bool {
+        let name = split(word).name
+        return word.hasPrefix("--")
+            && ["key-file", "passphrase-file", "passphrase-command"].contains { name.hasSuffix($0) }
+    }
+
+    private static let hidden = "is not shown, since it may be a part of a secret"
+    private static let quotes = "Put a command of several words in quotes, and secrets into files."
 }

@@ -27,8 +27,9 @@ package struct CommandLineTool: Sendable {
     package func run(bytes words: [[UInt8]]) -> Ending {
         let texts = words.map { String(decoding: $0, as: UTF8.self) }
         guard let index = words.firstIndex(where: { RawPath(bytes: $0).text == nil }) else { return run(texts) }
+        let shown = texts.contains(where: ArgumentParser.givesSecret) ? "" : " \"\(RawPath(bytes: words[index]))\""
         let error = KedgeError(
-            .usage, "cannot read argument \(index + 1) \"\(RawPath(bytes: words[index]))\": it is not UTF-8",
+            .usage, "cannot read argument \(index + 1)\(shown): it is not UTF-8",
             hint: "Reach a file of such a name by another path, such as a symbolic link with a name in UTF-8.")
         report(error, asJSON: texts.prefix { $0 != "--" }.contains("--json"))
         let rule = StatusRule(words: texts, surroundings: surroundings)

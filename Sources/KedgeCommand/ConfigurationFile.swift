@@ -9,6 +9,8 @@
 // An unquoted value goes up to the line's end or to a "#" that follows white space; white space around it is dropped, a
 // backslash stands for itself. So only values with " #", with outer white space or with an opening quotation mark need
 // quotes (lesson 49). There are no continuation lines. Sections and the keys of one section occur once.
+//
+// Looked at by bytes, never by what Swift calls a character: a combining mark that follows "=" belongs to the value.
 package import KedgeCore
 
 /// One `key = value` and where it stands.
@@ -35,6 +37,10 @@ package struct ConfigurationFile: Sendable {
     /// Parses the file's bytes. Throws `configuration` with the line of the first thing that is wrong.
     package init(path: String, bytes: [UInt8]) throws(KedgeError) {
         self.path = path
+        guard !ByteOrderMark.begins(bytes) else {
+            throw ConfigurationFile.error(
+                path, 1, "it begins with a byte order mark, as Windows editors write it", hint: ByteOrderMark.hint)
+        }
         var sections: [ConfigurationSection] = []
         var number = 0
         for var line in bytes.split(separator: 0x0A, omittingEmptySubsequences: false) {
@@ -94,8 +100,8 @@ package struct ConfigurationFile: Sendable {
 
     private static func parse(_ line: String, _ path: String, _ number: Int) throws(KedgeError) -> Line {
         let text = trimmed(line[...])
-        if text.isEmpty || text.hasPrefix("#") { return .nothing }
-        if text.hasPrefix("[") { return try parseSection(text, path, number) }
+        if text.isEmpty || begins(text, "#") { return .nothing }
+        if begins(text, "[") { return try parseSection(text, path, number) }
         guard let equals = text.utf8.firstIndex(of: UInt8(ascii: "=")) else {
             throw error(
                 path, number, "it is neither \"key = value\" nor \"[kind name]\"", hint: "A comment begins with \"#\".")
@@ -106,7 +112,7 @@ package struct ConfigurationFile: Sendable {
                 path, number, "\"\(key)\" cannot be a key",
                 hint: "A key consists of small letters, digits and \"-\", such as \"process-max\".")
         }
-        let value = try parseValue(trimmed(text[text.index(after: equals)...]), key: key, path, number)
+        let value = try parseValue(trimmed(text[text.utf8.index(after: equals)...]), key: key, path, number)
         return .entry(key: key, value: value)
     }
 
@@ -117,12 +123,12 @@ package struct ConfigurationFile: Sendable {
         guard let close = text.utf8.firstIndex(of: UInt8(ascii: "]")) else {
             throw error(path, number, "the section's \"]\" is missing", hint: hint)
         }
-        guard isEndOfLine(text[text.index(after: close)...]) else {
+        guard isEndOfLine(text[text.utf8.index(after: close)...]) else {
             throw error(
                 path, number, "something follows the section's \"]\"",
                 hint: "Write keys on lines of their own; a comment needs white space before its \"#\".")
         }
-        let words = text[..<close].dropFirst().split { $0 == " " || $0 == "\t" }
+        let words = text.utf8[..<close].dropFirst().split(whereSeparator: isSpace).map { Substring($0) }
         guard words.count == 2, words[0].utf8.allSatisfy({ isSmallLetter($0) || $0 == UInt8(ascii: "-") }),
             isSectionName(words[1])
         else { throw error(path, number, "this cannot be a section", hint: hint) }
@@ -132,8 +138,8 @@ package struct ConfigurationFile: Sendable {
     private static func parseValue(
         _ text: Substring, key: String, _ path: String, _ number: Int
     ) throws(KedgeError) -> String {
-        if text.hasPrefix("\"") { return try parseQuoted(text.dropFirst(), key: key, path, number) }
-        if text.hasPrefix("'") {
+        if begins(text, "\"") { return try parseQuoted(Substring(text.utf8.dropFirst()), key: key, path, number) }
+        if begins(text, "'") {
             throw error(
                 path, number, "the value of key \"\(key)\" begins with a single quotation mark",
                 hint: "Quote with \"...\" or not at all.")
@@ -186,8 +192,10 @@ package struct ConfigurationFile: Sendable {
     /// Whether nothing but white space or a comment set off by white space is left.
     private static func isEndOfLine(_ rest: Substring) -> Bool {
         let text = trimmed(rest)
-        return text.isEmpty || text.hasPrefix("#") && rest.utf8.first.map(isSpace) == true
+        return text.isEmpty || begins(text, "#") && rest.utf8.first.map(isSpace) == true
     }
+
+    private static func begins(_ text: Substring, _ sign: Unicode.Scalar) -> Bool { text.unicodeScalars.first == sign }
 
     private static func trimmed(_ text: Substring) -> Substring {
         var bytes = text.utf8[...]

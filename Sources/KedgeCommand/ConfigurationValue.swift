@@ -101,15 +101,16 @@ extension ConfigurationValueKind {
     }
 
     private static func parsePath(_ text: String) throws(InvalidValue) -> String {
-        guard text.hasPrefix("/") else {
+        let slash = UInt8(ascii: "/")
+        guard text.utf8.first == slash else {
             throw InvalidValue(
                 "is not an absolute path",
                 hint: "Begin it with \"/\": PostgreSQL runs the archive commands in its data directory.")
         }
-        var path = text[...]
-        while path.utf8.count > 1, path.hasSuffix("/") { path.removeLast() }
-        guard !path.utf8.contains(0) else { throw InvalidValue("holds a zero byte", hint: "Remove it.") }
-        return String(path)
+        var path = text.utf8[...]
+        while path.count > 1, path.last == slash { path.removeLast() }
+        guard !path.contains(0) else { throw InvalidValue("holds a zero byte", hint: "Remove it.") }
+        return String(Substring(path))
     }
 
     private static func parseList(_ text: String) throws(InvalidValue) -> [String] {

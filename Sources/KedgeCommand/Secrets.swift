@@ -31,7 +31,9 @@ package struct SecretReader: Sendable {
 
     /// The secret of a key file. Throws `key-unsafe` or `configuration`.
     package func keyFile(_ path: String) throws(KedgeError) -> KeyEncryptionSecret {
-        try KeyEncryptionSecret(parsingKeyFile: secretFile(path, "key file"), what: "key file \"\(path)\"")
+        // The key itself, 64 hexadecimal digits, does not begin as the configuration wants a path to.
+        let bytes = try secretFile(path, "key file", showsPath: path.utf8.first == UInt8(ascii: "/"))
+        return try KeyEncryptionSecret(parsingKeyFile: bytes, what: "key file \"\(path)\"")
     }
 
     /// The passphrase in a file: its one line. Throws `key-unsafe` or `configuration`.
@@ -69,16 +71,15 @@ package struct SecretReader: Sendable {
         return Secret(Array(line))
     }
 
-    /// Some editors of Windows begin a file with it, and nobody sees it. Throws `configuration`.
+    /// Throws `configuration`.
     private static func refuseMark(
         _ bytes: [UInt8], _ path: String, _ what: String, _ more: String? = nil
     ) throws(KedgeError) {
-        let marks: [[UInt8]] = [[0xEF, 0xBB, 0xBF], [0xFF, 0xFE], [0xFE, 0xFF]]
-        guard marks.contains(where: { bytes.starts(with: $0) }) else { return }
+        guard ByteOrderMark.begins(bytes) else { return }
         throw KedgeError(
             .configuration, "cannot use \(what) \"\(path)\"",
             detail: "It begins with a byte order mark, as Windows editors write it, which would be a part of the line.",
-            hint: "Save it as UTF-8 without a byte order mark." + (more.map { "  \($0)" } ?? ""))
+            hint: ByteOrderMark.hint + (more.map { "  \($0)" } ?? ""))
     }
 
     /// For a repository that was made with the passphrase as it lies there.

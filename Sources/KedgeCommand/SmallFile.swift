@@ -41,3 +41,13 @@ extension SmallFile {
         }
     }
 }
+
+/// What some editors of Windows put in front of a text; nobody sees it.
+enum ByteOrderMark {
+    /// Whether one of UTF-8 or UTF-16 is in front of `bytes`.
+    static func begins(_ bytes: [UInt8]) -> Bool {
+        ([[0xEF, 0xBB, 0xBF], [0xFF, 0xFE], [0xFE, 0xFF]] as [[UInt8]]).contains { bytes.starts(with: $0) }
+    }
+
+    static let hint = "Save it as UTF-8 without a byte order mark."
+}

@@ -45,6 +45,13 @@ private let keyCommands =
             ])
     }
 
+    @Test("a value begins right behind the =, also with a mark that combines with it")
+    func combiningMark() throws {
+        let (_, arguments) = try run("backup --passphrase-command=\u{301}a --cluster=\u{301}")
+        #expect(arguments.overrides == [ConfigurationOverride(key: "passphrase-command", value: "\u{301}a")])
+        #expect(arguments.value("cluster") == "\u{301}")
+    }
+
     @Test("restore --pgdata is the directory to restore into, wherever it stands")
     func shadowedKey() throws {
         for line in ["restore --pgdata /d", "--pgdata /d restore"] {
@@ -194,6 +201,18 @@ private let keyCommands =
                 + "hint: Usage: kedge backup [OPTION]..."
         ),
     ]
+
+    @Test(
+        "what may be a part of a secret is not shown",
+        arguments: [
+            "key add --add-passphrase-command echo hunter2", "key rewrap hunter2", "key rotate hunter2",
+            "backup --passphrase-command=echo hunter2", "--passphrase-command echo hunter2 backup",
+            "--config /c --key-file /k hunter2", "backup --passphrase=hunter2", "key add --passphrase=\u{301}hunter2",
+        ])
+    func secretArgument(_ line: String) {
+        let text = failure { () throws(KedgeError) in try parser.parse(line.split(separator: " ").map(String.init)) }
+        #expect(text.hasSuffix("\ncode: usage") && !text.contains("hunter2"), "\(text)")
+    }
 
     @Test("names are near when few letters differ, swapped neighbours counting once")
     func distances() {

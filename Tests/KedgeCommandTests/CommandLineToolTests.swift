@@ -140,6 +140,15 @@ private func working(
                 .ending == .exit(126))
     }
 
+    @Test("an argument that is not UTF-8 is shown unless it may be a part of a secret")
+    func notUTF8() {
+        for (option, isShown) in [("--pgdata", true), ("--passphrase-command", false)] {
+            let run = ToolRun(bytes: [Array("backup".utf8), Array(option.utf8), Array("geheim".utf8) + [0xFF]])
+            #expect(run.ending == .exit(2))
+            #expect(run.errors.contains("cannot read argument 3") && run.errors.contains("geheim") == isShown)
+        }
+    }
+
     @Test("a restore_command with a slip is not taken for \"absent\", whichever command it names")
     func mistypedRestoreCommand() {
         let segment = "000000010000000000000001"

@@ -78,6 +78,13 @@ private let full = """
         #expect(!other.refusesDamagedWAL)
     }
 
+    @Test("a path is absolute by its first byte, whatever mark combines with it")
+    func absolutePath() throws {
+        #expect(try ConfigurationValueKind.path.parse("/\u{301}a/") == .text("/\u{301}a"))
+        #expect(throws: InvalidValue.self) { try ConfigurationValueKind.path.parse("\u{301}/a") }
+        #expect(try ConfigurationValueKind.path.parse("//") == .text("/"))
+    }
+
     @Test("every default of the table is a value of its key")
     func defaults() throws {
         for key in ConfigurationKey.all {

@@ -89,6 +89,18 @@ import Testing
         #expect(list.output.split(separator: "\n").count == 3, "\(list.errors)")
     }
 
+    @Test("a key that was given in place of its file is not shown", arguments: [["add", "add"], ["rewrap", "new"]])
+    func keyAsFile(_ words: [String]) throws {
+        let other = text(KeyEncryptionSecret.newKeyFile(random: SystemRandomSource())).filter { $0 != "\n" }
+        for option in ["key-file", "passphrase-file"] {
+            let run = run(["key", words[0], "--\(words[1])-\(option)", other])
+            #expect(run.ending == .exit(2))
+            #expect(run.errors.contains("somebody may have given the secret itself"), "\(run.errors)")
+            #expect(!(run.errors + run.output).contains(other))
+        }
+        #expect(run(["key", words[0], "--\(words[1])-key-file", "/k/none"]).errors.contains("key file \"/k/none\""))
+    }
+
     @Test("without exactly one secret nothing is done")
     func usage() {
         let expected = """

@@ -11,9 +11,10 @@ struct ToolRun {
     let output: String
     let errors: String
 
-    /// Runs `words` in surroundings that have just these files and variables.
+    /// Runs `words`, or `bytes` where these are given, in surroundings that have just these files and variables.
     init(
-        _ words: [String], commands: [Command] = CommandTable.all, files: [String: String] = [:],
+        _ words: [String] = [], bytes: [[UInt8]]? = nil, commands: [Command] = CommandTable.all,
+        files: [String: String] = [:],
         environment: [EnvironmentVariable] = [], existing: [String] = [], interruption: Interruption = Interruption(),
         outputFails: Bool = false, readFile: FileReader? = nil, runShell: ShellRunner? = nil,
         keyMemory: (any KeyMemory)? = nil, changing: (inout Surroundings) -> Void = { _ in }
@@ -35,7 +36,8 @@ struct ToolRun {
             time: FixedTime(), random: SystemRandomSource(), interruption: interruption)
         if let keyMemory { surroundings.keyMemory = { _, _ in keyMemory } }
         changing(&surroundings)
-        ending = CommandLineTool(commands: commands, surroundings: surroundings).run(words)
+        let tool = CommandLineTool(commands: commands, surroundings: surroundings)
+        ending = bytes.map { tool.run(bytes: $0) } ?? tool.run(words)
         self.output = output.withLock { $0 }
         self.errors = errors.withLock { $0 }
     }
