@@ -34,7 +34,8 @@ struct ConflictSurvey {
                 let isLookedAt = found.count < limit
                 for file in [WALFileName.segment(name), .partial(name + ".partial")] {
                     let copies = isLookedAt ? try archive.copies(of: file) : []
-                    if copies.count > 1 { found.append(try look(at: file, copies, inventory.segmentSize)) }
+                    guard copies.count > 1, try !archive.contents(of: file).isOne else { continue }
+                    found.append(try look(at: file, copies, inventory.segmentSize))
                 }
                 if !isLookedAt { found.append(ArchivedConflict(file: .segment(name))) }
             }

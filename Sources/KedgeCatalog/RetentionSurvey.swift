@@ -122,6 +122,7 @@ package final class RetentionSurvey {
                 let timeline = file.file.timeline
                 lastStored[timeline] = max(lastStored[timeline] ?? status.modified, status.modified)
             }
+            try archive.settleConflicts(of: &inventory)
             let histories = try archive.histories().read
             found.append(
                 RetentionFacts.System(

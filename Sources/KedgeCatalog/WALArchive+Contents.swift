@@ -21,6 +21,9 @@ package struct WALFileContents: Sendable {
     /// The cluster's name in the repository, with which full names begin.
     fileprivate let clusterName: String
 
+    /// Whether all objects are known to hold the same.
+    var isOne: Bool { known.count == 1 && unreadable == nil }
+
     /// The objects that hold the file's content, in the order of their names; empty where there is none.
     ///
     /// Throws `archive-conflict`; where only one object can't be read, what is wrong with it, by its full name.
@@ -77,5 +80,23 @@ extension WALArchive {
             }
         }
         return contents
+    }
+}
+
+extension WALArchive {
+    /// Leaves in an inventory only those conflicts that `archive-get` refuses: one content under two names, with a tag
+    /// and without, is none. A short read for each segment that has a name without a tag and another one.
+    func settleConflicts(of inventory: inout WALInventory) throws(KedgeError) {
+        for timeline in inventory.timelines {
+            for (numbers, isPartial) in [(timeline.segmentConflicts, false), (timeline.partialConflicts, true)] {
+                for number in numbers {
+                    let name = WALSegment(timeline: timeline.id, number: number).fileName(
+                        segmentSize: inventory.segmentSize)
+                    if try contents(of: isPartial ? .partial(name + ".partial") : .segment(name)).isOne {
+                        inventory.withdrawConflict(number, isPartial: isPartial, on: timeline.id)
+                    }
+                }
+            }
+        }
     }
 }

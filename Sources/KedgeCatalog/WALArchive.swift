@@ -43,7 +43,7 @@ package struct WALArchive: Sendable {
         return ArchivedFile(file: file, name: name, tag: tag)
     }
 
-    /// Reads the names of everything that is archived.
+    /// Reads the names of everything that is archived, and of a segment with several what they hold.
     package func inventory() throws(KedgeError) -> WALInventory {
         var inventory = WALInventory(segmentSize: registration.walSegmentSize)
         try cluster.forEachObject(below: ClusterLayout.walDirectory(system)) { (name, status) throws(KedgeError) in
@@ -53,6 +53,7 @@ package struct WALArchive: Sendable {
                 inventory.add(objectNamed: name.lastComponent, storedBytes: status.sizeBytes)
             }
         }
+        try settleConflicts(of: &inventory)
         return inventory
     }
 

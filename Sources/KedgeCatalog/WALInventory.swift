@@ -1,5 +1,6 @@
 // Which WAL is archived, by timeline: runs of consecutive segments, and so the gaps between them. Pure: names in,
-// runs out. Memory follows the number of gaps, not of segments.
+// runs out. Memory follows the number of gaps, not of segments. Two names of one segment are a conflict until somebody
+// has looked at what they hold (`WALArchive.settleConflicts`).
 
 package import KedgeCore
 import KedgeRepository
@@ -101,6 +102,16 @@ package struct WALInventory: Hashable, Sendable {
             if !left.runs.isEmpty || !left.partials.isEmpty { kept.timelines.append(left) }
         }
         return kept
+    }
+
+    /// What is called a conflict is none: all objects of this segment or partial segment hold the same.
+    mutating func withdrawConflict(_ number: UInt64, isPartial: Bool, on timeline: TimelineID) {
+        guard let index = timelines.firstIndex(where: { $0.id == timeline }) else { return }
+        if isPartial {
+            timelines[index].partialConflicts.remove(number)
+        } else {
+            timelines[index].segmentConflicts.remove(number)
+        }
     }
 
     /// Adds an object that is none of the archived files, by the last part of its name.

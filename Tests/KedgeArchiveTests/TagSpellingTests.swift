@@ -98,6 +98,23 @@ import Testing
         #expect(try harness(plain).fetched() == bytes)
         #expect(try push(bytes, to: plain) == [.alreadyExists])
         expectConflict(plain) { _ = try push(twin, to: plain) }
+        // Nobody calls that a conflict.
+        #expect(try conflicts(plain) == 0)
+        #expect(try messages(plain).map { text($0) } == [])
+    }
+
+    @Test("one content under two names beside a conflict of the partial segment is none")
+    func besidePartialConflict() throws {
+        _ = try twoSpellings()
+        let directory = try #require(plain.names.first { $0.text.hasSuffix(name) }?.parent)
+        for digit in 1...2 {
+            let tag = String(repeating: "0", count: 31) + "\(digit)"
+            plain.plant(try #require(ObjectName("\(directory)/\(name).partial-\(tag)")), [1])
+        }
+        #expect(try conflicts(plain) == 0)
+        let told = try messages(plain)
+        #expect(told.map(\.code) == [.archiveConflict], "\(told.map { text($0) })")
+        #expect(told.first?.message.contains("\(name).partial") == true)
     }
 
     /// One content in two spellings in the plain store. Returns the names of their objects.
