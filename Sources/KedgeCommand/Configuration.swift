@@ -1,4 +1,5 @@
-// The configuration of one run: file, environment and options as one immutable value, read once.
+// The configuration of one run: file, environment and options as one immutable value, read once. What a section says is
+// in ClusterConfiguration.swift and RepositoryConfiguration.swift.
 //
 // 1. A key's value comes from the option, else from the environment, else from the file, else from the table's default.
 //    KEDGE_CLUSTER_MAIN_PGDATA wins over KEDGE_PGDATA.
@@ -7,8 +8,6 @@
 // 3. Everything in the file is checked, whatever part of it this run needs; an unknown KEDGE_ variable is only a
 //    warning, since variables are inherited from places that know nothing of this version (lesson 52).
 // 4. archive-push loads this thousands of times a day: one pass over the file, no regular expressions.
-package import KedgeCatalog
-package import KedgeCodec
 package import KedgeCore
 
 /// What the host looks like, as far as defaults depend on it.
@@ -42,103 +41,6 @@ package struct EnvironmentVariable: Hashable, Sendable {
     package init(_ name: String, _ value: String) {
         self.name = name
         self.value = value
-    }
-}
-
-/// One `[cluster NAME]` with its defaults filled in.
-package struct ClusterConfiguration: Sendable {
-    package let name: String
-    /// The data directory.
-    package let pgdata: String
-    /// Nil where libpq's default holds; the same for port, user and dbname.
-    package let host: String?
-    package let port: Int?
-    package let user: String?
-    package let dbname: String?
-    /// Of a standby's primary.
-    package let primaryHost: String?
-    package let primaryPort: Int?
-    package let binDirectory: String?
-    /// The names of its repositories; at least one.
-    package let repositories: [String]
-    /// The name that it was registered with.
-    package let registeredName: String
-    package let processMax: Int
-    package let workDirectory: String
-    package let archiveTimeout: Duration
-    package let archiveGetTimeout: Duration
-    /// Bytes of WAL that may wait to be archived; nil: no limit.
-    package let archiveQueueLimit: Int64?
-    /// How many segments are fetched ahead of a recovering server; 0 for none.
-    package let archiveGetPrefetch: Int
-    /// How many segments one archive-push stores besides its own.
-    package let archivePushAhead: Int
-    package let refusesDamagedWAL: Bool
-    /// Nil where the recovery signal file decides.
-    package let onUnavailable: UnavailableAnswer?
-    /// Bytes in a second; nil: no limit.
-    package let readRate: Int64?
-    /// Bytes as stored.
-    package let packSize: Int64
-    /// How long what verify has read need not be read again.
-    package let verifyEvery: Duration
-    /// Bytes in a second; nil: no limit.
-    package let verifyRate: Int64?
-    package let drill: DrillConfiguration
-    /// The age of the last full backup from which on `--type auto` takes a full one.
-    package let fullEvery: Duration
-    package let retention: RetentionRules
-}
-
-/// What `archive-get` answers when it could not find out whether there is such a file.
-package enum UnavailableAnswer: String, Sendable {
-    case abort, absent
-}
-
-/// One `[repository NAME]` with its defaults filled in.
-package struct RepositoryConfiguration: Sendable {
-    package let name: String
-    package let place: RepositoryPlace
-    package let compression: CompressionChoice
-    /// Nil: `encryption = none`.
-    package let keySource: KeySource?
-    /// The work-directories of the clusters that use it, each once.
-    package fileprivate(set) var workDirectories: [String] = []
-    /// What clusters were registered as, where that is not their present name.
-    package fileprivate(set) var registeredNames: [String: String] = [:]
-}
-
-/// Where a repository lies.
-package enum RepositoryPlace: Sendable {
-    /// A directory.
-    case local(path: String)
-    case s3(S3Configuration)
-
-    /// The directory of a local repository; nil for any other.
-    package var directory: String? { if case .local(let path) = self { path } else { nil } }
-
-    /// What no other repository may have.
-    package var description: String {
-        switch self {
-        case .local(let path): "path \"\(path)\""
-        case .s3(let s3): "place \(s3.location)"
-        }
-    }
-}
-
-/// Where the secret that unwraps a repository's data keys comes from.
-package enum KeySource: Hashable, Sendable {
-    case keyFile(String)
-    case passphraseFile(String)
-    case passphraseCommand(String)
-
-    /// How messages call it: never by the words of a command, which may hold what must not be shown.
-    package var described: String {
-        switch self {
-        case .keyFile(let path): "key file \"\(path)\""
-        case .passphraseFile(let path): "passphrase in \"\(path)\""
-        case .passphraseCommand: "passphrase of passphrase-command"
-        }
     }
 }
 
@@ -301,139 +203,6 @@ package struct Configuration: Sendable {
                         + "\(repository.place.description).",
                     hint: "Give each a place of its own, or remove one.")
             }
-        }
-    }
-}
-
-extension RepositoryConfiguration {
-    /// The section's values as they are needed. Throws `configuration`.
-    fileprivate init(_ section: LayeredSection, path file: String) throws(KedgeError) {
-        name = section.name
-        place = try RepositoryConfiguration.place(section, path: file)
-        compression = section.compression("compression")
-        let encryption = try section.requiredText(
-            "encryption", why: "backups hold all data, so whether they are encrypted is never left to a default",
-            example: "aes-256-gcm", file)
-        let sources: [KeySource] = [
-            section.text("key-file").map(KeySource.keyFile),
-            section.text("passphrase-file").map(KeySource.passphraseFile),
-            section.text("passphrase-command").map(KeySource.passphraseCommand),
-        ].compactMap { $0 }
-        let problem: String
-        switch (encryption, sources.count) {
-        case ("none", 0), ("aes-256-gcm", 1):
-            keySource = sources.first
-            return
-        case ("none", _): problem = "It has encryption = none and a key as well, which contradict each other."
-        case (_, 0): problem = "It has encryption = aes-256-gcm but no key."
-        default: problem = "It has several of key-file, passphrase-file and passphrase-command."
-        }
-        throw KedgeError(
-            .configuration, "cannot use configuration file \"\(file)\", line \(section.line): [repository \(name)]",
-            detail: problem,
-            hint: encryption == "none"
-                ? "Remove key-file, passphrase-file and passphrase-command, or write encryption = aes-256-gcm."
-                : "Set exactly one of key-file, passphrase-file and passphrase-command; "
-                    + "\"kedge init --generate-key FILE\" makes a key file.")
-    }
-}
-
-extension RepositoryConfiguration {
-    /// Where the repository is. Throws `configuration`, also for keys that belong to another type: whoever wrote them
-    /// expects them to do something.
-    fileprivate static func place(
-        _ section: LayeredSection, path file: String
-    ) throws(KedgeError) -> RepositoryPlace {
-        let isLocal = section.text("type") == "local"
-        for key in isLocal ? S3Configuration.ownKeys : ["path"] where section.text(key) != nil {
-            throw section.error(
-                key, "key \"\(key)\" is for repositories of type \(isLocal ? "s3" : "local")",
-                hint: isLocal ? "Remove it, or write type = s3." : "Remove it; bucket and prefix say where it is.", file
-            )
-        }
-        guard isLocal else { return .s3(try S3Configuration(section, path: file)) }
-        return .local(
-            path: try section.requiredText(
-                "path", why: "kedge must know where the repository is", example: "/var/lib/kedge", file))
-    }
-}
-
-extension LayeredSection {
-    /// What the keep keys say.
-    fileprivate var retention: RetentionRules {
-        var tiers: [RetentionPeriod: Int] = [:]
-        for period in RetentionPeriod.allCases {
-            tiers[period] = integer("keep-\(period.rawValue)").map { Int($0) }
-        }
-        return RetentionRules(
-            keepFull: integer("keep-full").map { Int($0) }, keepDays: integer("keep-days").map { Int($0) },
-            keepTiers: tiers, graceSeconds: duration("expire-grace").components.seconds,
-            keepProofsSeconds: duration("keep-proofs").components.seconds)
-    }
-}
-
-extension ClusterConfiguration {
-    /// Where what kedge notes lies unless `work-directory` is set. A restart of the host may empty it.
-    static func defaultWorkDirectory(of user: UInt32) -> String { "/tmp/kedge-\(user)" }
-
-    /// The section's values as they are needed. Throws `configuration`.
-    fileprivate init(
-        _ section: LayeredSection, repositories known: [String], host facts: HostFacts, path file: String
-    ) throws(KedgeError) {
-        name = section.name
-        // The first level of a repository has entries of its own beside the clusters (docs/design.md section 4).
-        guard name != "key", name != "feature", name != "kedge.json" else {
-            throw ConfigurationFile.error(
-                file, section.line, "a cluster cannot be called \"\(name)\"",
-                hint: "Choose another name: the repository keeps something else under this one.")
-        }
-        pgdata = try section.requiredText(
-            "pgdata", why: "kedge must know which cluster this is", example: "/var/lib/postgresql/15/main", file)
-        host = section.text("host")
-        port = section.integer("port").map { Int($0) }
-        user = section.text("user")
-        dbname = section.text("dbname")
-        primaryHost = section.text("primary-host")
-        primaryPort = section.integer("primary-port").map { Int($0) }
-        binDirectory = section.text("bin-dir")
-        processMax = section.integer("process-max").map { Int($0) } ?? min(8, max(1, facts.processors))
-        workDirectory = section.text("work-directory") ?? ClusterConfiguration.defaultWorkDirectory(of: facts.userID)
-        archiveTimeout = section.duration("archive-timeout")
-        archiveGetTimeout = section.duration("archive-get-timeout")
-        archiveQueueLimit = section.integer("archive-queue-limit")
-        archiveGetPrefetch = Int(section.integer("archive-get-prefetch") ?? 0)
-        archivePushAhead = Int(section.integer("archive-push-ahead") ?? 0)
-        refusesDamagedWAL = section.text("wal-damage") == "refuse"
-        onUnavailable = section.text("on-unavailable").flatMap(UnavailableAnswer.init)
-        readRate = section.integer("read-rate")
-        packSize = section.integer("pack-size") ?? 256 << 20
-        fullEvery = section.duration("full-every")
-        retention = section.retention
-        registeredName = section.text("registered-as") ?? section.name
-        verifyEvery = section.duration("verify-every")
-        verifyRate = section.integer("verify-rate")
-        drill = DrillConfiguration(section)
-        if archiveQueueLimit != nil, section.text("work-directory") == nil {
-            throw section.error(
-                "archive-queue-limit",
-                "work-directory is not set: what was given up is noted there, and /tmp does not "
-                    + "last",
-                hint: "Set work-directory to a directory that survives a restart of the host.", file)
-        }
-        repositories = section.list("repositories") ?? known
-        guard !repositories.isEmpty else {
-            throw KedgeError(
-                .configuration, "cannot use configuration file \"\(file)\"",
-                detail: "It has no [repository NAME] section.", hint: "Add one; \"man kedge\" shows an example.")
-        }
-        for repository in repositories where !known.contains(repository) {
-            throw section.error(
-                "repositories", "there is no repository \"\(repository)\"",
-                hint: NearestName.question(repository, among: known)
-                    + (known.isEmpty
-                        ? "Add a [repository \(repository)] section."
-                        : "The repositories are: \(known.joined(separator: ", "))."),
-                file)
         }
     }
 }
