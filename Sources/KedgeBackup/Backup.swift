@@ -21,8 +21,8 @@ import KedgeRepository
 
 /// One backup.
 package struct Backup: Sendable {
-    private let options: Options
-    private var tools: Tools
+    let options: Options
+    private(set) var tools: Tools
 
     package init(_ options: Options, _ tools: Tools) {
         self.options = options
@@ -113,7 +113,7 @@ package struct Backup: Sendable {
     // MARK: - Steps
 
     /// What the steps work on.
-    private struct Session {
+    struct Session {
         let cluster: ClusterRepository
         let connection: DatabaseConnection
         let server: ServerCheck
@@ -163,23 +163,6 @@ package struct Backup: Sendable {
                 systemIdentifier: session.server.settings.systemIdentifier, timeline: start.timeline,
                 startLSN: start.lsn, startedAt: start.time, hostName: options.hostName, processID: options.processID,
                 createdBy: Version.writer))
-    }
-
-    /// Finds out now, and not when all is copied, whether WAL reaches this repository (lesson 42): the first segment
-    /// that the backup needs is ended and waited for.
-    private func checkArchiving(_ session: Session) throws(KedgeError) {
-        tools.progress.begin("checking that WAL is archived")
-        if let primary = session.primary {
-            let segment = try primary.endSegment(segmentSize: session.server.registration.walSegmentSize)
-            return try watch(session).wait(for: segment...segment)
-        }
-        // Of a standby's WAL nobody knows when it comes.
-        guard !session.server.isStandby else { return }
-        _ = try session.connection.switchWAL()
-        let first = firstSegment(session)
-        let watch = watch(session)
-        try watch.wait(for: first...first)
-        _ = try watch.examine(first...first)
     }
 
     /// Says now, and not when the repository is full, that it evidently can't take the backup.
@@ -244,43 +227,6 @@ package struct Backup: Sendable {
         return result
     }
 
-    /// The WAL that the backup needs, once all of it is in this repository.
-    private struct NeededWAL {
-        let segments: ClosedRange<WALSegment>
-        let history: TimelineHistory
-        let suspects: [CommitRecord.SuspectWAL]
-    }
-
-    private func waitForWAL(_ session: Session, _ stop: OnlineBackup.Stop) throws(KedgeError) -> NeededWAL {
-        let size = session.server.registration.walSegmentSize
-        let timeline = session.online.start.timeline
-        // The stop is the end of a record: at a segment's border it belongs to the segment before (XLByteToPrevSeg).
-        let last = WALSegment(timeline: timeline, containing: LSN(stop.lsn.position - 1), segmentSize: size)
-        let segments = firstSegment(session)...last
-        let watch = watch(session)
-        try session.primary?.end(last, segmentSize: size)
-        if session.server.isStandby, session.primary == nil,
-            let missing = try session.archive.firstMissing(from: segments.lowerBound, through: last)
-        {
-            tools.warn(
-                "The backup waits until WAL segments \(missing.fileName(segmentSize: size)) to "
-                    + "\(last.fileName(segmentSize: size)) are archived; \"SELECT pg_switch_wal()\" on the primary "
-                    + "ends the last one.")
-        }
-        try watch.wait(for: segments)
-        let history = try history(session, timeline)
-        try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
-        return NeededWAL(segments: segments, history: history, suspects: try watch.examine(segments))
-    }
-
-    /// The ancestry of the backup's timeline. A standby may follow a timeline whose history it never kept, and the
-    /// file of a primary may have been removed.
-    private func history(_ session: Session, _ timeline: TimelineID) throws(KedgeError) -> TimelineHistory {
-        let known = try TimelineHistory(ofServerIn: options.dataDirectory, timeline: timeline)
-        guard timeline.number > 1, known.entries.count < 2 else { return known }
-        return try session.archive.histories().read[timeline] ?? known
-    }
-
     /// The label has the last word on a standby's timeline. All of the backup's WAL must be of one.
     private func checkTimeline(_ session: Session, _ stop: OnlineBackup.Stop) throws(KedgeError) {
         let start = session.online.start
@@ -334,97 +280,5 @@ package struct Backup: Sendable {
             error.detail = error.detail.map { "\($0) \(note)" } ?? note
             return error
         }
-    }
-
-    // MARK: - Facts
-
-    private func watch(_ session: Session) -> ArchiveWatch {
-        ArchiveWatch(
-            archive: session.archive, connection: session.primary?.connection ?? session.connection,
-            dataDirectory: options.dataDirectory, isOfStandby: session.server.isStandby,
-            timeout: options.archiveTimeout, explainPush: options.explainPush, time: tools.time,
-            interruption: tools.interruption)
-    }
-
-    private func firstSegment(_ session: Session) -> WALSegment {
-        WALSegment(
-            timeline: session.online.start.timeline, containing: session.online.start.lsn,
-            segmentSize: session.server.registration.walSegmentSize)
-    }
-
-    private func record(
-        _ session: Session, _ copy: BackupCopy, _ stop: OnlineBackup.Stop, _ stopTime: Timestamp,
-        root: ManifestRoot, manifest: CommitRecord.ManifestSeal, wal: NeededWAL, phases: Phases
-    ) throws(KedgeError) -> CommitRecord {
-        let (damaged, damagedCount) = copy.findings.verdict(stopLSN: stop.lsn)
-        let repository = session.cluster.repository
-        // Packs of the parent may be sealed with older keys.
-        var keyIDs = session.parent?.keyIDs ?? []
-        if repository.settings.secret != nil { keyIDs.insert(try repository.keyRing.writingKey().id) }
-        let fallbacks = (session.choice.isFallback ? [fullInstead(session.choice)] : []) + copy.fallbacks
-        return CommitRecord(
-            label: session.label, type: session.label.type, parent: session.parent?.record.label,
-            clusterName: options.clusterName,
-            server: facts(of: session.server), span: span(session, stop, stopTime, wal),
-            tablespaces: copy.walk.tablespaces, dataDirectory: session.server.settings.dataDirectory,
-            dataDirectoryMode: copy.walk.dataDirectoryMode,
-            walDirectory: copy.walk.walDirectory, configurationFiles: copy.walk.extraFiles,
-            sizes: CommitRecord.BackupSizes(
-                databaseBytes: root.bytes, storedBytes: copy.context.totals.storedBytes,
-                deltaBytes: copy.context.totals.rawBytes, files: root.files),
-            takenOver: copy.context.takenOver?.takenOver ?? [], packs: root.packs, manifest: manifest,
-            health: CommitRecord.BackupHealth(
-                damagedPages: damaged, damagedPageCount: damagedCount, walSuspect: wal.suspects,
-                fallbacks: fallbacks),
-            keySlots: repository.slots.filter { keyIDs.contains($0.keyID) }.map(\.json), hostName: options.hostName,
-            createdBy: Version.writer, durations: phases.durations)
-    }
-
-    private func fullInstead(_ choice: ParentChoice) -> String {
-        "A full backup was taken instead of a delta: \(choice.reason)."
-    }
-
-    private func facts(of server: ServerCheck) -> CommitRecord.ServerFacts {
-        CommitRecord.ServerFacts(
-            systemIdentifier: server.settings.systemIdentifier, postgresVersion: server.control.version.major,
-            serverVersion: server.serverVersion, fromStandby: server.isStandby,
-            dataChecksums: server.control.hasDataChecksums, blockSize: server.control.blockSize,
-            walSegmentSize: UInt64(server.control.walSegmentSize),
-            relationSegmentBlocks: server.control.relationSegmentBlocks)
-    }
-
-    private func span(
-        _ session: Session, _ stop: OnlineBackup.Stop, _ stopTime: Timestamp, _ wal: NeededWAL
-    ) -> CommitRecord.BackupSpan {
-        let start = session.online.start
-        let size = session.server.registration.walSegmentSize
-        return CommitRecord.BackupSpan(
-            timeline: start.timeline, startLSN: start.lsn, stopLSN: stop.lsn,
-            checkpointLSN: stop.label.checkpointLSN, startTime: start.time, stopTime: stopTime,
-            walFrom: wal.segments.lowerBound.fileName(segmentSize: size),
-            walTo: wal.segments.upperBound.fileName(segmentSize: size),
-            history: wal.history.entries.compactMap { entry in
-                entry.end.map { CommitRecord.TimelineSwitch(timeline: entry.timeline, switchLSN: $0) }
-            },
-            snapshot: stop.after.snapshot, afterStopTime: stopTime, afterStopLSN: stop.after.lsn)
-    }
-}
-
-/// Measures how long each phase took.
-private struct Phases {
-    private let time: any TimeSource
-    private var last: UInt64
-    private(set) var durations: [CommitRecord.PhaseDuration] = []
-
-    init(_ time: any TimeSource) {
-        self.time = time
-        last = time.monotonicNanoseconds()
-    }
-
-    /// Ends the phase that began when the one before ended.
-    mutating func end(_ name: String) {
-        let now = time.monotonicNanoseconds()
-        durations.append(CommitRecord.PhaseDuration(phase: name, milliseconds: (now - last) / 1_000_000))
-        last = now
     }
 }
