@@ -26,13 +26,16 @@ struct PlaceNotes: PlaceMemory {
         self.warn = warn
     }
 
-    func known() -> [RandomID?] { directories.map(noted) }
+    var locations: [String] { directories.map(path) }
+
+    func known() -> [RandomID?] { directories.map { noted(in: $0, warns: true) } }
 
     func remember(_ repository: RandomID) {
         let note: JSONValue = [
             "kedge": "repository-place", "place": .string(place), "repository": .string(repository.hex),
         ]
-        for directory in directories {
+        // Those of another user's cluster can't be written: that must not cost our own a write each time.
+        for directory in directories where noted(in: directory, warns: false) != repository {
             do throws(KedgeError) {
                 try WorkDirectory.prepare(directory, user: user)
                 _ = try DurableFile.write(
@@ -50,7 +53,7 @@ struct PlaceNotes: PlaceMemory {
         "\(directory)/repository-at-\(ContentHash(of: Array(place.utf8)).hex)"
     }
 
-    private func noted(in directory: String) -> RandomID? {
+    private func noted(in directory: String, warns: Bool) -> RandomID? {
         let path = path(in: directory)
         do throws(KedgeError) {
             guard try WorkDirectory.exists(directory, user: user) else { return nil }
@@ -67,7 +70,7 @@ struct PlaceNotes: PlaceMemory {
             guard try record.string("place") == place else { throw record.invalid("place", "is another one") }
             return try record.parsed("repository") { RandomID(hex: $0) }
         } catch {
-            if error.code != .notFound {
+            if warns, error.code != .notFound {
                 warn(
                     "could not read which repository lies in \(place): \(error.message)"
                         + "\(error.detail.map { ": " + $0 } ?? "")")

@@ -14,7 +14,10 @@ package protocol PlaceMemory: Sendable {
     /// The place as it is configured, for messages.
     var place: String { get }
 
-    /// What each note says; nil for one that is missing or can't be used.
+    /// Where the notes lie, for messages.
+    var locations: [String] { get }
+
+    /// What each note says, in the order of `locations`; nil for one that is missing or can't be used.
     func known() -> [RandomID?]
 
     /// Makes note of the repository that lies there now, in place of what was known.
@@ -29,15 +32,20 @@ extension RepositorySettings {
     }
 
     private func stranger(to found: RandomID?, known: [RandomID?], _ what: String) -> KedgeError? {
-        let other = known.lazy.compactMap(\.self).first { $0 != found && $0 != replacedRepository }
-        guard let placeMemory, let other else { return nil }
+        guard let placeMemory else { return nil }
+        let others = zip(placeMemory.locations, known).filter { note in
+            note.1.map { $0 != found && $0 != replacedRepository } ?? false
+        }
+        guard let other = others.first?.1 else { return nil }
         let present = found.map { "the repository \($0)" } ?? "no repository"
+        let notes = others.map { "\"\($0.0)\"" }.joined(separator: " and ")
         return KedgeError(
             .repositoryUnavailable, "\(what): its place holds \(found == nil ? "no repository" : "another one") now",
-            detail: "In \(placeMemory.place) is \(present), but this host has seen the repository \(other) there.",
+            detail: "In \(placeMemory.place) is \(present), but this host has seen the repository \(other) there, "
+                + "and noted that in \(notes).",
             hint: "Check that its file system is mounted, and the repository's location in the configuration.  If that "
                 + "repository is no more and another one is to take its place, run \"kedge init "
-                + "--replace-repository \(other)\".")
+                + "--replace-repository \(other)\" as the same user; where that can't be done, remove the note.")
     }
 
     /// Looks at the place of a repository that is being opened. Returns what is wrong, for reading, and warns of it;

@@ -117,6 +117,24 @@ import Testing
         #expect(get("00000002.history").ending == .exit(126))
     }
 
+    @Test("what refuses another repository names its note, which may be removed where init is of no use")
+    func noteIsNamed() throws {
+        initialize()
+        move("repo", "disk")
+        #expect(run("init", "--work-directory", directory("other")).ending == .exit(0))
+        // What somebody else confirms, in a work-directory of his own, does not count here.
+        let known = toConfirm(push(segments[0]))
+        #expect(run("init", "--work-directory", directory("root"), "--replace-repository", known).ending == .exit(0))
+        let refused = push(segments[0])
+        #expect(refused.ending == .exit(1))
+        let notes = try Directory.entries(at: RawPath(directory("work"))).compactMap(\.name.text)
+            .filter { $0.hasPrefix("repository-at-") }
+        let note = directory("work/" + (notes.first ?? ""))
+        #expect(notes.count == 1 && refused.errors.contains("noted that in \"\(note)\""), "\(refused.errors)")
+        try FileSystem.removeFile(at: RawPath(note))
+        #expect(push(segments[0]).ending == .exit(0))
+    }
+
     @Test("without its notes a host knows nothing and refuses nothing, and the next use makes them again")
     func forgotten() throws {
         initialize()
@@ -178,6 +196,17 @@ import Testing
         #expect(chmod(directory("work"), 0o777) == 0)
         #expect(notes(own + 1).known() == [nil, nil])
         #expect(notes(0).known() == [id, nil])
+        // One that can't be written does not make the others anew each time.
+        #expect(chmod(directory("work"), 0o700) == 0)
+        let both = PlaceNotes(
+            of: "path \"/x\"", in: [directory("work"), directory("none/none")], user: own,
+            random: SystemRandomSource(), warn: { _ in })
+        let note = try #require(both.locations.first)
+        let before = try FileStatus(at: RawPath(note)).inode
+        both.remember(id)
+        #expect(try FileStatus(at: RawPath(note)).inode == before)
+        both.remember(RandomID(high: 1, low: 3))
+        #expect(both.known() == [RandomID(high: 1, low: 3), nil])
     }
 
     @Test("a key is written only where a repository is made with it, and never over a file that is there")
