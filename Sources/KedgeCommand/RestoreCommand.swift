@@ -93,6 +93,7 @@ enum RestoreCommand {
         options.replacedSystem = replaced
         options.unarchivedWAL = try unarchivedWAL(arguments)
         options.keptPaths = context.keptPaths(configuration)
+        options.takesUnavailableForAbsent = cluster.onUnavailable == .absent
         let progress = WorkProgress()
         let served = try context.showing(progress) { () throws(KedgeError) in
             try series.run(

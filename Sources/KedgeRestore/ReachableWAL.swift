@@ -21,9 +21,11 @@ struct ReachableWAL {
     private let inventory: WALInventory
 
     /// `own` is that of the backup's repository, which must be readable; `sources` are all that the server will read,
-    /// that one among them. Empty: it alone.
+    /// that one among them. Empty: it alone. One that the server could not recover with counts as one that can't be
+    /// read.
     init(
-        _ own: WALArchive, _ sources: [RepositorySource], random: any RandomSource, interruption: Interruption
+        _ own: WALArchive, _ sources: [RepositorySource], for options: Restore.Options, random: any RandomSource,
+        interruption: Interruption
     ) throws(KedgeError) {
         let ownName = own.cluster.repository.name
         var archives: [WALArchive] = []
@@ -49,7 +51,9 @@ struct ReachableWAL {
                 continue
             }
             do throws(KedgeError) {
-                try add(ReachableWAL.archive(in: source.hasty, like: own, random: random))
+                let archive = try ReachableWAL.archive(in: source.hasty, like: own, random: random)
+                try options.requireAbsenceProven(by: archive.cluster.repository)
+                try add(archive)
             } catch {
                 guard error.code != .interrupted else { throw error }
                 away.append(source.settings.name)

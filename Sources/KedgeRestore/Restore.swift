@@ -46,6 +46,8 @@ package struct Restore {
         package var replacedSystem: ReplacedSystem?
         /// With `isDelta`: what becomes of WAL in pg_wal that no repository has; nil: it is refused.
         package var unarchivedWAL: UnarchivedWALChoice?
+        /// `on-unavailable = absent`: archive-get answers for repositories that it can't rely on.
+        package var takesUnavailableForAbsent = false
         /// What must not lie where this restore removes things: repositories, keys and their like.
         package var keptPaths: [KeptPath] = []
 
@@ -131,13 +133,15 @@ package struct Restore {
     /// next.
     ///
     /// Throws `target-unreachable`, `target-ambiguous`, `not-empty`, `locked`, `server-running`, `unarchived-wal`,
-    /// `no-space`, `damaged`, `interrupted` and what reading and writing throw. After an error during the writing the
-    /// directory cannot be started.
+    /// `no-space`, `damaged`, `interrupted`, `key-outdated` or `repository-unavailable` where the server could not
+    /// recover with the repository (OutdatedRepository.swift), and what reading and writing throw. After an error
+    /// during the writing the directory cannot be started.
     package func run(
         approving approve: (RestorePlan) throws(KedgeError) -> Void = { _ in }, beforeWriting: () -> Void = {}
     ) throws(KedgeError) -> Outcome {
         let start = time.monotonicNanoseconds()
         let cluster = try source.openCluster(options.clusterName, for: .read, random: random)
+        try options.requireAbsenceProven(by: cluster.repository)
         progress.begin("planning")
         let preparation = try RestorePreparation(
             cluster, options, walSources: walSources, approving: approve, random: random, interruption: interruption)

@@ -44,7 +44,7 @@ struct RestorePreparation {
         let system = try SystemChoice(cluster.newestRegistration, listing.backups).system(of: wanted)
         let backups = listing.backups.filter { $0.server.systemIdentifier == system }
         archive = WALArchive(cluster, try RestorePreparation.registration(of: system, wanted, cluster))
-        let wal = try ReachableWAL(archive, walSources, random: random, interruption: interruption)
+        let wal = try ReachableWAL(archive, walSources, for: options, random: random, interruption: interruption)
         unreadable = listing.unreadable + wal.unreadable
         // A standby waits for a repository that is away; a recovery would end.
         (recoveryReads, awayRepositories) = (options.request.standby ? nil : wal.readable, wal.unreadableRepositories)

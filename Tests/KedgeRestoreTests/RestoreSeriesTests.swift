@@ -32,13 +32,15 @@ import Testing
         }
 
         func restore(
-            _ request: RestoreRequest = RestoreRequest(), only: [RepositorySource]? = nil
+            _ request: RestoreRequest = RestoreRequest(), only: [RepositorySource]? = nil,
+            from given: [RepositorySource]? = nil, takesUnavailableForAbsent: Bool = false
         ) throws(KedgeError) -> RestoreSeries.Outcome {
-            let options = Restore.Options(
+            var options = Restore.Options(
                 clusterName: "main", request: request, pgdata: target, configuredPgdata: "/nowhere",
                 restoreCommand: RestoreCommandLine(words: ["kedge"]), processMax: 2,
                 workDirectory: RawPath(directory("work")))
-            let all = [first.source, second.source]
+            options.takesUnavailableForAbsent = takesUnavailableForAbsent
+            let all = given ?? [first.source, second.source]
             return try RestoreSeries(only ?? all, walSources: all).run(
                 options, progress: WorkProgress(), time: SystemTimeSource(), random: SystemRandomSource(),
                 interruption: Interruption())
@@ -83,6 +85,38 @@ import Testing
             #expect(outcome.passedOver.map(\.repository) == ["first"])
             #expect(outcome.passedOver.allSatisfy { expected.contains($0.error.code) }, "\(outcome.passedOver)")
         }
+    }
+
+    /// A host that has seen another repository in the place.
+    private struct Elsewhere: PlaceMemory {
+        let place = "path \"/backup\""
+        let locations = ["/work/note"]
+        func known() -> [RandomID?] { [RandomID(high: 1, low: 2)] }
+        func remember(_ repository: RandomID) {}
+    }
+
+    @Test("a repository that proves no absence is passed over as one that is away: no server recovers with it")
+    func stranger() throws {
+        let pair = try Pair()
+        var stranger = pair.first.source
+        stranger.settings.placeMemory = Elsewhere()
+        let outcome = try pair.restore(from: [stranger, pair.second.source])
+        #expect(outcome.restored.repository == "second")
+        #expect(outcome.passedOver.map(\.error.code) == [.repositoryUnavailable])
+        #expect(outcome.restored.recoveryReads == ["second"])
+        // Alone it is refused before the first byte, but for a server that is never told that nothing more comes.
+        let alone = try Pair()
+        stranger = alone.first.source
+        stranger.settings.placeMemory = Elsewhere()
+        let failure = error { () throws(KedgeError) in _ = try alone.restore(from: [stranger]) }
+        #expect(failure?.code == .repositoryUnavailable)
+        #expect(failure?.hint?.contains("--replace-repository") == true, "\(failure?.hint ?? "")")
+        #expect(try !FileSystem.exists(alone.target))
+        #expect(try alone.restore(RestoreRequest(standby: true), from: [stranger]).restored.repository == "first")
+        let other = try Pair()
+        stranger = other.first.source
+        stranger.settings.placeMemory = Elsewhere()
+        #expect(try other.restore(from: [stranger], takesUnavailableForAbsent: true).restored.repository == "first")
     }
 
     @Test("a backup that is asked for is found in whichever repository it is")
