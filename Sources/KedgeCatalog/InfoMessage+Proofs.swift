@@ -36,13 +36,23 @@ extension InfoMessage {
         }
     }
 
-    /// That nothing was proven for long, told only where something was once: whoever never verifies knows it.
+    /// That nothing was proven for long, told only where something was once: whoever never verifies knows it; or that
+    /// nobody can tell.
     private static func age(_ info: RepositoryInfo, _ now: Timestamp) -> [KedgeError] {
         let proofs = info.backups.compactMap(\.standing.proof)
-        guard let newest = proofs.map(\.asOf).max(),
-            now.microseconds - newest.microseconds > proofAgeSeconds * 1_000_000
-        else { return [] }
+        guard let newest = proofs.map(\.asOf).max() else { return [] }
+        let seconds = (now.microseconds - newest.microseconds) / 1_000_000
         let second = Timestamp(secondsSince1970: newest.microseconds / 1_000_000)
+        if seconds < -RetentionPlan.clockToleranceSeconds {
+            return [
+                KedgeError(
+                    .configuration, "the newest proof is of \(second), which is yet to come",
+                    detail: "The clock of this host is behind, or that of a host that verified or drilled was ahead.  "
+                        + "Later proofs are dated behind it, so that until then nobody is told when they cease.",
+                    hint: "Check the clocks of all hosts that run \"kedge verify\" and \"kedge drill\".")
+            ]
+        }
+        guard seconds > proofAgeSeconds else { return [] }
         return [
             KedgeError(
                 .notFound, "no backup was proven to restore since \(second)",

@@ -47,9 +47,14 @@ package struct ProofCatalog: Sendable {
             hint: "Check the clock of this host, and try again.")
     }
 
-    /// The latest end, in whole seconds, of all proofs of all backups; nil where there is none.
+    /// The latest end, in whole seconds, of all proofs of all backups that can be opened: anybody who can write to the
+    /// repository can make a name, and one of the year 9999 would leave none for those after it. Nil where there is
+    /// none.
     package func latestEnd() throws(KedgeError) -> Timestamp? {
-        try names().proofs.values.lazy.flatMap { $0 }.map(\.time).max()
+        for name in try names().proofs.values.joined().sorted(by: { $0.time > $1.time }) {
+            if try !open([name]).proofs.isEmpty { return name.time }
+        }
+        return nil
     }
 
     /// The names of all proofs, by label, each oldest first; and objects among them whose name is none.

@@ -158,7 +158,7 @@ import Testing
         #expect(text(try info([configured(memory)])).contains("FAILED: verified 1 d ago"))
     }
 
-    @Test("evidence that is a month old is told")
+    @Test("evidence that is a month old is told, and evidence that is yet to come")
     func oldProof() throws {
         let memory = try sound()
         let cluster = try memory.cluster()
@@ -167,6 +167,14 @@ import Testing
             .sample(
                 of: backups[0], in: memory.identity.id, finished: ManualTime().now().adding(seconds: -31 * 86_400)))
         #expect(text(try info([configured(memory)])).contains("no backup was proven to restore since 2026-10-21"))
+        // While the newest one is of a day to come, that would never be told.
+        try ProofCatalog(cluster).put(
+            .sample(of: backups[0], in: memory.identity.id, finished: ManualTime().now().adding(seconds: 300)))
+        #expect(!text(try info([configured(memory)])).contains("proven to restore since"))
+        #expect(!text(try info([configured(memory)])).contains("yet to come"))
+        try ProofCatalog(cluster).put(
+            .sample(of: backups[0], in: memory.identity.id, finished: ManualTime().now().adding(seconds: 3 * 86_400)))
+        #expect(text(try info([configured(memory)])).contains("the newest proof is of 2026-11-24"))
     }
 
     @Test("whatever is wrong is told with what to do, and hides nothing else")

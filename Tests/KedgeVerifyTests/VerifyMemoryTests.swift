@@ -137,6 +137,25 @@ import Testing
         #expect(try standing(record).failures.isEmpty && standing(record).verified != nil)
     }
 
+    @Test("a name that anybody can make dates no proof: what is found damaged is seen to be")
+    func forgedName() throws {
+        var harness = try VerifyHarness()
+        let record = try harness.backUp()
+        let cluster = try harness.memory.cluster()
+        let catalog = ProofCatalog(cluster)
+        _ = try harness.verify()
+        for year in ["2099", "9999"] {
+            let name = try #require(ProofName(label: record.label, "\(year)1231T235959Z-verified-passed"))
+            harness.memory.store.plant(cluster.name(ClusterLayout.proof(name)), [1, 2, 3])
+        }
+        harness.time.advance(seconds: 3600)
+        harness.store.damage("main/wal/7/00000001/00000000/000000010000000000000002") { $0[$0.count / 2] ^= 1 }
+        #expect(try harness.verify().backups.first?.restores == false)
+        let standing = try catalog.standing(of: record, catalog.names(record.label)).standing
+        #expect(standing.proof == nil && standing.failures.count == 1)
+        #expect(standing.failure.map { $0.finished <= harness.time.now() } == true)
+    }
+
     @Test("what a drill failed on that cannot be told any more may be anything", arguments: ProofResult.allCases)
     func unreadableDrill(_ result: ProofResult) throws {
         var harness = try VerifyHarness()
