@@ -76,7 +76,7 @@ struct BackupCopy {
             configurationFiles: server.configurationFiles, ownDirectories: options.ownDirectories)
         self.walkOptions = walkOptions
         listing = try FileListing(in: options.workDirectory, random: random)
-        walk = try FileWalk.run(walkOptions, into: listing, unless: tools.interruption)
+        walk = try FileWalk.run(walkOptions, into: listing, unless: tools.interruption, time: tools.time)
         control = try BackupCopy.findControlFile(listing)
         let findings = PageFindings(startLSN: startLSN)
         self.findings = findings

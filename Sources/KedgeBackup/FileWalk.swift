@@ -81,7 +81,8 @@ package final class FileWalk {
 
     /// Appends all that a backup keeps to `listing`.
     package static func run(
-        _ options: Options, into listing: FileListing, unless interruption: Interruption
+        _ options: Options, into listing: FileListing, unless interruption: Interruption,
+        time: any TimeSource = SystemTimeSource()
     ) throws(KedgeError) -> Outcome {
         let walk = FileWalk(options, into: listing, unless: interruption)
         try walk.findDirectoriesToLeaveEmpty()
@@ -89,7 +90,7 @@ package final class FileWalk {
         try walk.listExtraFiles()
         walk.outcome.dataDirectoryMode = try FileStatus(at: options.dataDirectory, followLinks: true).mode
         try walk.enter(nil, at: options.dataDirectory, as: .dataDirectory)
-        try requireTablespaces(walk.outcome.tablespaces, of: options)
+        try requireTablespaces(walk.outcome.tablespaces, of: options, time: time)
         return walk.outcome
     }
 
@@ -97,14 +98,20 @@ package final class FileWalk {
     ///
     /// The server makes it before the link and removes the link with it (src/backend/commands/tablespace.c). Where it
     /// is missing its file system is not mounted, and the server runs all the same: a backup would lack all that is in
-    /// the tablespace, and expire would remove those that have it. One that is dropped meanwhile has no link either.
+    /// the tablespace, and expire would remove those that have it. One that is dropped meanwhile has no link either,
+    /// but for a moment: so it is looked at again for a second.
     package static func requireTablespaces(
-        _ tablespaces: [CommitRecord.Tablespace], of options: Options
+        _ tablespaces: [CommitRecord.Tablespace], of options: Options, time: any TimeSource = SystemTimeSource()
     ) throws(KedgeError) {
         let version = options.policy.tablespaceVersionDirectory
         for tablespace in tablespaces {
             let link = options.dataDirectory.appending("pg_tblspc").appending(String(tablespace.oid))
-            guard try !isDirectory(link.appending(version)), try FileSystem.exists(link) else { continue }
+            var looks = 100
+            while looks > 0, try !isDirectory(link.appending(version)), try FileSystem.exists(link) {
+                looks -= 1
+                time.sleep(nanoseconds: 10_000_000)
+            }
+            guard looks == 0 else { continue }
             throw KedgeError(
                 .notFound,
                 "cannot back up tablespace \(tablespace.oid): \"\(tablespace.path)\" holds no \"\(version)\"",

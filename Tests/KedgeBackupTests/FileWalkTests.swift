@@ -3,6 +3,7 @@
 import Glibc
 import KedgeCatalog
 import KedgeCore
+import KedgeTestSupport
 import Testing
 
 @testable import KedgeBackup
@@ -105,9 +106,14 @@ struct FileWalkTests {
             relationSegmentBlocks: 2)
         try FileWalk.requireTablespaces(tablespaces, of: options)
         _ = try Subprocess(["mv", tree.path("one").description, tree.path("away").description]).run()
-        #expect(throws: KedgeError.self) { try FileWalk.requireTablespaces(tablespaces, of: options) }
-        try FileSystem.removeFile(at: tree.path("data/pg_tblspc/16500"))
-        try FileWalk.requireTablespaces(tablespaces, of: options)
+        #expect(throws: KedgeError.self) {
+            try FileWalk.requireTablespaces(tablespaces, of: options, time: ManualTime())
+        }
+        // The server removes the directory first, and the link a moment later.
+        let (time, link) = (ManualTime(), tree.path("data/pg_tblspc/16500").description)
+        time.onSleep { unlink(link) }
+        try FileWalk.requireTablespaces(tablespaces, of: options, time: time)
+        #expect(try !FileSystem.exists(RawPath(link)))
     }
 
     @Test("a file that no restore would take is refused before anything is copied, and one byte less is not")

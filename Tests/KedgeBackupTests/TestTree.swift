@@ -43,7 +43,7 @@ struct TestTree {
         let options = FileWalk.Options(
             dataDirectory: dataDirectory, policy: FilePolicy(majorVersion: 15, catalogVersion: 202_209_061),
             relationSegmentBlocks: 2, configurationFiles: configurationFiles, ownDirectories: ownDirectories)
-        let outcome = try FileWalk.run(options, into: listing, unless: Interruption())
+        let outcome = try FileWalk.run(options, into: listing, unless: Interruption(), time: ManualTime())
         var entries: [ListedEntry] = []
         try listing.forEach { index, entry throws(KedgeError) in
             #expect(index == UInt64(entries.count))
