@@ -98,13 +98,19 @@ struct ArchiveWatch {
         for timeline in timelines {
             let file = WALFileName.history(timeline)
             guard try archive.find(file).isEmpty else { continue }
+            let path = pgWAL.appending(file.text)
             throw KedgeError(
                 .archivingBroken,
                 "could not find timeline history file \"\(file.text)\" in repository "
                     + "\"\(archive.cluster.repository.name)\"",
                 detail:
                     "Recovery needs it to find its way from the backup's timeline \(history.timeline) to later ones.",
-                hint: "Run \"kedge archive-push \(pgWAL.appending(file.text))\" and then the backup again.")
+                hint: try FileSystem.exists(path)
+                    ? "Run \"kedge archive-push \(path)\" and then the backup again."
+                    : "It is not in pg_wal either: copy it there from another server, run \"kedge archive-push "
+                        + "\(path)\", and then the backup again.  If nobody has it, as after pg_resetwal, promote the "
+                        + "server once, and its next timeline has one: stop it, make \"standby.signal\" in its data "
+                        + "directory, start it, and run \"SELECT pg_promote()\".")
         }
     }
 

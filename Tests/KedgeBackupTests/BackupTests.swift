@@ -353,6 +353,8 @@ struct BackupTests {
         try ServerUser.run(["mv", server.dataDirectory + "/pg_wal/00000002.history", kept])
         let second = #expect(throws: KedgeError.self) { try cluster.backUp() }
         #expect(second?.message == error?.message)
+        #expect(error?.hint?.contains("pg_promote") == false)
+        #expect(second?.hint?.contains("pg_promote") == true, "\(second?.hint ?? "")")
         try ServerUser.run(["cp", kept, history])
         let record = try cluster.backUp().record
         #expect(record.span.timeline == TimelineID(2))
