@@ -64,10 +64,14 @@ package struct Info: Sendable {
 
     private func survey(_ cluster: Cluster) throws(KedgeError) -> ClusterInfo {
         var repositories: [(name: String, info: Result<RepositoryInfo, KedgeError>)] = []
+        var messages: [InfoMessage] = []
         for repository in cluster.repositories {
             do throws(KedgeError) {
                 try interruption.checkpoint()
                 let opened = try repository.source.get().openCluster(cluster.name, for: .read, random: random)
+                if let outdated = opened.repository.outdated {
+                    messages.append(InfoMessage(severity: .error, repository: repository.name, error: outdated))
+                }
                 let survey = RepositorySurvey(
                     cluster: opened, interruption: interruption, listsProofs: listsProofs)
                 repositories.append((repository.name, .success(try survey.run())))
@@ -77,7 +81,7 @@ package struct Info: Sendable {
             }
         }
         let now = time.now()
-        let messages = repositories.flatMap { name, info in
+        messages += repositories.flatMap { name, info in
             switch info {
             case .success(let info): InfoMessage.about(info) + InfoMessage.aboutProofs(info, now: now)
             case .failure(let error): [InfoMessage(severity: .error, repository: name, error: error)]
