@@ -38,6 +38,15 @@ struct PostgresStatusTests {
             return try PostgresTestServer(dataDirectory: copy, installation: cluster.server.installation)
         }
 
+        /// Gives the copy the WAL up to the end of `last` in its own pg_wal: whoever is told that no more is archived
+        /// can come up there, and has lost what followed.
+        func copyWAL(through last: String) throws {
+            let wal = cluster.server.dataDirectory + "/pg_wal/"
+            let names = try Directory.entries(at: RawPath(wal)).map(\.name.description)
+                .filter { $0.utf8.count == 24 && $0 <= last }
+            try ServerUser.run(["cp"] + names.map { wal + $0 } + [copy + "/pg_wal"])
+        }
+
         /// The file that holds the copy's restore_command.
         var settings: String { copy + "/postgresql.auto.conf" }
 
@@ -79,9 +88,14 @@ struct PostgresStatusTests {
     func absentRepository(_ installation: PostgresInstallation) throws {
         let archived = try Archived(installation, getTimeout: "0s")
         let server = try archived.restore()
-        try ServerUser.run(["sed", "-i", "s/ archive-get / archive-gett /", archived.settings])
+        try archived.copyWAL(through: archived.names[1])
+        let settings = archived.cluster.scratch("settings")
+        try ServerUser.run(["cp", archived.settings, settings])
+        // As a DBA writes it: without the target by which the server sees that too little was recovered.
+        let slip = ["-e", "s/ archive-get / archive-gett /", "-e", "s/^recovery_target_lsn/#&/"]
+        try ServerUser.run(["sed", "-i"] + slip + [archived.settings])
         try archived.expectRefusal(server, saying: "unknown command \"archive-gett\"")
-        try ServerUser.run(["sed", "-i", "s/ archive-gett / archive-get /", archived.settings])
+        try ServerUser.run(["cp", settings, archived.settings])
         let repository = archived.cluster.repository
         try ServerUser.run(["mv", repository, repository + ".away"])
         try archived.expectRefusal(server, saying: "code: repository-unavailable")
