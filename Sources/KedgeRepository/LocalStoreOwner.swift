@@ -37,7 +37,7 @@ struct LocalStoreOwner: Sendable {
                     "It would belong to user id \(status.user), and user id \(user), to whom the directory belongs, "
                     + "could not use it.  \(error.detail ?? "")  Nothing was stored.",
                 hint: "Run the command as that user: sudo -u '#\(user)' kedge ...  Root may give nothing away on NFS "
-                    + "with root_squash, and in a container without CAP_CHOWN.", cause: error)
+                    + "with root_squash, and in a container without CAP_CHOWN.")
         }
     }
 
