@@ -22,6 +22,12 @@ extension Backup {
         let watch = watch(session)
         try watch.wait(for: first...first)
         _ = try watch.examine(first...first)
+        do throws(KedgeError) {
+            try checkHistories(session, session.online.start.timeline, watch)
+        } catch  where error.code == .archivingBroken {
+            // It may come while files are copied.
+            tools.warn("The backup will fail in the end: \(error.message).  \(error.hint ?? "")")
+        }
     }
 
     /// The WAL that the backup needs, once all of it is in this repository.
@@ -49,9 +55,18 @@ extension Backup {
                     + "ends the last one.")
         }
         try watch.wait(for: segments)
+        let history = try checkHistories(session, timeline, watch)
+        return NeededWAL(segments: segments, history: history, suspects: try watch.examine(segments))
+    }
+
+    /// The ancestry of the backup's timeline, of which the repository has every file that a restore needs.
+    @discardableResult
+    private func checkHistories(
+        _ session: Session, _ timeline: TimelineID, _ watch: ArchiveWatch
+    ) throws(KedgeError) -> TimelineHistory {
         let history = try history(session, timeline)
         try watch.checkHistories(history, pgWAL: options.dataDirectory.appending("pg_wal"))
-        return NeededWAL(segments: segments, history: history, suspects: try watch.examine(segments))
+        return history
     }
 
     /// The ancestry of the backup's timeline. A standby may follow a timeline whose history it never kept, and the

@@ -351,8 +351,13 @@ struct BackupTests {
         // Nor does it help that the server does not know its own ancestry any more.
         let kept = cluster.scratch("kept.history")
         try ServerUser.run(["mv", server.dataDirectory + "/pg_wal/00000002.history", kept])
-        let second = #expect(throws: KedgeError.self) { try cluster.backUp() }
+        let told = Monitor<[String]>([])
+        var tools = try cluster.tools()
+        tools.warn = { text in told.update { $0.append(text) } }
+        let second = #expect(throws: KedgeError.self) { try Backup(cluster.options, tools).run() }
         #expect(second?.message == error?.message)
+        // Before anything is copied.
+        #expect(told.update { $0 }.contains { $0.hasPrefix("The backup will fail in the end: could not") })
         #expect(error?.hint?.contains("pg_promote") == false)
         #expect(second?.hint?.contains("pg_promote") == true, "\(second?.hint ?? "")")
         try ServerUser.run(["cp", kept, history])
