@@ -154,14 +154,15 @@ package final class LocalStore: ObjectStore {
         }
     }
 
-    /// An error of a full disk, told of an object that is still being written.
+    /// An error of writing, told of an object that is still being written.
     func told(
         _ error: KedgeError, _ name: ObjectName, written: UInt64, needing bytes: UInt64
     ) -> KedgeError {
-        guard error.code == .noSpace else { return error }
+        let message = "could not store object \"\(name)\" in \(location)"
+        guard error.code == .noSpace else { return error.wrapped(message) }
         let space = FileSystemSpace.describe(.find(near: root.path))
         return KedgeError(
-            .noSpace, "could not store object \"\(name)\" in \(location)",
+            .noSpace, message,
             detail: "\(written) bytes of it are written, and \(bytes) more are needed now. \(space)", hint: error.hint,
             cause: error)
     }

@@ -146,6 +146,9 @@ struct FileFaultTests {
             #expect(size == nil || size == 20 << 20, "\(call)")
             if case .failure(let error) = run.result {
                 #expect(error.code == (number == ENOSPC ? .noSpace : .inputOutput), "\(call): \(error)")
+                if call.kind == .write {
+                    #expect(error.message.hasPrefix("could not store object \"pack/a\" in "), "\(call): \(error)")
+                }
             }
             if call.kind != .unlink { try expectNoLeftovers(place, call) }
             _ = try Subprocess(["rm", "-rf", path]).run()
