@@ -2,7 +2,8 @@
 //
 // The lists are those of src/backend/backup/basebackup.c (excludeDirContents, excludeFiles, sendDir), and the shapes of
 // names those of src/common/relpath.c and src/backend/storage/file/reinit.c. What we leave out besides:
-// backup_label.old and tablespace_map.old, and leftovers of Kedge's own. What nobody knows is copied.
+// backup_label.old and tablespace_map.old, leftovers of Kedge's own, and lost+found where the data directory is a mount
+// point: it is root's, and no server's. What nobody knows is copied.
 
 package import KedgeCore
 
@@ -108,6 +109,7 @@ package struct FilePolicy: Hashable, Sendable {
         switch place {
         case .dataDirectory:
             guard let text = name.text else { return .directory(.other) }
+            if name == FileSystem.ownDirectory { return .skip }
             if FilePolicy.emptiedDirectories.contains(text) { return .emptyDirectory }
             return .directory(FilePolicy.places[text] ?? .other)
         case .wal:

@@ -8,6 +8,8 @@
 //     can be read. Its packs stay until the next run, and a backup that was alive all the same looks for its intent
 //     right before it commits and again right after, and takes its commit record back (BackupCommit.swift).
 //  4. Nothing goes that was stored within the grace period, by the store's clock.
+//  5. Without any backup nothing of a backup goes, as no WAL does: the newest one always stays, so that there never was
+//     one, or all commit records are lost. Who puts them back finds what they need.
 
 import KedgeCore
 import KedgePostgres
@@ -69,6 +71,7 @@ package struct ExpireSweep {
         let plan = RetentionPlan(facts, rules)
         guard plan.blocks.isEmpty else { return (result, failures) }
         let committed = Set(facts.backups.map(\.record.label))
+        let hasBackups = !committed.isEmpty
 
         let dead = facts.running.filter { isDead($0, facts.now) }
         let alive = try remove(dead.compactMap { ClusterLayout.intent(label: $0.label.text) })
@@ -78,7 +81,7 @@ package struct ExpireSweep {
             ClusterLayout.intent(label: label.text).map { !left.contains(cluster.name($0)) } ?? false
         }
 
-        if facts.running.isEmpty {
+        if facts.running.isEmpty && hasBackups {
             let referred = Set(facts.backups.flatMap { $0.record.packs.map { ClusterLayout.pack($0.id) } })
             let unused = packs.filter { pack in
                 !referred.contains(pack.name) && Self.isPack(pack.name) && isOld(pack.status, facts.now)
@@ -90,7 +93,7 @@ package struct ExpireSweep {
         let underWay = Set(facts.running.map(\.label))
         let orphans = manifests.filter { manifest in
             guard let label = Self.manifestLabel(manifest.name) else { return false }
-            return !committed.contains(label) && !underWay.contains(label) && !gone.contains(label)
+            return hasBackups && !committed.contains(label) && !underWay.contains(label) && !gone.contains(label)
                 && isOld(manifest.status, facts.now)
         }
         result.manifests = try remove(orphans, &failures).count
@@ -185,8 +188,7 @@ package struct ExpireSweep {
         _ = try remove(old)
     }
 
-    /// Nil for history files, which are never removed.
-    /// The segment that a file holds, whole or not; nil for other files.
+    /// The segment that a file holds, whole or not; nil for other files, of which histories are never removed.
     static func segment(_ file: WALFileName, _ segmentSize: UInt64) -> WALSegment? {
         switch file {
         case .segment(let name): WALSegment(fileName: name, segmentSize: segmentSize)

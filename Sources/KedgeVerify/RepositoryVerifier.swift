@@ -255,7 +255,12 @@ struct RepositoryVerifier {
         let labels = Set(present.backups.map(\.label))
         var referred: Set<RandomID> = []
         for backup in present.backups { referred.formUnion(backup.packs.map(\.id)) }
-        let hint = "Backups that were interrupted, or are under way, leave such objects; kedge removes them in time."
+        let hint =
+            present.backups.isEmpty
+            ? "Backups that were interrupted, or are under way, leave such objects.  If there were backups, their "
+                + "commit records are lost: put them back from a mirror of the repository or an older version in its "
+                + "store."
+            : "Backups that were interrupted, or are under way, leave such objects; kedge removes them in time."
         for (id, bytes) in listing.packs.sorted(by: { $0.key < $1.key }) where !referred.contains(id) {
             surplus(
                 ClusterLayout.pack(id),

@@ -155,6 +155,7 @@ struct FilePolicyTests {
             DirectoryRow(name: "log", decision: .directory(.other)),
             DirectoryRow(name: "pg_log", decision: .directory(.other)),
             DirectoryRow(name: "conf.d", decision: .directory(.other)),
+            DirectoryRow(name: "lost+found", decision: .skip),
         ])
     func topDirectories(_ row: DirectoryRow) {
         #expect(decide(row.name, .directory, in: .dataDirectory) == row.decision)

@@ -191,6 +191,24 @@ import Testing
         #expect(try harness.expire().swept.intents == [label(4)])
     }
 
+    @Test("where all commit records are lost, nothing that they refer to goes")
+    func lostCommitRecords() throws {
+        let harness = try ExpireHarness()
+        for number in UInt64(1)...2 { try harness.backup(number) }
+        let store = harness.memory.store
+        let records = store.names.filter { $0.text.hasPrefix("main/catalog/backup/") }
+        let saved = try records.map { ($0, try store.readPrefix($0, limit: 1 << 20)) }
+        #expect(try store.remove(records).isEmpty)
+        let before = store.names
+        for _ in 0..<3 {
+            harness.time.advance(seconds: 4000 * 86_400)
+            #expect(try harness.expire().swept.isEmpty)
+        }
+        #expect(store.names == before)
+        for (name, bytes) in saved { store.plant(name, bytes) }
+        #expect(try harness.shown() == [label(1), label(2)])
+    }
+
     @Test("objects of unknown kinds and names are never removed")
     func strangers() throws {
         let harness = try ExpireHarness()
