@@ -158,17 +158,10 @@ import Testing
         #expect(text(try info([configured(memory)])).contains("FAILED: verified 1 d ago"))
     }
 
-    private struct Elsewhere: PlaceMemory {
-        let place = "path \"/backup\""
-        let locations = ["/work/note"]
-        func known() -> [RandomID?] { [RandomID(high: 1, low: 2)] }
-        func remember(_ repository: RandomID) {}
-    }
-
     @Test("another repository than the one that this host knows is shown, and is not \"ok\"")
     func stranger() throws {
         var source = try sound().source
-        source.settings.placeMemory = Elsewhere()
+        source.settings.placeMemory = StrangePlace()
         let shown = text(try info([ConfiguredRepository(name: "main", source: .success(source))]))
         #expect(shown.contains("20261121T020500Z-full-aaaa"))
         #expect(shown.contains("ERROR    main: cannot rely on what is missing in repository \"main\""), "\(shown)")

@@ -87,19 +87,11 @@ import Testing
         }
     }
 
-    /// A host that has seen another repository in the place.
-    private struct Elsewhere: PlaceMemory {
-        let place = "path \"/backup\""
-        let locations = ["/work/note"]
-        func known() -> [RandomID?] { [RandomID(high: 1, low: 2)] }
-        func remember(_ repository: RandomID) {}
-    }
-
     @Test("a repository that proves no absence is passed over as one that is away: no server recovers with it")
     func stranger() throws {
         let pair = try Pair()
         var stranger = pair.first.source
-        stranger.settings.placeMemory = Elsewhere()
+        stranger.settings.placeMemory = StrangePlace()
         let outcome = try pair.restore(from: [stranger, pair.second.source])
         #expect(outcome.restored.repository == "second")
         #expect(outcome.passedOver.map(\.error.code) == [.repositoryUnavailable])
@@ -107,7 +99,7 @@ import Testing
         // Alone it is refused before the first byte, but for a server that is never told that nothing more comes.
         let alone = try Pair()
         stranger = alone.first.source
-        stranger.settings.placeMemory = Elsewhere()
+        stranger.settings.placeMemory = StrangePlace()
         let failure = error { () throws(KedgeError) in _ = try alone.restore(from: [stranger]) }
         #expect(failure?.code == .repositoryUnavailable)
         #expect(failure?.hint?.contains("--replace-repository") == true, "\(failure?.hint ?? "")")
@@ -115,7 +107,7 @@ import Testing
         #expect(try alone.restore(RestoreRequest(standby: true), from: [stranger]).restored.repository == "first")
         let other = try Pair()
         stranger = other.first.source
-        stranger.settings.placeMemory = Elsewhere()
+        stranger.settings.placeMemory = StrangePlace()
         #expect(try other.restore(from: [stranger], takesUnavailableForAbsent: true).restored.repository == "first")
     }
 
